@@ -1,0 +1,1 @@
+"""Where clips come from: the datasets, their split files, and the checks on what a person brings."""

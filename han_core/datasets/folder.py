@@ -1,0 +1,137 @@
+"""Any videos in class folders, ``root/<class>/<video>``, with groups by file name and splits by list, fold or fraction.
+
+Labels follow the sorted names of the class folders.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from han_core.datasets.grouping import deal_groups, draw_groups
+from han_core.datasets.listing import ClassFolders, Listing, Problem, Split, Video, scan_class_folders
+from han_core.datasets.splitlists import available_lists, read_list, twice
+
+
+@dataclass(frozen=True)
+class FolderRules:
+    """How groups and splits come about."""
+
+    group_pattern: str | None = None
+    """Regular expression searched in the file's stem; its first group, else the whole match, is the clip's group.
+    None makes every clip a group of its own."""
+    split_by: Literal["list", "fold", "fraction"] = "fraction"
+    """``list``: trainlistNN.txt and testlistNN.txt; ``fold``: split i tests on the groups of fold i;
+    ``fraction``: split i tests on ``test_share`` of the groups, drawn anew for each i."""
+    folds: int = 5
+    test_share: float = 0.3
+    annotations: Path | None = None
+    """Folder of the lists; needed where ``split_by`` is ``list``."""
+
+
+def list_folder(
+    root: Path, rules: FolderRules, splits: Sequence[int], *, seed: int, expected: Collection[str] = ()
+) -> Listing:
+    """Look at the class folders and make the splits.
+
+    Args:
+        root: an existing folder of class folders.
+        rules: how groups and splits come about.
+        splits: numbers of the requested splits.
+        seed: decides which groups a fold or a fraction takes.
+        expected: names in ``root`` that are no class folders and need no mention.
+    """
+    folders = scan_class_folders(root, expected)
+    videos, problems = group_videos(folders, rules.group_pattern)
+    available: tuple[int, ...] | None = None
+    if rules.split_by == "list":
+        found, available, faults = _splits_by_list(rules.annotations, splits, videos)
+        problems += faults
+        named = {path for split in found.values() for path in (*split.train, *split.test)}
+        known = {video.path for video in videos}
+        # A listed video that is not there still is a clip, so that the checks can say it is missing.
+        videos = [v for v in videos if v.path in named]
+        videos += [Video(path, path.split("/")[0], path) for path in sorted(named - known)]
+    elif rules.split_by == "fold":
+        available = tuple(range(1, rules.folds + 1))
+        fold_of = deal_groups(classes_of_groups(videos), rules.folds, seed, "fold")
+        found = {
+            n: split_videos(videos, {group for group, fold in fold_of.items() if fold == n})
+            for n in splits
+            if n in available
+        }
+    else:
+        found = {
+            n: split_videos(videos, draw_groups(classes_of_groups(videos), rules.test_share, seed, "test", n))
+            for n in splits
+        }
+    return Listing(
+        videos=tuple(videos),
+        classes=tuple(sorted({video.class_name for video in videos})),
+        splits=found,
+        available=available,
+        on_disk=folders.paths,
+        # A list is its author's decision; folds and fractions are ours, and must keep groups whole.
+        straddling="warning" if rules.split_by == "list" else "error",
+        problems=tuple(problems),
+    )
+
+
+def group_videos(folders: ClassFolders, pattern: str | None) -> tuple[list[Video], list[Problem]]:
+    """The videos with their groups, and what was wrong with folders, names or pattern."""
+    problems = list(folders.problems)
+    empty = tuple(name for name, paths in folders.videos.items() if not paths)
+    if empty:
+        problems.append(Problem("error", "class folders without a video; fill or remove them", empty))
+    try:
+        search = re.compile(pattern).search if pattern is not None else None
+    except re.error as error:
+        problems.append(Problem("error", f"group_pattern {pattern!r} is no regular expression: {error}"))
+        search = None
+    videos, unmatched = [], []
+    for class_name, paths in folders.videos.items():
+        for path in paths:
+            stem = Path(path).stem
+            match = search(stem) if search else None
+            group = stem if match is None else match[1 if match.re.groups else 0]
+            if search and not (match and group):
+                unmatched.append(path)
+            videos.append(Video(path, class_name, group or stem))
+    if unmatched:
+        problems.append(Problem("error", f"names in which group_pattern {pattern!r} finds no group", tuple(unmatched)))
+    return videos, problems
+
+
+def classes_of_groups(videos: Sequence[Video]) -> dict[str, frozenset[str]]:
+    """Group -> the classes of its clips."""
+    found: dict[str, set[str]] = {}
+    for video in videos:
+        found.setdefault(video.group, set()).add(video.class_name)
+    return {group: frozenset(classes) for group, classes in found.items()}
+
+
+def split_videos(videos: Sequence[Video], test_groups: Collection[str]) -> Split:
+    """The split that tests on these groups and trains on all others."""
+    return Split(
+        train=tuple(v.path for v in videos if v.group not in test_groups),
+        test=tuple(v.path for v in videos if v.group in test_groups),
+    )
+
+
+def _splits_by_list(
+    annotations: Path, splits: Sequence[int], videos: Sequence[Video]
+) -> tuple[dict[int, Split], tuple[int, ...], list[Problem]]:
+    available = available_lists(annotations)
+    found, problems, repeated = {}, [], []
+    for number in (n for n in splits if n in available):
+        sides = {}
+        for side, path in available[number].items():
+            lines, faults = read_list(path)
+            problems += faults
+            repeated += twice(lines)
+            sides[side] = tuple(dict.fromkeys(line.path for line in lines))
+        found[number] = Split(sides["train"], sides["test"])
+    if repeated:
+        problems.append(Problem("warning", "lines that repeat an earlier one of the same file", tuple(repeated)))
+    return found, tuple(available), problems

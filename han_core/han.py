@@ -1,0 +1,380 @@
+"""The Hierarchical Attention Network (Wang et al. 2016): attention, hierarchical LSTM, classifier.
+
+Symbols, as in the paper and throughout this file:
+
+    B  clips in a batch          D   channels of a cube (512)        k  ``skip``
+    T  frames a clip             R   regions, K x K (196)            L  ``layers``
+    C  classes                   H   LSTM size (the paper's D', 1024)
+    P, Q   spatial and temporal cubes; one frame of one stream is (D, R), its columns the region vectors p_i, q_i
+
+One step t of the first layer, per clip:
+
+    l   = softmax_i(w_i . [h^p ; h^q])                      eq. 3: ONE map from the states of BOTH streams
+    x_p = sum_i l_i p_i,   x_q = sum_i l_i q_i              eq. 4: the glimpses
+    h^p, h^q = LSTM^p(x_p), LSTM^q(x_q)                     eq. 2
+
+Layer 2 of each stream reads every k-th state of layer 1 (and layer 3 every k-th of layer 2, ..). The last states of
+all layers of both streams are concatenated and classified by a softmax (eq. 5); training maximises the log
+likelihood (eq. 6), which is the cross-entropy of ``HANOutput.logits``.
+
+Dropout is Zaremba's (arXiv 1409.2329): on the non-recurrent connections only, that is on the input of every LSTM
+layer and on the classifier's input, never on h_{t-1} -> h_t.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+Attention = Literal["location", "content", "uniform"]
+
+
+@dataclass(frozen=True)
+class HANConfig:
+    """Everything that decides the shape of a :class:`HAN`."""
+
+    streams: tuple[str, ...]
+    """Streams in the order in which their states are concatenated: spatial before temporal."""
+    classes: int
+    features: int = 512
+    """D: channels of a cube, or units of a fully connected layer (then R = 1)."""
+    regions: int = 196
+    """R: regions a frame; 1 for features without a place."""
+    attention: Attention = "location"
+    """``location`` is eq. 3. ``content`` also scores the region's own features, as the code of [15] does.
+    ``uniform`` is the paper's "without attention": the mean over the regions."""
+    lstm_size: int = 1024
+    layers: int = 2
+    skip: int = 5
+    dropout: float = 0.5
+    forget_bias: tuple[float, ...] = ()
+    """Initial bias of the forget gate, one a layer; empty is 0 everywhere. See :func:`span_forget_bias`."""
+    initial_state: Literal["zeros", "mean"] = "zeros"
+    """h_0 and c_0: zeros, or an MLP of the clip's mean feature as in [15]."""
+
+    def __post_init__(self) -> None:
+        for name in ("classes", "features", "regions", "lstm_size", "layers", "skip"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.streams or len(set(self.streams)) < len(self.streams):
+            raise ValueError(f"streams must name each stream once, not {self.streams}")
+        if self.forget_bias and len(self.forget_bias) != self.layers:
+            raise ValueError(
+                f"forget_bias must have one value for each of {self.layers} layers, not {self.forget_bias}"
+            )
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping) -> "HANConfig":
+        lists = {"streams": tuple(values["streams"]), "forget_bias": tuple(values["forget_bias"])}
+        return cls(**{**values, **lists})
+
+
+class HANOutput(NamedTuple):
+    logits: Tensor
+    """(B, C) scores before the softmax of eq. 5."""
+    attention: Tensor
+    """(B, T, R) attention maps l; each sums to one. Zero at frames past a clip's length."""
+
+
+class LSTMCell(nn.Module):
+    """One step of eq. 2.
+
+    The four products with x_t are one matrix product and so are the four with h_{t-1}; the blocks are in the order
+    i, f, o, g.
+    """
+
+    def __init__(self, input_size: int, size: int, forget_bias: float = 0.0) -> None:
+        super().__init__()
+        self.input = nn.Linear(input_size, 4 * size)
+        self.recurrent = nn.Linear(size, 4 * size, bias=False)
+        with torch.no_grad():
+            self.input.bias[size : 2 * size] += forget_bias
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, input_size); h, c (B, H) -> the next h, c."""
+        i, f, o, g = (self.input(x) + self.recurrent(h)).chunk(4, dim=1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(c), c
+
+
+class LocationAttention(nn.Module):
+    """Eq. 3: the score of region i is w_i . h_{t-1}; what the region shows plays no part."""
+
+    def __init__(self, state_size: int, regions: int) -> None:
+        super().__init__()
+        self.regions = nn.Linear(state_size, regions, bias=False)  # row i is w_i
+
+    def forward(self, h: Tensor, cubes: Sequence[Tensor]) -> Tensor:
+        """h (B, state_size), cubes one (B, D, R) a stream -> l (B, R)."""
+        return torch.softmax(self.regions(h), dim=1)
+
+
+class ContentAttention(nn.Module):
+    """Score v . tanh(U [p_i; q_i] + W h_{t-1}): a region is scored by its own features too, as in the code of [15]."""
+
+    def __init__(self, state_size: int, features: int, streams: int, size: int) -> None:
+        super().__init__()
+        self.state = nn.Linear(state_size, size)
+        self.feature = nn.ModuleList(nn.Linear(features, size, bias=False) for _ in range(streams))
+        self.score = nn.Linear(size, 1, bias=False)
+
+    def forward(self, h: Tensor, cubes: Sequence[Tensor]) -> Tensor:
+        """h (B, state_size), cubes one (B, D, R) a stream -> l (B, R)."""
+        hidden = self.state(h).unsqueeze(1)
+        for project, cube in zip(self.feature, cubes, strict=True):
+            hidden = hidden + project(cube.transpose(1, 2))
+        return torch.softmax(self.score(torch.tanh(hidden)).squeeze(2), dim=1)
+
+
+class UniformAttention(nn.Module):
+    """No attention: every region counts the same, so the glimpse is the mean over the regions."""
+
+    def forward(self, h: Tensor, cubes: Sequence[Tensor]) -> Tensor:
+        """h (B, any), cubes one (B, D, R) a stream -> l (B, R), every entry 1 / R."""
+        batch, _, regions = cubes[0].shape
+        return h.new_full((batch, regions), 1 / regions)
+
+
+class InitialState(nn.Module):
+    """h_0 and c_0 of one layer from the clip's mean feature, by an MLP each (Sharma et al. [15])."""
+
+    def __init__(self, features: int, size: int) -> None:
+        super().__init__()
+        self.h = nn.Sequential(nn.Linear(features, size), nn.Tanh(), nn.Linear(size, size), nn.Tanh())
+        self.c = nn.Sequential(nn.Linear(features, size), nn.Tanh(), nn.Linear(size, size))
+
+    def forward(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """mean (B, D) -> h_0, c_0, each (B, H)."""
+        return self.h(mean), self.c(mean)
+
+
+class HAN(nn.Module):
+    """The whole model.
+
+    Glimpses are standardised per channel by the buffers ``mean`` and ``deviation``, (streams, D) each, which are 0
+    and 1 until :meth:`standardize` sets them. Because the weights of a map sum to one this equals standardising the
+    cube itself, and the cubes stay sparse.
+    """
+
+    def __init__(self, config: HANConfig) -> None:
+        super().__init__()
+        self.config = config
+        streams, size = len(config.streams), config.lstm_size
+        forget_bias = config.forget_bias or (0.0,) * config.layers
+        self.attention = self._make_attention(config)
+        self.cells = nn.ModuleDict(
+            {
+                stream: nn.ModuleList(
+                    LSTMCell(config.features if layer == 0 else size, size, forget_bias[layer])
+                    for layer in range(config.layers)
+                )
+                for stream in config.streams
+            }
+        )
+        self.initial = nn.ModuleDict()
+        if config.initial_state == "mean":
+            self.initial = nn.ModuleDict(
+                {
+                    s: nn.ModuleList(InitialState(config.features, size) for _ in range(config.layers))
+                    for s in config.streams
+                }
+            )
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(streams * config.layers * size, config.classes)
+        self.register_buffer("mean", torch.zeros(streams, config.features))
+        self.register_buffer("deviation", torch.ones(streams, config.features))
+
+    @staticmethod
+    def _make_attention(config: HANConfig) -> nn.Module:
+        state_size = len(config.streams) * config.lstm_size
+        match config.attention:
+            case "location":
+                return LocationAttention(state_size, config.regions)
+            case "content":
+                return ContentAttention(state_size, config.features, len(config.streams), config.lstm_size)
+            case "uniform":
+                return UniformAttention()
+        raise ValueError(f"attention must be location, content or uniform, not {config.attention!r}")
+
+    def standardize(self, mean: Tensor, deviation: Tensor) -> None:
+        """Set the statistics of the training clips, (streams, D) each. A channel that never varies keeps scale 1."""
+        self.mean.copy_(mean)
+        self.deviation.copy_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
+
+    def forward(self, features: Mapping[str, Tensor], lengths: Tensor | None = None) -> HANOutput:
+        """Classify a batch of clips.
+
+        Args:
+            features: for each stream its cubes, (B, T, D, R), any floating type.
+            lengths: (B,) frames of each clip, 1 to T; None where all have T. Frames past a length change nothing.
+
+        Raises:
+            ValueError: a stream is missing or a shape is not the one of the config.
+        """
+        cubes = self._checked(features)
+        batch, frames = cubes[0].shape[:2]
+        if lengths is None:
+            lengths = torch.full((batch,), frames, device=cubes[0].device)
+        initial = self._initial_states(cubes, lengths)
+        states, maps = self._first_layer(cubes, lengths, initial)
+        last = []
+        for stream, sequence in zip(self.config.streams, states, strict=True):
+            last.append(_state_at(sequence, lengths))
+            below = lengths
+            for layer in range(1, self.config.layers):
+                sequence, below = every_kth(sequence, below, self.config.skip)
+                sequence = self._upper_layer(stream, layer, sequence, initial[stream][layer])
+                last.append(_state_at(sequence, below))
+        logits = self.classifier(self.dropout(torch.cat(last, dim=1)))
+        return HANOutput(logits, maps)
+
+    def _first_layer(
+        self, cubes: Sequence[Tensor], lengths: Tensor, initial: Mapping[str, Sequence[tuple[Tensor, Tensor]]]
+    ) -> tuple[list[Tensor], Tensor]:
+        """Eq. 2 to 4 over time: states (B, T, H) a stream, and the maps (B, T, R)."""
+        frames = cubes[0].shape[1]
+        state = [initial[stream][0] for stream in self.config.streams]
+        states: list[list[Tensor]] = [[] for _ in cubes]
+        maps = []
+        for t in range(frames):
+            frame = [cube[:, t].to(self.mean.dtype) for cube in cubes]
+            joint = torch.cat([h for h, _ in state], dim=1)
+            content = [self._standardized(s, p) for s, p in enumerate(frame)] if self._sees_content else frame
+            weights = self.attention(joint, content)
+            maps.append(weights * (t < lengths).unsqueeze(1))
+            for s, stream in enumerate(self.config.streams):
+                glimpse = torch.bmm(frame[s], weights.unsqueeze(2))
+                glimpse = self._standardized(s, glimpse).squeeze(2)
+                state[s] = self.cells[stream][0](self.dropout(glimpse), *state[s])
+                states[s].append(state[s][0])
+        return [torch.stack(sequence, dim=1) for sequence in states], torch.stack(maps, dim=1)
+
+    def _upper_layer(self, stream: str, layer: int, below: Tensor, initial: tuple[Tensor, Tensor]) -> Tensor:
+        """States (B, T', H) of a layer that reads ``below`` (B, T', H)."""
+        h, c = initial
+        states = []
+        for t in range(below.shape[1]):
+            h, c = self.cells[stream][layer](self.dropout(below[:, t]), h, c)
+            states.append(h)
+        return torch.stack(states, dim=1)
+
+    def _initial_states(self, cubes: Sequence[Tensor], lengths: Tensor) -> dict[str, list[tuple[Tensor, Tensor]]]:
+        """h_0 and c_0, (B, H) each, of every stream's layers."""
+        layers = range(self.config.layers)
+        if self.config.initial_state == "zeros":
+            zeros = self.mean.new_zeros(cubes[0].shape[0], self.config.lstm_size)
+            return {stream: [(zeros, zeros) for _ in layers] for stream in self.config.streams}
+        frames = cubes[0].shape[1]
+        valid = torch.arange(frames, device=lengths.device) < lengths.unsqueeze(1)
+        share = (valid / lengths.unsqueeze(1)).to(self.mean.dtype)
+        states = {}
+        for s, stream in enumerate(self.config.streams):
+            mean = torch.einsum("btd,bt->bd", cubes[s].to(self.mean.dtype).mean(dim=3), share)
+            mean = self._standardized(s, mean.unsqueeze(2)).squeeze(2)
+            states[stream] = [self.initial[stream][layer](mean) for layer in layers]
+        return states
+
+    def _standardized(self, s: int, values: Tensor) -> Tensor:
+        """values (B, D, any) of stream number s."""
+        return (values - self.mean[s].unsqueeze(1)) / self.deviation[s].unsqueeze(1)
+
+    @property
+    def _sees_content(self) -> bool:
+        return isinstance(self.attention, ContentAttention)
+
+    def _checked(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        missing = [s for s in self.config.streams if s not in features]
+        if missing:
+            raise ValueError(f"features of {', '.join(missing)} are missing; this model reads {self.config.streams}")
+        cubes = [features[stream] for stream in self.config.streams]
+        expected = (self.config.features, self.config.regions)
+        for stream, cube in zip(self.config.streams, cubes, strict=True):
+            if cube.ndim != 4 or (self.config.attention != "uniform" and tuple(cube.shape[2:]) != expected):
+                raise ValueError(
+                    f"{stream} cubes must be (clips, frames, {expected[0]}, {expected[1]}), not {tuple(cube.shape)}"
+                )
+            if cube.shape[:2] != cubes[0].shape[:2]:
+                raise ValueError(
+                    f"{stream} cubes have {tuple(cube.shape[:2])} clips and frames, not {tuple(cubes[0].shape[:2])}"
+                )
+        return cubes
+
+
+def every_kth(states: Tensor, lengths: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The states a higher layer reads: those at steps k, 2k, .. of a sequence.
+
+    A shorter remainder at the end is dropped, unless it would leave nothing: a sequence of fewer than k steps gives
+    its last state.
+
+    Args:
+        states: (B, T, H).
+        lengths: (B,) valid steps of each sequence.
+
+    Returns:
+        states (B, max(1, T // k), H) and their lengths (B,).
+    """
+    steps = states.shape[1] // k
+    picked = states[:, k - 1 : steps * k : k]
+    if steps == 0:
+        picked = states.new_zeros(states.shape[0], 1, states.shape[2])
+    short = lengths < k
+    if bool(short.any()):
+        first = torch.where(short.unsqueeze(1), _state_at(states, lengths), picked[:, 0])
+        picked = torch.cat([first.unsqueeze(1), picked[:, 1:]], dim=1)
+    return picked, torch.clamp(lengths // k, min=1)
+
+
+def span_forget_bias(frames: int, layers: int, skip: int) -> tuple[float, ...]:
+    """Forget-gate biases with which every layer starts out remembering its whole sequence.
+
+    A gate with bias b multiplies the memory by sigmoid(b) at each step, which forgets with a time constant of
+    1 + e^b steps. With b = log(steps - 1) that is the length of the sequence (the middle of what Tallec and
+    Ollivier, arXiv 1804.11188, draw at random). With b = 0 half of the memory is gone after each frame, and h_T, all
+    that the classifier sees, knows little but the last few frames.
+
+    Args:
+        frames: T. layers: L. skip: k; layer l has T / k^l steps.
+    """
+    steps = [max(frames // skip**layer, 1) for layer in range(layers)]
+    return tuple(math.log(max(count - 1, 1)) for count in steps)
+
+
+def _state_at(states: Tensor, lengths: Tensor) -> Tensor:
+    """The last valid state of each sequence: states (B, T, H), lengths (B,) -> (B, H)."""
+    index = (lengths - 1).view(-1, 1, 1).expand(-1, 1, states.shape[2])
+    return states.gather(1, index).squeeze(1)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of Table 1."""
+
+    title: str
+    streams: tuple[str, ...]
+    source: Literal["cubes", "fc"] = "cubes"
+    attention: bool = True
+
+
+VARIANTS: dict[str, Variant] = {
+    "han": Variant("Full HAN (spatial CNN cube + temporal CNN cube)", ("spatial", "temporal")),
+    "no_attention": Variant(
+        "HAN without attention 1 (spatial CNN cube + temporal CNN cube)",
+        ("spatial", "temporal"),
+        attention=False,
+    ),
+    "fc_features": Variant(
+        "HAN without attention 2 (spatial CNN 4096 + temporal CNN 4096)",
+        ("spatial", "temporal"),
+        "fc",
+        attention=False,
+    ),
+    "spatial": Variant("Spatial HAN (spatial CNN cube)", ("spatial",)),
+    "temporal": Variant("Temporal HAN (temporal CNN cube)", ("temporal",)),
+}
+"""Table 1 by name."""

@@ -1,0 +1,108 @@
+"""Stage ``decode``: every video becomes one file of JPEG-encoded frames, ``data/<dataset>/frames/<class>/<clip>.h5``.
+
+A video that cannot be decoded, that is missing, or that is not the file that ``prepare`` saw is a row of the failure
+ledger; see ``pipeline/runner.py``.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from han_core.cache import ClipCache, fingerprint
+from han_core.datasets.clips import Clip, ClipTableError, read_clips
+from han_core.frames import write_frames
+from han_core.video import VideoError
+from pipeline.params import Params, load_params, params_option
+from pipeline.paths import Paths
+from pipeline.runner import ClipTask, Summary, map_clips
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a worker has to know beyond the clip."""
+
+    video: Path
+    short_side: int | None
+    quality: int
+
+
+def decode_clip(task: ClipTask, path: Path) -> None:
+    """Decode one clip into the frames file ``path``.
+
+    Raises:
+        ClipError: the video is missing, has changed, or cannot be decoded.
+    """
+    arguments: Arguments = task.arguments
+    if _sha256(arguments.video) != task.clip.sha256:
+        raise VideoError("the video file has changed since prepare; run prepare again")
+    write_frames(
+        arguments.video,
+        path,
+        clip=task.clip.name,
+        fingerprint=task.fingerprint,
+        short_side=arguments.short_side,
+        quality=arguments.quality,
+    )
+
+
+def decode_fingerprint(params: Params, clip: Clip) -> str:
+    """Identity of a clip's frames file: its name, its video's content, and the parameters of the stage."""
+    inputs = {"clip": clip.name, "video": clip.sha256}
+    return fingerprint("decode", VERSION, params.decode.model_dump(), inputs)
+
+
+def decode(params: Params, cache: ClipCache) -> Summary:
+    """Run the stage."""
+    paths = Paths.of(params)
+    table = read_clips(paths.clips)
+    root = params.dataset.root.absolute()
+    size = f"shorter side at most {params.decode.short_side}" if params.decode.short_side else "in their own size"
+    click.echo(f"decode: {len(table.clips)} videos of {params.dataset.root} to JPEG {params.decode.quality}, {size}")
+    tasks = [
+        ClipTask(
+            clip,
+            decode_fingerprint(params, clip),
+            Arguments(root / clip.path, params.decode.short_side, params.decode.quality),
+        )
+        for clip in table.clips
+    ]
+    return map_clips(
+        "decode",
+        decode_clip,
+        tasks,
+        kind="frames",
+        output=paths.frames,
+        cache=cache,
+        run=params.run,
+        allowed_failures=params.dataset.allowed_failures,
+        log_path=paths.log("decode"),
+    )
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise VideoError("the video file is missing") from None
+    except OSError as error:
+        raise VideoError(f"the video file cannot be read ({error.strerror})") from None
+
+
+@click.command()
+@params_option
+def main(params_path: Path) -> None:
+    """Decode the videos of the dataset into frames files."""
+    params = load_params(params_path)
+    try:
+        decode(params, ClipCache.from_environment(verify=params.run.verify))
+    except ClipTableError as error:
+        raise click.ClickException(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()

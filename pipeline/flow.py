@@ -1,0 +1,153 @@
+"""Stage ``flow``: TV-L1 optical flow between adjacent frames, ``data/<dataset>/flow/<class>/<clip>.h5``.
+
+Computed on grey frames, on the CPU in one process a core, on GPUs in three processes a GPU. Decoding, solving,
+encoding and writing overlap, and memory is bounded by ``flow.batch``.
+
+The fingerprint of a flow file names the solver's back end, not ``auto``: back ends agree only within a tolerance, and a
+file must not depend on which machine made it. A team that shares a cache between machines with and without GPUs
+sets ``flow.backend`` to share its flow too.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import click
+import numpy as np
+
+from han_core.cache import ClipCache, fingerprint
+from han_core.clipfile import ClipFileError, read_trailer
+from han_core.datasets.clips import ClipTableError, read_clips
+from han_core.flowfile import FlowFormat, write_flow
+from han_core.tvl1 import TVL1Params, resolve_backend, tvl1_flow
+from pipeline.params import Flow, Params, load_params, params_option
+from pipeline.paths import Paths, clip_file
+from pipeline.runner import ClipTask, Summary, map_clips, read_failures
+from pipeline.workers import cores, worker_count
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a worker has to know beyond the clip."""
+
+    frames: Path
+    """The clip's frames file."""
+    backend: str
+    solver: TVL1Params
+    form: FlowFormat
+    batch: int
+    threads: int
+    """That decode and encode beside the solver."""
+
+
+def flow_clip(task: ClipTask, path: Path) -> None:
+    """Compute the flow of one clip into the flow file ``path``.
+
+    Raises:
+        ClipError: the clip has one frame, or the solver refuses its frames.
+        ClipFileError: the frames file is damaged.
+    """
+    arguments: Arguments = task.arguments
+    write_flow(
+        arguments.frames,
+        path,
+        clip=task.clip.name,
+        fingerprint=task.fingerprint,
+        solver=partial(_solve, backend=arguments.backend, params=arguments.solver),
+        form=arguments.form,
+        batch=arguments.batch,
+        threads=arguments.threads,
+        attributes={"backend": arguments.backend}
+        | {name.rstrip("_"): value for name, value in vars(arguments.solver).items()},
+    )
+
+
+def flow_fingerprint(settings: Flow, backend: str, frames_fingerprint: str) -> str:
+    """Identity of a clip's flow file: its frames, the solver, and how flow is stored. The batch does not matter."""
+    parameters = settings.model_dump(exclude={"batch"} if settings.codec == "jpeg" else {"batch", "quality"})
+    return fingerprint("flow", VERSION, parameters | {"backend": backend}, {"frames": frames_fingerprint})
+
+
+def flow(params: Params, cache: ClipCache) -> Summary:
+    """Run the stage."""
+    paths, settings = Paths.of(params), params.flow
+    table = read_clips(paths.clips)
+    failed = {name: f"no frames: {reason}" for name, reason in read_failures(paths.frames).items()}
+    backend = _backend(params)
+    gpus = _gpus() if backend == "cuda" else 0
+    size = "x".join(map(str, settings.size)) if settings.size else "the frames' size"
+    click.echo(
+        f"flow: {len(table.clips)} clips, TV-L1 by back end {backend} at {size}, bound {settings.bound:g} pixels"
+    )
+    form = FlowFormat(settings.bound, settings.rounding, settings.codec, settings.quality, settings.size)
+    threads = max(1, cores() // worker_count(params.run, gpus)) if gpus else 1
+    tasks = []
+    for clip in table.clips:
+        if clip.name in failed:
+            tasks.append(ClipTask(clip, ""))
+            continue
+        frames = clip_file(paths.frames, clip.class_name, clip.name).absolute()
+        try:
+            identity = flow_fingerprint(settings, backend, read_trailer(frames).fingerprint)
+        except ClipFileError:
+            failed[clip.name] = "its frames file is missing or damaged; run decode again"
+            tasks.append(ClipTask(clip, ""))
+            continue
+        solver = TVL1Params(**settings.tvl1.model_dump())
+        tasks.append(ClipTask(clip, identity, Arguments(frames, backend, solver, form, settings.batch, threads)))
+    return map_clips(
+        "flow",
+        flow_clip,
+        tasks,
+        kind="flow",
+        output=paths.flow,
+        cache=cache,
+        run=params.run,
+        allowed_failures=params.dataset.allowed_failures,
+        failed=failed,
+        gpus=gpus,
+        log_path=paths.log("flow"),
+    )
+
+
+def _solve(first: np.ndarray, second: np.ndarray, *, backend: str, params: TVL1Params) -> np.ndarray:
+    return tvl1_flow(first, second, backend=backend, params=params, threads=1)
+
+
+def _backend(params: Params) -> str:
+    """The back end that computes. ``run.device: cpu`` keeps ``auto`` off the GPU.
+
+    Raises:
+        click.ClickException: it cannot run here.
+    """
+    wanted = params.flow.backend
+    try:
+        chosen = resolve_backend(wanted)
+        if chosen == "cuda" and wanted == "auto" and params.run.device == "cpu":
+            chosen = resolve_backend("cpu")
+    except ValueError as error:
+        raise click.ClickException(f"flow.backend: {error}") from None
+    return chosen
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+@click.command()
+@params_option
+def main(params_path: Path) -> None:
+    """Compute the optical flow of all clips."""
+    params = load_params(params_path)
+    try:
+        flow(params, ClipCache.from_environment(verify=params.run.verify))
+    except ClipTableError as error:
+        raise click.ClickException(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Stage ``generate``: write the videos of the synthetic dataset under ``dataset.root``."""
+
+from pathlib import Path
+
+import click
+
+from han_core.datasets.synthetic import BOXES, SyntheticSpec, count_clips, generate_synthetic
+from pipeline.params import Params, ParamsError, load_params, params_option
+from pipeline.progress import Progress
+
+
+def synthetic_spec(params: Params) -> SyntheticSpec:
+    """What the params ask for."""
+    wanted = params.synthetic
+    return SyntheticSpec(
+        seed=params.seed,
+        groups=wanted.groups,
+        takes=wanted.clips_per_group,
+        frames=wanted.frames,
+        width=wanted.width,
+        height=wanted.height,
+        fps=wanted.fps,
+    )
+
+
+@click.command()
+@params_option
+def main(params_path: Path) -> None:
+    """Generate the synthetic dataset: real video files and the box of the figure in every frame."""
+    params = load_params(params_path)
+    if params.dataset.kind != "synthetic":
+        raise ParamsError(
+            f"{params_path}: dataset.kind is {params.dataset.kind}; only synthetic videos are generated. "
+            f"Nothing is written to {params.dataset.root}."
+        )
+    root = params.dataset.root
+    spec = synthetic_spec(params)
+    try:
+        with Progress("generate", count_clips(spec), unit="video") as progress:
+            count = generate_synthetic(root, spec, progress.advance)
+    except OSError as error:
+        raise click.ClickException(f"generate: {error}") from None
+    click.echo(f"generate: {count} videos in {root}, boxes in {root / BOXES}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,329 @@
+"""``params.yaml`` as typed, frozen objects.
+
+Every stage calls :func:`load_params` before it does anything else, so that a wrong value is refused before any
+work, and every wrong value is named in one report. The classes below are the only list of what may be set; each
+field is described once, here.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import click
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+Model = Literal["han", "no_attention", "fc_features", "spatial", "temporal"]
+Layer = Literal[
+    "conv1_1", "conv1_2", "pool1", "conv2_1", "conv2_2", "pool2", "conv3_1", "conv3_2", "conv3_3", "pool3",
+    "conv4_1", "conv4_2", "conv4_3", "pool4", "conv5_1", "conv5_2", "conv5_3", "pool5", "fc6", "fc7",
+]  # fmt: skip
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class ParamsError(click.ClickException):
+    """Raised with every problem of a params file, one a line; click prints it without a traceback."""
+
+
+class Group(BaseModel):
+    """Base of all groups: unknown keys are refused, values cannot be changed after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Folder(Group):
+    """How groups and splits of a class-folder dataset come about (``dataset.kind: folder`` or ``synthetic``)."""
+
+    group_pattern: str | None = None
+    """Regular expression searched in a clip's file stem; its first group (or the whole match) is the clip's
+    group, e.g. the person filmed. Without one every clip is a group of its own. The synthetic names bring theirs."""
+    split_by: Literal["list", "fold", "fraction"] = "fraction"
+    """``list``: trainlistNN.txt/testlistNN.txt in ``dataset.annotations``; ``fold``: groups dealt into ``folds``
+    folds, fold i is the test set of split i; ``fraction``: ``test_share`` of the groups, drawn anew for each split."""
+    folds: Annotated[int, Field(ge=2)] = 5
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
+
+
+class Dataset(Group):
+    """Where clips come from."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    """Part of every path, so that several datasets live side by side."""
+    kind: Literal["synthetic", "folder", "ucf101", "hmdb51", "ut_interaction"]
+    root: Path
+    """Folder of the videos. Paths in clips.csv are relative to it."""
+    generate: tuple[Literal["synthetic"], ...] = ()
+    """``[synthetic]`` makes DVC generate the videos under ``root`` first."""
+    annotations: Path | None = None
+    """Folder of the split files (ucf101, hmdb51, folder with ``split_by: list``)."""
+    validation_share: Share = 0.0
+    """Share of the training GROUPS held out as a validation set."""
+    allowed_failures: Annotated[int, Field(ge=0)] = 0
+    """How many clips may fail in a stage before the stage itself fails."""
+    folder: Folder = Folder()
+
+
+class Synthetic(Group):
+    """The generated dataset; see ``han_core/datasets/synthetic.py``."""
+
+    groups: Annotated[int, Field(ge=2)] = 12
+    """Background, figure, place and camera of a clip; whole groups are train or test (``dataset.folder``)."""
+    clips_per_group: PositiveInt = 1
+    """Clips of each class in each group; each has distractors, jitter and phase of its own."""
+    frames: Annotated[int, Field(ge=12)] = 36
+    width: Annotated[int, Field(ge=64)] = 160
+    height: Annotated[int, Field(ge=64)] = 120
+    fps: PositiveFloat = 25.0
+
+
+class Run(Group):
+    """How the work is spread. Never changes a result, so no stage depends on it."""
+
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Worker processes of a map over clips; 0 is one a core."""
+    executor: Literal["local", "dask"] = "local"
+    scheduler: str | None = None
+    """Address of the dask scheduler (``executor: dask``)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    verify: Literal["size", "content"] = "size"
+    """Before a cached file is reused: ``size`` compares its identity and length, ``content`` its checksum as well,
+    which reads the whole file."""
+    store: Literal["auto", "memory", "stream"] = "auto"
+    """Cubes while HAN trains: ``memory`` holds all, ``stream`` reads them batch by batch, ``auto`` goes by size."""
+
+
+class Decode(Group):
+    short_side: Annotated[int, Field(ge=32)] | None = None
+    """Frames whose shorter side is longer than this are shrunk to it; null keeps the size of the video."""
+    quality: Annotated[int, Field(ge=1, le=100)] = 95
+    """JPEG quality; below 95 is known to cost accuracy."""
+
+
+class TVL1(Group):
+    """TV-L1 under OpenCV's names, OpenCV-CUDA's defaults."""
+
+    tau: PositiveFloat = 0.25
+    lambda_: Annotated[float, Field(gt=0, alias="lambda")] = 0.15
+    theta: PositiveFloat = 0.3
+    scales: PositiveInt = 5
+    scale_step: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    warps: PositiveInt = 5
+    epsilon: PositiveFloat = 0.01
+    iterations: PositiveInt = 300
+    median: Literal[1, 3, 5] = 1
+    """Side of the median filter between iterations; 1 is none."""
+
+
+class Flow(Group):
+    backend: Literal["auto", "reference", "cpu", "cuda", "opencv"] = "auto"
+    size: tuple[PositiveInt, PositiveInt] | None = None
+    """Width and height at which flow is computed and stored, in pixels of that size; null is the frames' own."""
+    bound: PositiveFloat = 20.0
+    """Pixels mapped to the ends of the 0..255 scale; larger motion is clipped."""
+    rounding: Literal["nearest", "floor"] = "nearest"
+    codec: Literal["jpeg", "png"] = "jpeg"
+    quality: Annotated[int, Field(ge=1, le=100)] = 95
+    batch: PositiveInt = 16
+    """Pairs of frames in memory at once."""
+    tvl1: TVL1 = TVL1()
+
+
+class Recipe(Group):
+    """How one VGG-16 is fine-tuned; PAPER: SGD with momentum on randomly chosen frames or flow stacks."""
+
+    weights: str = "imagenet"
+    """``imagenet`` (torchvision's download), ``random``, or the path of a safetensors file."""
+    input: Literal["auto", "caffe", "torchvision"] = "auto"
+    """Scale of the input that the weights expect; ``auto`` reads it from the file (see ``han_core/two_stream.py``)."""
+    fc_size: PositiveInt = 4096
+    """Units of fc6 and fc7."""
+    iterations: Annotated[int, Field(ge=0)] = 0
+    """SGD steps; 0 uses the initial net as it is."""
+    batch: PositiveInt = 256
+    """Effective batch of one step."""
+    micro_batch: PositiveInt = 32
+    """Images in memory at once; gradients are accumulated until the effective batch is reached."""
+    learning_rate: PositiveFloat = 0.001
+    steps: tuple[PositiveInt, ...] = ()
+    """Iterations at which the learning rate is multiplied by ``gamma``."""
+    gamma: PositiveFloat = 0.1
+    momentum: Share = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0005
+    dropout: tuple[Share, Share] = (0.5, 0.5)
+    """Dropout after fc6 and fc7."""
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """Iterations over which the learning rate rises linearly from a tenth."""
+    clip_gradient: Annotated[float, Field(ge=0)] = 0.0
+    """Largest norm of the gradient; 0 does not clip."""
+    frozen: Layer | None = None
+    """Name of the last layer that is not trained, e.g. ``conv4_3``; null trains all."""
+    scales: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (1.0, 0.875, 0.75, 0.66)
+    """Scale jitter: crop sides as shares of the shorter side, drawn independently for width and height."""
+    corner_crops: bool = True
+    """Crops at the four corners and the centre; false takes the whole frame."""
+    flip: bool = True
+    """Horizontal flips; the x component of flow is negated."""
+
+
+class Finetune(Group):
+    splits: tuple[PositiveInt, ...] = ()
+    """Splits whose nets are made here: all of ``splits``, or none when ``cubes.nets`` names another dataset's nets."""
+    spatial: Recipe = Recipe()
+    temporal: Recipe = Recipe()
+
+
+class Cubes(Group):
+    nets: str
+    """Name of the dataset whose nets are used; HMDB-51 uses those of UCF-101, as the paper does."""
+    frames: PositiveInt = 25
+    """T: frames a clip, equally spaced in time."""
+    layer: Literal["conv5_3", "pool4", "pool5"] = "conv5_3"
+    fc: Literal["fc6", "fc7"] = "fc7"
+    batch: PositiveInt = 25
+    """Images a forward pass; never of two clips, so that a clip's cube does not depend on its neighbours."""
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    """Arithmetic of the net. ``bfloat16`` differs by about 1.5 % from float32 and is twice as fast on processors that
+    have it; ``auto`` takes it where torch says that the device has it, float32 elsewhere."""
+
+
+class Optimizer(Group):
+    name: Literal["adadelta", "adam", "sgd"] = "adadelta"
+    learning_rate: PositiveFloat = 1.0
+    rho: Share = 0.95
+    eps: PositiveFloat = 1e-6
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Train(Group):
+    """HAN, eq. 2 to 6 of the paper."""
+
+    lstm_size: PositiveInt = 1024
+    """D', units of each LSTM layer."""
+    layers: PositiveInt = 2
+    """L, LSTM layers a stream."""
+    skip: PositiveInt = 5
+    """k: a layer reads every k-th state of the layer below."""
+    dropout: Share = 0.5
+    attention: Literal["location", "content"] = "location"
+    """``location`` is eq. 3; ``content`` also looks at the region's feature, as the code of [15] does."""
+    initial_state: Literal["zeros", "mean"] = "zeros"
+    forget_bias: Literal["span"] | float = "span"
+    """Initial bias of the LSTMs' forget gates; ``span`` lets every layer remember its whole sequence at the start."""
+    standardize: bool = True
+    """Subtract mean and divide by standard deviation of each channel over the training clips."""
+    batch: PositiveInt = 128
+    epochs: PositiveInt = 100
+    clip_gradient: Annotated[float, Field(ge=0)] = 0.0
+    optimizer: Optimizer = Optimizer()
+
+
+class Evaluate(Group):
+    baselines: tuple[Literal["linear", "linear_mean", "frame_size"], ...] = ()
+    """``linear``: logistic regression on cubes averaged over regions, frames side by side; ``linear_mean``: averaged
+    over the frames too; ``frame_size``: on width, height and ratio of the frames alone."""
+
+
+class Report(Group):
+    clips: Annotated[int, Field(ge=0)] = 4
+    """Test clips whose attention maps are drawn."""
+
+
+class Params(Group):
+    seed: Annotated[int, Field(ge=0)] = 1
+    splits: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    models: Annotated[tuple[Model, ...], Field(min_length=1)] = get_args(Model)
+    stack: PositiveInt = 10
+    """L: flow fields in one input of the temporal net."""
+    dataset: Dataset
+    synthetic: Synthetic | None = None
+    run: Run = Run()
+    decode: Decode = Decode()
+    flow: Flow = Flow()
+    finetune: Finetune = Finetune()
+    cubes: Cubes
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    report: Report = Report()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Params":
+        problems = []
+        for key in ("splits", "models"):
+            if len(set(getattr(self, key))) < len(getattr(self, key)):
+                problems.append(f"{key}: holds a value twice")
+        if self.dataset.kind == "synthetic" and self.synthetic is None:
+            problems.append("synthetic: is missing, but dataset.kind is synthetic")
+        if (self.dataset.kind == "synthetic") != bool(self.dataset.generate):
+            problems.append("dataset.generate: must be [synthetic] for dataset.kind synthetic, [] for any other kind")
+        if self.dataset.kind == "synthetic" and self.dataset.folder.group_pattern is not None:
+            problems.append("dataset.folder.group_pattern: must be null for dataset.kind synthetic")
+        if self.dataset.kind in ("ucf101", "hmdb51") and self.dataset.annotations is None:
+            problems.append(f"dataset.annotations: is missing; {self.dataset.kind} needs the folder of its split files")
+        if self.dataset.kind == "folder" and self.dataset.folder.split_by == "list" and not self.dataset.annotations:
+            problems.append("dataset.annotations: is missing, but dataset.folder.split_by is list")
+        own = self.cubes.nets == self.dataset.name
+        if own and self.finetune.splits != self.splits:
+            problems.append("finetune.splits: must equal splits, because cubes.nets names this dataset's own nets")
+        if not own and self.finetune.splits:
+            problems.append(f"finetune.splits: must be [], because cubes.nets takes the nets of {self.cubes.nets}")
+        if self.run.executor == "dask" and not self.run.scheduler:
+            problems.append("run.scheduler: is missing, but run.executor is dask")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def load_params(path: str | Path = "params.yaml") -> Params:
+    """Read and check a params file.
+
+    Raises:
+        ParamsError: the file is missing, is no YAML mapping, or holds unknown, missing or impossible values; the
+            message names them all.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ParamsError(f"{path}: cannot be read ({error.strerror}). Copy one from presets/.") from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path}: is not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ParamsError(f"{path}: must be a mapping of groups, e.g. `seed: 1`")
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        problems = [line for item in error.errors() for line in _describe(item)]
+        raise ParamsError(f"{path}: {len(problems)} problem(s)\n  " + "\n  ".join(problems)) from None
+
+
+def _describe(item: dict) -> list[str]:
+    """One pydantic error as plain lines that start with the dotted key."""
+    key = ".".join(str(part) for part in item["loc"])
+    if not key:
+        return str(item["ctx"]["error"]).splitlines()
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(item["loc"][:-1])
+        close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+        return [f"{key}: unknown key" + (f"; did you mean {close[0]}?" if close else "; known: " + ", ".join(known))]
+    if item["type"] == "missing":
+        return [f"{key}: is missing"]
+    return [f"{key}: {item['msg'][0].lower()}{item['msg'][1:]}, not {item['input']!r}"]
+
+
+def _known_keys(location: tuple) -> list[str]:
+    group: type[BaseModel] = Params
+    for part in location:
+        annotation = next(f.annotation for n, f in group.model_fields.items() if part in (n, f.alias))
+        candidates = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type)]
+        group = next(a for a in candidates if issubclass(a, BaseModel))
+    return sorted(field.alias or name for name, field in group.model_fields.items())
+
+
+params_option = click.option(
+    "--params",
+    "params_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("params.yaml"),
+    show_default=True,
+    help="The params file.",
+)

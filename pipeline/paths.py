@@ -1,0 +1,83 @@
+"""Where the files of an experiment are: the one place that spells their paths.
+
+All paths are relative to the project's folder, in which stages run.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pipeline.params import Params
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Paths of one dataset's outputs."""
+
+    dataset: str
+    nets: str
+    """Name of the dataset whose fine-tuned nets are used."""
+
+    @classmethod
+    def of(cls, params: Params) -> Self:
+        """The paths that a params file implies."""
+        return cls(params.dataset.name, params.cubes.nets)
+
+    @property
+    def data(self) -> Path:
+        return Path("data", self.dataset)
+
+    @property
+    def clips(self) -> Path:
+        """The table of clips, classes and splits."""
+        return self.data / "clips.csv"
+
+    @property
+    def frames(self) -> Path:
+        return self.data / "frames"
+
+    @property
+    def flow(self) -> Path:
+        return self.data / "flow"
+
+    def cubes(self, stream: str, split: int) -> Path:
+        """Folder of one stream's cubes, made with the nets of one split."""
+        return self.data / "cubes" / f"{stream}-{split}"
+
+    @property
+    def models(self) -> Path:
+        return Path("models", self.dataset)
+
+    def net(self, stream: str, split: int) -> Path:
+        """The VGG-16 that one stream's cubes are made with; another dataset's where the params say so."""
+        return Path("models", self.nets, "nets", f"{stream}-{split}.safetensors")
+
+    def han(self, model: str, split: int) -> Path:
+        """One trained HAN, or one of its variants."""
+        return self.models / "han" / f"{model}-{split}.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        return Path("metrics", self.dataset)
+
+    @property
+    def plots(self) -> Path:
+        return Path("plots", self.dataset)
+
+    @property
+    def report(self) -> Path:
+        return Path("report", self.dataset)
+
+    @property
+    def logs(self) -> Path:
+        """Wall times and throughput; never an output of a stage."""
+        return Path("logs", self.dataset)
+
+    def log(self, stage: str) -> Path:
+        """The log of a stage's last run, e.g. of ``decode`` or ``cubes-spatial-1``."""
+        return self.logs / f"{stage}.log"
+
+
+def clip_file(folder: Path, class_name: str, clip: str) -> Path:
+    """The file of one clip below a stage's output folder."""
+    return folder / class_name / f"{clip}.h5"

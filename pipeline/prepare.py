@@ -1,0 +1,146 @@
+"""Stage ``prepare``: check the whole dataset, then write ``data/<dataset>/clips.csv``.
+
+All problems are told in one report, and no clips.csv is written while there is an error. The report shows the first
+few items of each problem; ``logs/<dataset>/prepare.log`` has them all.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from han_core.datasets.assemble import assemble_table
+from han_core.datasets.checks import check_inspections, check_listing
+from han_core.datasets.clips import ClipTable, write_clips
+from han_core.datasets.folder import FolderRules, list_folder
+from han_core.datasets.hmdb51 import list_hmdb51
+from han_core.datasets.listing import Listing, Problem
+from han_core.datasets.probing import inspect_videos
+from han_core.datasets.synthetic import BOXES, GROUP_PATTERN
+from han_core.datasets.ucf101 import list_ucf101
+from han_core.datasets.ut_interaction import list_ut_interaction
+from pipeline.params import Params, load_params, params_option
+from pipeline.paths import Paths
+from pipeline.progress import Progress
+
+_SHOWN = 10
+
+
+def list_dataset(params: Params) -> Listing:
+    """Read the folders and split files of ``dataset.kind``.
+
+    Raises:
+        click.ClickException: a folder is missing.
+    """
+    dataset = params.dataset
+    _require_folder(dataset.root, "dataset.root")
+    if dataset.annotations is not None:
+        _require_folder(dataset.annotations, "dataset.annotations")
+    rules = FolderRules(**dict(dataset.folder), annotations=dataset.annotations)
+    match dataset.kind:
+        case "ucf101":
+            return list_ucf101(dataset.root, dataset.annotations, params.splits)
+        case "hmdb51":
+            return list_hmdb51(dataset.root, dataset.annotations, params.splits)
+        case "ut_interaction":
+            return list_ut_interaction(dataset.root, params.splits)
+        case "folder":
+            return list_folder(dataset.root, rules, params.splits, seed=params.seed)
+        case "synthetic":
+            rules = FolderRules(GROUP_PATTERN, rules.split_by, rules.folds, rules.test_share, rules.annotations)
+            return list_folder(dataset.root, rules, params.splits, seed=params.seed, expected=(BOXES,))
+
+
+def _require_folder(folder: Path, key: str) -> None:
+    if not folder.is_dir():
+        state = "is not a folder" if folder.exists() else "does not exist"
+        raise click.ClickException(f"{key}: {folder} {state}; put the data there or correct the params file")
+
+
+def prepare(params: Params) -> tuple[ClipTable | None, list[Problem]]:
+    """Check the dataset of the params; the table is None if there are errors."""
+    listing = list_dataset(params)
+    present = sorted({video.path for video in listing.videos} & listing.on_disk)
+    with Progress("prepare", len(present), unit="video") as progress:
+        inspections = inspect_videos(
+            params.dataset.root,
+            present,
+            workers=params.run.workers or os.cpu_count() or 1,
+            advance=progress.advance,
+        )
+    problems = check_listing(listing, params.splits)
+    problems += check_inspections(inspections, params.dataset.allowed_failures)
+    if any(problem.severity == "error" for problem in problems):
+        return None, problems
+    table = assemble_table(
+        listing,
+        params.splits,
+        hashes={path: found.sha256 for path, found in inspections.items()},
+        validation_share=params.dataset.validation_share,
+        seed=params.seed,
+    )
+    return table, problems
+
+
+def format_problems(problems: Iterable[Problem], limit: int | None) -> list[str]:
+    """Lines of the report, errors first, at most ``limit`` items a problem."""
+    lines = []
+    order = ("error", "warning", "note")
+    for problem in sorted(problems, key=lambda problem: order.index(problem.severity)):
+        count = f" ({len(problem.items)})" if problem.items else ""
+        lines.append(f"{problem.severity}: {problem.title}{count}")
+        shown = problem.items[:limit]
+        lines += [f"    {item}" for item in shown]
+        if len(shown) < len(problem.items):
+            lines.append(f"    ... and {len(problem.items) - len(shown)} more")
+    return lines
+
+
+def format_table(table: ClipTable) -> list[str]:
+    """Clips and groups of each role of each split, as lines."""
+    groups = {clip.group for clip in table.clips}
+    lines = [
+        f"{len(table.clips)} clips, {len(table.classes)} classes, {len(groups)} groups",
+        f"{'split':>5} {'train':>16} {'validation':>16} {'test':>16}    clips (groups)",
+    ]
+    for split in table.splits:
+        cells = []
+        for role in ("train", "validation", "test"):
+            clips = table.select(split, role)
+            cells.append(f"{len(clips)} ({len({clip.group for clip in clips})})")
+        lines.append(f"{split:>5} " + " ".join(f"{cell:>16}" for cell in cells))
+    return lines
+
+
+@click.command()
+@params_option
+def main(params_path: Path) -> None:
+    """Check videos, classes, groups and splits of the dataset and list its clips."""
+    params = load_params(params_path)
+    try:
+        table, problems = prepare(params)
+    except OSError as error:
+        raise click.ClickException(f"prepare: {error.filename or ''}: {error.strerror or error}") from None
+    paths = Paths.of(params)
+    log = paths.log("prepare")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    summary = format_table(table) if table else []
+    everything = "\n".join([*format_problems(problems, None), *summary]) + "\n"
+    log.write_text(everything, encoding="utf-8", errors="backslashreplace")
+    for line in format_problems(problems, _SHOWN):
+        click.echo(line.encode(errors="backslashreplace").decode(), err=True)
+    errors = sum(problem.severity == "error" for problem in problems)
+    if table is None:
+        raise click.ClickException(
+            f"prepare: {errors} kind(s) of error in {params.dataset.root}, listed above; all items are in {log}. "
+            "No clips.csv was written."
+        )
+    write_clips(table, paths.clips)
+    for line in summary:
+        click.echo(line)
+    click.echo(f"prepare: wrote {paths.clips}")
+
+
+if __name__ == "__main__":
+    main()

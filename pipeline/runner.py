@@ -1,0 +1,352 @@
+"""Map a function over clips: reuse what the cache has, spread the rest, and account for every clip.
+
+Each clip ends in exactly one of three ways: its file was reused from the cache, it was computed (and is in the cache
+from then on), or it is a row of the failure ledger. A clip that fails never stops the others: neither one that cannot
+be processed (``ClipError``), nor a bug in the function, nor a worker process that dies.
+"""
+
+import logging
+import re
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from errno import EDQUOT, ENOSPC, EROFS
+from pathlib import Path
+
+import click
+
+from han_core.cache import ClipCache
+from han_core.clipfile import ClipFileError
+from han_core.datasets.clips import Clip
+from han_core.errors import ClipError
+from pipeline.ledger import LEDGER, Failure, describe, read_failures, write_failures
+from pipeline.params import Run
+from pipeline.paths import clip_file
+from pipeline.progress import Progress
+from pipeline.stagelog import stage_log
+from pipeline.workers import dask_executor, end_pool, local_pool, one_thread_each, worker_count
+
+__all__ = ["ClipTask", "Summary", "map_clips", "read_failures"]
+
+log = logging.getLogger(__name__)
+
+DIED = "the worker process died: out of memory, killed, or a crash in compiled code"
+_DEATHS_IN_A_ROW = 10  # with no clip done in between; more means that workers cannot live here at all
+_IN_FLIGHT = 3  # tasks handed out for each worker, so that none waits for the parent
+
+
+@dataclass(frozen=True)
+class ClipTask:
+    """What is to be done for one clip."""
+
+    clip: Clip
+    fingerprint: str
+    """Of the file to be made; "" for a clip that failed in an earlier stage."""
+    arguments: object = None
+    """Whatever the function needs; must be picklable, and small."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a map went."""
+
+    stage: str
+    reused: int
+    computed: int
+    failures: tuple[Failure, ...]
+    seconds: float
+
+    @property
+    def clips(self) -> int:
+        return self.reused + self.computed + len(self.failures)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.stage}: {self.clips} clips: {self.reused} reused, {self.computed} computed, "
+            f"{len(self.failures)} failed"
+        )
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What came of one task: nothing, a reason of failure, or a reason to stop everything."""
+
+    reason: str = ""
+    details: str = ""
+    fatal: str = ""
+
+
+def map_clips(
+    stage: str,
+    function: Callable[[ClipTask, Path], None],
+    tasks: Iterable[ClipTask],
+    *,
+    kind: str,
+    output: Path,
+    cache: ClipCache,
+    run: Run,
+    allowed_failures: int,
+    failed: Mapping[str, str] | None = None,
+    executor: Executor | None = None,
+    gpus: int = 0,
+    log_path: Path | None = None,
+) -> Summary:
+    """Make one file for each task, at ``output/<class>/<clip>.h5``, and the ledger ``output/failures.csv``.
+
+    Args:
+        stage: name shown and logged.
+        function: writes the clip file of a task to the path it is given; raises ``ClipError`` for a clip that cannot be
+            processed. A top-level function, because it is called in other processes.
+        tasks: one for each clip.
+        kind: of the clip files.
+        output: folder of the results. Whatever else is in it is removed: it belongs to the stage.
+        cache: where finished files are.
+        run: how many workers, and where.
+        allowed_failures: more failed clips than this make the stage fail, after all others are done.
+        failed: clip name -> reason, for clips that failed in an earlier stage; their tasks are not run, and they
+            count as failed here too.
+        executor: used instead of what ``run`` says; it is not shut down.
+        gpus: how many GPUs to use, with a few local workers on each, so that one clip is read or written while
+            another is computed; 0 uses none.
+        log_path: the log; ``logs/<stage>.log`` by default.
+
+    Returns:
+        The counts.
+
+    Raises:
+        click.ClickException: too many clips failed, or nothing can go on (the disk is full, no worker survives).
+    """
+    began = time.perf_counter()
+    tasks = sorted(tasks, key=lambda task: (task.clip.class_name, task.clip.name))
+    failed = failed or {}
+    failures = [
+        Failure(task.clip.class_name, task.clip.name, failed[task.clip.name])
+        for task in tasks
+        if task.clip.name in failed
+    ]
+    tasks = [task for task in tasks if task.clip.name not in failed]
+    _check_unique(tasks)
+    cache = ClipCache(cache.root.absolute(), verify=cache.verify_on_use)
+    with stage_log(log_path or Path("logs", f"{stage}.log")), Progress(stage, len(tasks)) as progress:
+        cache.sweep()
+        todo = []
+        for task in tasks:
+            try:
+                cache.link(kind, task.fingerprint, _destination(output, task))
+            except FileNotFoundError:
+                todo.append(task)
+            else:
+                progress.advance()
+        made = time.perf_counter()
+        with closing(_work(function, todo, kind, cache, run, executor, gpus)) as outcomes:
+            for task, outcome in outcomes:
+                if outcome.fatal:
+                    raise click.ClickException(f"{stage}: {outcome.fatal}. What is done is kept; run the stage again.")
+                if outcome.reason:
+                    failures.append(Failure(task.clip.class_name, task.clip.name, outcome.reason))
+                    details = f"\n{outcome.details}" if outcome.details else ""
+                    log.info("%s: %s failed: %s%s", stage, task.clip.name, outcome.reason, details)
+                else:
+                    cache.link(kind, task.fingerprint, _destination(output, task))
+                progress.advance()
+        _remove_others(output, {_destination(output, task) for task in tasks}, failures)
+        write_failures(output, failures)
+        now = time.perf_counter()
+        lost = {failure.clip for failure in failures} - set(failed)
+        summary = Summary(stage, len(tasks) - len(todo), len(todo) - len(lost), tuple(sorted(failures)), now - began)
+        rate = summary.computed / (now - made)
+        log.info("%s (%.1f s, %.2f computed clips/s)", summary, summary.seconds, rate)
+    click.echo(f"{summary}; files in {output}")
+    if len(failures) > allowed_failures:
+        raise click.ClickException(
+            f"{stage}: {len(failures)} clip(s) failed, {allowed_failures} allowed (dataset.allowed_failures):\n"
+            f"{describe(failures)}\nAll of them: {output / LEDGER}. The others are done and stay in the cache."
+        )
+    if failures:
+        click.echo(describe(failures), err=True)
+    return summary
+
+
+def _work(
+    function: Callable[[ClipTask, Path], None],
+    tasks: list[ClipTask],
+    kind: str,
+    cache: ClipCache,
+    run: Run,
+    executor: Executor | None,
+    gpus: int,
+) -> Iterator[tuple[ClipTask, _Outcome]]:
+    """Run the tasks wherever they are to run; each comes out once, in the order in which they end."""
+    if not tasks:
+        return
+    call = _Call(function, kind, cache.root)
+    if executor is not None:
+        yield from _with_executor(executor, call, tasks, in_flight=_IN_FLIGHT)
+    elif run.executor == "dask":
+        with dask_executor(run) as (cluster, workers):
+            yield from _with_executor(cluster, call, tasks, in_flight=_IN_FLIGHT * workers)
+    else:
+        try:
+            yield from _with_processes(call, tasks, min(worker_count(run, gpus), len(tasks)), gpus)
+        finally:
+            cache.sweep()  # workers that were ended in the middle of a file
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What a worker does with a task."""
+
+    function: Callable[[ClipTask, Path], None]
+    kind: str
+    cache_root: Path
+
+    def __call__(self, task: ClipTask) -> _Outcome:
+        path = None
+        try:
+            with ClipCache(self.cache_root).create(self.kind, task.fingerprint) as path:
+                self.function(task, path)
+        except (ClipError, ClipFileError) as error:
+            return _Outcome(_plain(str(error), path))
+        except OSError as error:
+            if error.errno in (ENOSPC, EDQUOT, EROFS):
+                return _Outcome(fatal=f"cannot write to {self.cache_root}: {error.strerror}")
+            return _internal(error, path)
+        except Exception as error:
+            return _internal(error, path)
+        return _Outcome()
+
+
+def _internal(error: Exception, path: Path | None) -> _Outcome:
+    reason = f"internal error: {type(error).__name__}: {error}"
+    return _Outcome(_plain(reason, path), "".join(traceback.format_exception(error)))
+
+
+def _plain(reason: str, path: Path | None) -> str:
+    """One line without what differs between runs."""
+    if path is not None:
+        reason = reason.replace(str(path), "the file being written")
+    return " ".join(re.sub(r"0x[0-9a-fA-F]{6,}", "0x...", reason).split())
+
+
+def _with_executor(
+    executor: Executor, call: _Call, tasks: list[ClipTask], in_flight: int
+) -> Iterator[tuple[ClipTask, _Outcome]]:
+    """On someone else's executor, which looks after its own workers."""
+    for task, future in _windowed(executor, call, iter(tasks), in_flight):
+        yield task, _outcome(future)
+
+
+def _with_processes(call: _Call, tasks: list[ClipTask], workers: int, gpus: int) -> Iterator[tuple[ClipTask, _Outcome]]:
+    """On local processes. When one dies, the pool is broken and does not tell whose fault it was: the tasks that were
+    in flight are then run one by one, each in a process of its own, and the rest goes on in a new pool."""
+    waiting = iter(tasks)
+    deaths = 0
+    with one_thread_each():
+        while True:
+            suspects = []
+            with _pool(workers, gpus) as pool:
+                for task, future in _windowed(pool, call, waiting, _IN_FLIGHT * workers):
+                    outcome = _outcome(future)
+                    if outcome.reason == DIED:
+                        suspects.append(task)
+                    else:
+                        deaths = 0
+                        yield task, outcome
+            if not suspects:
+                return
+            log.info("a worker died; %d clips that were in work are tried one by one", len(suspects))
+            for task, outcome in _one_by_one(call, suspects, gpus):
+                deaths = deaths + 1 if outcome.reason == DIED else 0
+                if deaths > _DEATHS_IN_A_ROW:
+                    outcome = _Outcome(fatal=f"{deaths} worker processes died one after the other. {DIED}")
+                yield task, outcome
+
+
+def _one_by_one(call: _Call, tasks: list[ClipTask], gpus: int) -> Iterator[tuple[ClipTask, _Outcome]]:
+    """In one process at a time, so that one that dies tells which clip it was."""
+    waiting = deque(tasks)
+    while waiting:
+        with _pool(1, min(gpus, 1)) as pool:
+            outcome = _Outcome()
+            while waiting and outcome.reason != DIED:
+                task = waiting.popleft()
+                outcome = _outcome(pool.submit(call, task))
+                yield task, outcome
+
+
+def _outcome(future: Future) -> _Outcome:
+    """What came of a task that was handed out, also where nothing came back."""
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker":  # dask's name for it
+        return _Outcome(DIED)
+    return _Outcome(_plain(f"internal error: {type(error).__name__}: {error}", None), repr(error))
+
+
+@contextmanager
+def _pool(workers: int, gpus: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool that leaves no process behind, even when the block ends early (Ctrl-C, an error)."""
+    pool = local_pool(workers, gpus)
+    try:
+        yield pool
+    except BaseException:
+        end_pool(pool)
+        raise
+    pool.shutdown()
+
+
+def _windowed(
+    executor: Executor, call: _Call, tasks: Iterator[ClipTask], in_flight: int
+) -> Iterator[tuple[ClipTask, Future]]:
+    """Submit tasks, a bounded number ahead; yield them with their finished futures.
+
+    After the executor broke, nothing more is taken from ``tasks``; what was submitted still comes out.
+    """
+    pending: dict[Future, ClipTask] = {}
+    broken = False
+    while True:
+        while not broken and len(pending) < in_flight:
+            task = next(tasks, None)
+            if task is None:
+                break
+            try:
+                pending[executor.submit(call, task)] = task
+            except BrokenExecutor as error:
+                broken = True
+                future: Future = Future()
+                future.set_exception(error)
+                yield task, future
+        if not pending:
+            return
+        done, _ = wait(pending, return_when=FIRST_COMPLETED)
+        for future in done:
+            broken = broken or isinstance(future.exception(), BrokenExecutor)
+            yield pending.pop(future), future
+
+
+def _destination(output: Path, task: ClipTask) -> Path:
+    return clip_file(output, task.clip.class_name, task.clip.name)
+
+
+def _check_unique(tasks: list[ClipTask]) -> None:
+    """Two clips of one name or one fingerprint would overwrite each other: an error in the stage, not in the data."""
+    for what, values in (("clip", [t.clip.name for t in tasks]), ("fingerprint", [t.fingerprint for t in tasks])):
+        if len(set(values)) < len(values):
+            twice = sorted({value for value in values if values.count(value) > 1})
+            raise ValueError(f"{what} occurs twice among the tasks: {', '.join(twice)}")
+
+
+def _remove_others(output: Path, wanted: set[Path], failures: Iterable[Failure]) -> None:
+    """Remove what earlier runs left in the output folder, files of clips that fail now included."""
+    wanted = wanted - {clip_file(output, failure.class_name, failure.clip) for failure in failures}
+    for path in sorted(output.rglob("*"), reverse=True):  # files before the folders that hold them
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path not in wanted and path != output / LEDGER:
+            path.unlink()

@@ -1,0 +1,102 @@
+"""Many cube files as one training set."""
+
+import numpy as np
+import pytest
+import torch
+
+from han_core.clipfile import ClipFileWriter
+from han_core.cubestore import CubeStore, CubeStoreError, prefetched
+from han_core.datasets.clips import Clip
+
+FRAMES, CHANNELS, SIDE = 3, 4, 2
+
+
+def make_clip(name, label):
+    return Clip(name, f"{name}.avi", f"class{label}", label, name, {1: "train"})
+
+
+CLIPS = [make_clip(f"clip{n}", n % 2) for n in range(5)]
+
+
+def write_cubes(folder, clip, values, fingerprint="f" * 64):
+    path = folder / clip.class_name / f"{clip.name}.h5"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    with ClipFileWriter(path, kind="cubes", clip=clip.name, fingerprint=fingerprint, attributes={}) as file:
+        file.array("cubes", values, frames_per_chunk=8, codec="zstd")
+        file.array("fc7", values[:, :, 0, 0], codec="zstd")
+
+
+def random_cubes(seed, frames=FRAMES):
+    return np.random.default_rng(seed).random((frames, CHANNELS, SIDE, SIDE)).astype(np.float16)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    folders = {stream: tmp_path / stream for stream in ("spatial", "temporal")}
+    for s, folder in enumerate(folders.values()):
+        for n, clip in enumerate(CLIPS):
+            write_cubes(folder, clip, random_cubes(10 * s + n))
+    return folders
+
+
+def test_cubes_come_back_as_they_were_written(folders):
+    store = CubeStore(folders, CLIPS)
+    assert store.shapes == dict.fromkeys(folders, (FRAMES, CHANNELS, SIDE * SIDE))
+    assert store.labels.tolist() == [0, 1, 0, 1, 0]
+    batch = store.batch([4, 1])
+    memory = store.load()
+    for s, stream in enumerate(folders):
+        expected = np.stack([random_cubes(10 * s + n).reshape(FRAMES, CHANNELS, -1) for n in (4, 1)])
+        np.testing.assert_array_equal(batch[stream].numpy(), expected)
+        assert torch.equal(memory.batch([4, 1])[stream], batch[stream])
+        assert batch[stream].dtype == torch.float16
+    assert store.bytes_in_memory == sum(v.numel() * v.element_size() for v in memory.arrays.values())
+
+
+def test_pooled_cubes_are_means_over_the_regions(folders):
+    store = CubeStore(folders, CLIPS, pooled=True)
+    expected = random_cubes(2).astype(np.float64).mean(axis=(2, 3))
+    values = store.read(2)["spatial"]
+    assert values.shape == (FRAMES, CHANNELS, 1)
+    np.testing.assert_allclose(values[..., 0], expected, atol=1e-6)
+    memory = store.load()
+    assert store.bytes_in_memory == sum(v.numel() * v.element_size() for v in memory.arrays.values())
+
+
+def test_fully_connected_features_have_one_region(folders):
+    store = CubeStore(folders, CLIPS, array="fc7")
+    np.testing.assert_array_equal(store.read(0)["spatial"][..., 0], random_cubes(0)[:, :, 0, 0])
+
+
+def test_a_clip_without_a_file_in_both_streams_is_missing_and_said_so(folders):
+    (folders["temporal"] / "class1" / "clip1.h5").unlink()
+    store = CubeStore(folders, CLIPS)
+    assert [clip.name for clip in store.missing] == ["clip1"]
+    assert [clip.name for clip in store.clips] == ["clip0", "clip2", "clip3", "clip4"]
+    with pytest.raises(CubeStoreError, match="none of the 5 clips"):
+        CubeStore({"spatial": folders["spatial"] / "elsewhere"}, CLIPS)
+
+
+def test_files_of_different_shape_are_refused(folders):
+    write_cubes(folders["spatial"], CLIPS[3], random_cubes(3, frames=2))
+    with pytest.raises(CubeStoreError, match=r"clip3\.h5 holds \(2, 4, 4\)"):
+        CubeStore(folders, CLIPS)
+
+
+def test_a_store_that_changes_under_the_reader_is_an_error(folders):
+    store = CubeStore(folders, CLIPS)
+    write_cubes(folders["spatial"], CLIPS[0], random_cubes(99), fingerprint="e" * 64)
+    with pytest.raises(CubeStoreError, match="changed while it was in use"):
+        store.batch([0])
+    (folders["spatial"] / "class1" / "clip1.h5").unlink()
+    with pytest.raises(CubeStoreError, match="was there when the run began"):
+        store.batch([1])
+
+
+def test_prefetching_keeps_the_order(folders):
+    store = CubeStore(folders, CLIPS)
+    got = [(values["spatial"], labels) for values, labels in prefetched(store, [[3, 0], [2], [4, 1]])]
+    assert [labels.tolist() for _, labels in got] == [[1, 0], [0], [0, 1]]
+    for (values, _), indices in zip(got, [[3, 0], [2], [4, 1]], strict=True):
+        assert torch.equal(values, store.batch(indices)["spatial"])

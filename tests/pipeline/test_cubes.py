@@ -1,0 +1,171 @@
+"""Stage cubes: a file for every clip of the split, made once, and an account of those that failed."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from han_core import cubes as module
+from han_core.clipfile import ClipFile, read_trailer
+from han_core.cubes import read_clip_frames
+from han_core.two_stream import spatial_input, temporal_input
+from han_core.weights import read_metadata, read_net, write_net
+from pipeline.ledger import Failure, read_failures, write_failures
+
+CLASSES = {"a": "left", "b": "right"}
+
+
+@pytest.fixture
+def full_size(nets_project):
+    """With the nets of split 1, and one frame a clip: a pass at 224x224 takes a while on one core."""
+    nets_project.params["cubes"]["frames"] = 1
+    for stream in ("spatial", "temporal"):
+        nets_project.ok("finetune", stream)
+    return nets_project
+
+
+@pytest.fixture
+def project(full_size, monkeypatch):
+    """Images of 64x64, where nothing depends on the size."""
+    for name, whole in (("spatial_input", spatial_input), ("temporal_input", temporal_input)):
+        monkeypatch.setattr(module, name, partial(whole, size=64))
+    return full_size
+
+
+def only_a1(project):
+    """All other clips failed before, and that is allowed."""
+    project.params["dataset"]["allowed_failures"] = 9
+    others = [Failure(CLASSES[clip[0]], clip, "x") for clip in ("a2", "a3", "b1", "b2", "b3")]
+    write_failures(project.folder / "data/toy/frames", others)
+
+
+def cube_path(project, clip, stream="spatial", split=1):
+    return project.clip_path(f"cubes/{stream}-{split}", clip)
+
+
+def test_every_clip_with_a_role_gets_what_the_net_gives(full_size):
+    project = full_size
+    output = project.ok("cubes")
+    assert "cubes-spatial-1: 6 clips: 0 reused, 6 computed, 0 failed" in output
+    net, metadata = read_net(project.net())
+    source = project.clip_path("frames", "b2")
+    with ClipFile(cube_path(project, "b2")) as file:
+        facts, cubes, fc = file.attributes, file.array("cubes"), file.array("fc7")
+        assert file.array("frames").tolist() == [1]
+    assert (facts["stream"], facts["layer"], facts["fc"]) == ("spatial", "conv5_3", "fc7")
+    assert facts["net"] == metadata["fingerprint"]
+    expected = net.extract(spatial_input(read_clip_frames(source, 1).pixels, "torchvision"))
+    assert cubes.shape == (1, 512, 14, 14)
+    np.testing.assert_allclose(cubes, expected["conv5_3"], rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(fc, expected["fc7"], rtol=2e-3, atol=2e-3)
+
+
+def test_temporal_cubes_are_of_stacks(project):
+    assert "6 computed" in project.ok("cubes", "temporal")
+    net, _ = read_net(project.net("temporal"))
+    clip = read_clip_frames(project.clip_path("flow", "a1"), 1, stack=2)
+    expected = net.extract(temporal_input(clip.pixels, clip.fields, "torchvision", size=64))["conv5_3"]
+    with ClipFile(cube_path(project, "a1", "temporal")) as file:
+        np.testing.assert_allclose(file.array("cubes"), expected, rtol=2e-3, atol=2e-3)
+        assert file.attributes["stack"] == 2
+
+
+def test_a_split_has_the_clips_that_it_uses_and_reuses_what_is_the_same(project):
+    project.ok("cubes")
+    project.ok("finetune", split=2)  # iterations: 0, so the same net
+    assert "5 clips: 5 reused, 0 computed" in project.ok("cubes", split=2)
+    assert not cube_path(project, "b3", split=2).exists()
+    assert cube_path(project, "a1", split=2).samefile(cube_path(project, "a1"))
+
+
+def test_what_changed_is_computed_and_the_rest_reused_with_equal_bytes(project, monkeypatch):
+    project.ok("cubes")
+    before = {clip: cube_path(project, clip).read_bytes() for clip in ("a1", "a2", "b3")}
+    project.write_clip("a2", 99)
+    assert "6 clips: 5 reused, 1 computed" in project.ok("cubes")
+    assert cube_path(project, "a2").read_bytes() != before["a2"]
+    project.write_clip("a2", 1)  # as it was
+    assert "6 reused" in project.ok("cubes")
+    monkeypatch.setenv("HAN_CACHE", "another")
+    assert "6 computed" in project.ok("cubes")
+    assert {clip: cube_path(project, clip).read_bytes() for clip in before} == before
+
+
+def test_the_fingerprint_holds_the_net_and_the_settings(project):
+    only_a1(project)
+    seen = set()
+    for change in ({}, {"frames": 2}, {"layer": "pool5"}, {"fc": "fc6"}, {"precision": "bfloat16"}):
+        project.params["cubes"] |= change
+        project.ok("cubes")
+        seen.add(read_trailer(cube_path(project, "a1")).fingerprint)
+    project.params["seed"] = 2
+    project.ok("finetune")
+    project.ok("cubes")
+    seen.add(read_trailer(cube_path(project, "a1")).fingerprint)
+    assert len(seen) == 6
+    with ClipFile(cube_path(project, "a1")) as file:
+        assert file.array("cubes").shape == (2, 512, 2, 2)
+        assert file.attributes["precision"] == "bfloat16"
+        assert "fc6" in file.names()
+
+
+def test_failures_are_entries_and_stop_nobody_else(project):
+    write_failures(project.folder / "data/toy/frames", [Failure("left", "a1", "the file is empty")])
+    project.clip_path("frames", "a2").unlink()
+    path = project.clip_path("frames", "b1")
+    path.write_bytes(path.read_bytes()[:-2000])
+    message = project.refused("cubes")
+    assert "3 clip(s) failed, 0 allowed" in message
+    found = read_failures(project.folder / "data/toy/cubes/spatial-1")
+    assert found["a1"] == "no frames: the file is empty"
+    assert "missing or damaged" in found["a2"]
+    assert "missing or damaged" in found["b1"]
+    assert cube_path(project, "b3").exists()
+    project.params["dataset"]["allowed_failures"] = 3
+    assert "6 clips: 3 reused, 0 computed, 3 failed" in project.ok("cubes")
+
+
+def test_activations_beyond_float16_are_entries(project):
+    net, metadata = read_net(project.net())
+    net.features[28].bias.data += 1e6
+    project.net().unlink()
+    write_net(project.net(), net, metadata)
+    assert "conv5_3 reaches 1e+06, but float16 ends at 65504" in project.refused("cubes")
+
+
+def test_nets_from_elsewhere_are_known_by_their_content(project):
+    """A file without our metadata, whose input convention the params name."""
+    only_a1(project)
+    tensors = load_file(project.net())
+    project.net().unlink()
+    save_file(tensors, project.net())
+    assert "does not say which scale" in project.refused("cubes")
+    project.params["finetune"]["spatial"]["input"] = "caffe"
+    project.ok("cubes")
+    first = read_trailer(cube_path(project, "a1")).fingerprint
+    tensors["features.0.bias"] += 1
+    save_file(tensors, project.net())
+    project.ok("cubes")
+    assert read_trailer(cube_path(project, "a1")).fingerprint != first
+
+
+def test_another_datasets_nets_serve(project):
+    other = project.folder / "models/other/nets"
+    other.mkdir(parents=True)
+    project.net().rename(other / "spatial-1.safetensors")
+    project.params["cubes"]["nets"] = "other"
+    project.params["finetune"]["splits"] = []
+    project.ok("cubes")
+    with ClipFile(cube_path(project, "a1")) as file:
+        assert file.attributes["net"] == read_metadata(other / "spatial-1.safetensors")["fingerprint"]
+
+
+def test_nets_that_do_not_fit_are_refused(project):
+    assert "has no split 7, only 1, 2" in project.refused("cubes", split=7)
+    assert "spatial-2.safetensors: is missing; make it with stage finetune" in project.refused("cubes", split=2)
+    project.params["stack"] = 5
+    assert "takes 4 channels, but the temporal stream has 10 (stack: 5)" in project.refused("cubes", "temporal")
+    project.net().unlink()
+    project.net().write_text("text")
+    assert "is not a safetensors file" in project.refused("cubes")

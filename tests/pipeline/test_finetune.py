@@ -1,0 +1,156 @@
+"""Stage finetune: from clip files to a net and its curve, once each."""
+
+import csv
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from han_core.cache import ClipCache
+from han_core.clipfile import ClipFile
+from han_core.weights import initial_net, read_metadata, read_net
+from pipeline.ledger import Failure, write_failures
+
+pytestmark = pytest.mark.usefixtures("small_training_images")
+
+
+def train(project, stream="spatial", **recipe):
+    project.params["finetune"][stream] |= {"iterations": 2, **recipe}
+
+
+def test_without_iterations_the_initial_net_is_one_file_for_all_splits(nets_project):
+    for split in (1, 2):
+        nets_project.ok("finetune", split=split)
+    assert nets_project.net(split=1).samefile(nets_project.net(split=2))
+    assert nets_project.curve().read_text() == "iteration,loss,learning_rate,top1\n"
+    expected = initial_net("random", classes=2, fc_size=8, seed=1).state_dict()
+    found = load_file(nets_project.net())
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_the_file_says_what_the_net_is(nets_project):
+    nets_project.ok("finetune", "temporal")
+    net, metadata = read_net(nets_project.net("temporal"))
+    assert net.in_channels == 4
+    assert metadata["stream"] == "temporal"
+    assert metadata["stack"] == "2"
+    assert metadata["input"] == "torchvision"
+    assert json.loads(metadata["classes"]) == ["left", "right"]
+    assert json.loads(metadata["recipe"])["iterations"] == 0
+    (cached,) = [path for path in nets_project.cached("nets") if path.suffix == ".safetensors"]
+    assert cached.name.startswith(metadata["fingerprint"])
+
+
+@pytest.mark.parametrize("stream", ["spatial", "temporal"])
+def test_training_changes_the_net_and_leaves_a_curve(nets_project, stream):
+    train(nets_project, stream, learning_rate=0.01)
+    nets_project.ok("finetune", stream)
+    channels = 3 if stream == "spatial" else 4
+    before = initial_net("random", classes=2, fc_size=8, in_channels=channels, seed=1).state_dict()
+    after = load_file(nets_project.net(stream))
+    assert not any(torch.equal(before[name], after[name]) for name in before if name.endswith("weight"))
+    with nets_project.curve(stream).open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["iteration"] for row in rows] == ["1", "2"]
+    assert {row["learning_rate"] for row in rows} == {"0.01"}
+    assert all(0 < float(row["loss"]) < 20 and 0 <= float(row["top1"]) <= 1 for row in rows)
+
+
+def test_only_training_clips_of_the_split_are_opened(nets_project, monkeypatch):
+    opened = set()
+    start = ClipFile.__init__
+
+    def watched(self, path):
+        opened.add(path.stem)
+        start(self, path)
+
+    monkeypatch.setattr(ClipFile, "__init__", watched)
+    train(nets_project)
+    nets_project.ok("finetune")
+    assert opened == {"a1", "a2", "b1"}
+    opened.clear()
+    nets_project.ok("finetune", split=2)
+    assert opened == {"a2", "a3", "b2"}
+
+
+def test_a_net_is_made_once_and_the_same_bytes_when_made_anew(nets_project, monkeypatch):
+    train(nets_project)
+    assert "2 iterations on 3 clips" in nets_project.ok("finetune")
+    net, curve = nets_project.net().read_bytes(), nets_project.curve().read_bytes()
+    for path in (nets_project.net(), nets_project.curve()):
+        path.unlink()
+    assert "reused" in nets_project.ok("finetune")
+    assert (nets_project.net().read_bytes(), nets_project.curve().read_bytes()) == (net, curve)
+    monkeypatch.setenv("HAN_CACHE", "another")
+    assert "2 iterations" in nets_project.ok("finetune")
+    assert (nets_project.net().read_bytes(), nets_project.curve().read_bytes()) == (net, curve)
+
+
+def test_a_kill_between_curve_and_net_makes_both_again(nets_project):
+    nets_project.ok("finetune")
+    (cached,) = [path for path in nets_project.cached("nets") if path.suffix == ".safetensors"]
+    cached.unlink()
+    assert "reused" not in nets_project.ok("finetune")
+    assert nets_project.net().exists()
+
+
+def fingerprint(project, stream="spatial", split=1):
+    project.ok("finetune", stream, split)
+    return read_metadata(project.net(stream, split))["fingerprint"]
+
+
+def test_what_a_net_was_made_from_is_in_its_fingerprint(nets_project):
+    train(nets_project, iterations=1, batch=1, micro_batch=1)
+    first = fingerprint(nets_project)
+    seen = {first, fingerprint(nets_project, split=2)}
+    assert len(seen) == 2
+    nets_project.write_clip("a3", 77)  # a test clip
+    assert fingerprint(nets_project) == first
+    nets_project.write_clip("a2", 78)  # a training clip
+    seen.add(fingerprint(nets_project))
+    nets_project.params["seed"] = 2
+    seen.add(fingerprint(nets_project))
+    train(nets_project, iterations=1, momentum=0.8)
+    seen.add(fingerprint(nets_project))
+    assert len(seen) == 5
+
+
+def test_settings_of_the_schedule_do_not_matter_without_iterations(nets_project):
+    first = fingerprint(nets_project)
+    train(nets_project, iterations=0, momentum=0.8, dropout=[0.1, 0.1])
+    nets_project.write_clip("a2", 78)
+    assert fingerprint(nets_project) == first
+    nets_project.params["finetune"]["spatial"]["fc_size"] = 9
+    assert fingerprint(nets_project) != first
+    assert fingerprint(nets_project, "temporal") != first
+
+
+def test_clips_that_failed_before_are_left_out(nets_project):
+    train(nets_project)
+    nets_project.clip_path("frames", "a1").unlink()
+    assert "a1.h5: cannot be opened" in nets_project.refused("finetune")
+    write_failures(nets_project.folder / "data/toy/frames", [Failure("left", "a1", "no frames")])
+    assert "on 2 clips" in nets_project.ok("finetune")
+
+
+def test_weights_come_from_a_file_with_its_convention(nets_project, shared_data):
+    weights = shared_data / "weights" / "vgg16_imagenet_features.safetensors"
+    nets_project.params["finetune"]["temporal"]["weights"] = str(weights)
+    nets_project.ok("finetune", "temporal")
+    given, found = load_file(weights), load_file(nets_project.net("temporal"))
+    assert read_metadata(nets_project.net("temporal"))["input"] == "caffe"
+    torch.testing.assert_close(found["features.0.weight"][:, 3], given["features.0.weight"].mean(1))
+    assert torch.equal(found["features.28.weight"], given["features.28.weight"])
+
+
+def test_plain_errors(nets_project):
+    assert "has no split 3, only 1, 2" in nets_project.refused("finetune", split=3)
+    nets_project.params["finetune"]["spatial"]["weights"] = "nowhere.safetensors"
+    assert "nowhere.safetensors: cannot be read" in nets_project.refused("finetune")
+    nets_project.params["finetune"]["spatial"] |= {"weights": "random"}
+    train(nets_project, learning_rate=1e9, iterations=9)
+    assert "lower learning_rate" in nets_project.refused("finetune")
+    assert not nets_project.net().exists()
+    assert not list(ClipCache.from_environment().entries(["nets"]))

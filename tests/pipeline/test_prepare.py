@@ -1,0 +1,220 @@
+import hashlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from han_core.datasets.clips import read_clips
+from pipeline.prepare import main
+
+CLIPS = Path("data/mine/clips.csv")
+
+
+@pytest.fixture
+def params(repository, tmp_path, monkeypatch):
+    """Default params for a folder of videos that is still empty; stages run in a folder of their own."""
+    monkeypatch.chdir(tmp_path)
+    params = yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))
+    params["synthetic"] = None
+    params["run"]["workers"] = 1
+    params["dataset"].update(name="mine", kind="folder", root="videos", generate=[])
+    params["dataset"]["folder"].update(group_pattern=r"_(p\d)", test_share=0.34)
+    params["cubes"]["nets"] = "mine"
+    Path("videos").mkdir()
+    return params
+
+
+def run(params):
+    params["finetune"]["splits"] = params["splits"]
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    result = CliRunner().invoke(main, [])
+    assert "Traceback" not in result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def write_video(path, value=100):
+    path = Path("videos") / path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (64, 48))
+    for i in range(3):
+        writer.write(np.full((48, 64, 3), value + i, np.uint8))
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def videos(params):
+    """Two classes of three people."""
+    names = [f"{c}/{c}_p{p}.avi" for c in ("bow", "sit") for p in range(3)]
+    return [write_video(name, 10 * i) for i, name in enumerate(names)]
+
+
+def test_a_sound_folder_becomes_a_table(params, videos):
+    params["splits"] = [1, 2]
+    result = run(params)
+    assert result.exit_code == 0, result.output
+    assert "6 clips, 2 classes, 3 groups" in result.output
+    table = read_clips(CLIPS)
+    assert table.classes == ("bow", "sit")
+    assert [clip.path for clip in table.clips] == [f"{c}/{c}_p{p}.avi" for c in ("bow", "sit") for p in range(3)]
+    for clip, video in zip(table.clips, videos, strict=True):
+        assert clip.sha256 == hashlib.sha256(video.read_bytes()).hexdigest()
+    for split in (1, 2):
+        assert len(table.select(split, "train")) == 4
+        assert len({clip.group for clip in table.select(split, "test")}) == 1
+
+
+def test_the_same_videos_give_the_same_bytes_with_any_number_of_workers(params, videos):
+    run(params)
+    first = CLIPS.read_bytes()
+    CLIPS.unlink()
+    params["run"]["workers"] = 2
+    run(params)
+    assert CLIPS.read_bytes() == first
+
+
+def test_all_problems_come_in_one_report_and_nothing_is_written(params, videos):
+    write_video("sit/bow_p0.avi")
+    (Path("videos") / "nod").mkdir()
+    Path("videos/bow/broken_p1.avi").write_text("no video")
+    Path("videos/bow/readme.txt").write_text("hello")
+    params["splits"] = [1, 3]
+    params["dataset"]["folder"].update(split_by="fold", folds=2)
+    result = run(params)
+    assert result.exit_code == 1
+    for words in (
+        "error: class folders without a video",
+        "error: splits that are not available; there are: 1, 2",
+        "error: file stems that occur twice",
+        "error: videos that cannot be read",
+        "bow/broken_p1.avi: ",
+        "warning: files that are no videos",
+        "Error: prepare: 4 kind(s) of error in videos",
+    ):
+        assert words in result.output
+    assert not CLIPS.exists()
+    assert "bow/broken_p1.avi" in Path("logs/mine/prepare.log").read_text()
+
+
+def test_the_report_is_short_and_the_log_has_everything(params, videos):
+    for i in range(15):
+        Path(f"videos/bow/x{i}_p1.avi").touch()
+    result = run(params)
+    assert "... and 5 more" in result.output
+    assert "x9_p1.avi" not in result.output  # the last in the order of names
+    log = Path("logs/mine/prepare.log").read_text()
+    assert all(f"bow/x{i}_p1.avi" in log for i in range(15))
+
+
+def test_allowed_failures_stay_in_the_table(params, videos):
+    bad = Path("videos/bow/bow_p1.avi")
+    bad.write_bytes(bad.read_bytes()[:500])
+    assert run(params).exit_code == 1
+    params["dataset"]["allowed_failures"] = 1
+    result = run(params)
+    assert result.exit_code == 0, result.output
+    assert "warning: videos that cannot be read, within the 1" in result.output
+    clip = next(clip for clip in read_clips(CLIPS).clips if clip.name == "bow_p1")
+    assert clip.sha256 == hashlib.sha256(bad.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("state", ["missing", "file"])
+def test_a_missing_root_is_told_in_plain_words(params, state):
+    Path("videos").rmdir()
+    if state == "file":
+        Path("videos").touch()
+    result = run(params)
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: dataset.root: videos " + ("is not" if state == "file" else "does not"))
+
+
+def test_missing_annotations_are_told_in_plain_words(params):
+    params["dataset"].update(kind="ucf101", annotations="lists")
+    result = run(params)
+    assert result.exit_code == 1
+    assert "dataset.annotations: lists does not exist" in result.output
+
+
+def test_folders_that_cannot_be_listed_are_told_in_plain_words(params, videos, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    result = run(params)
+    assert result.exit_code == 1
+    assert result.output == "Error: prepare: videos: Permission denied\n"
+
+
+def test_an_empty_root_is_told_in_plain_words(params):
+    result = run(params)
+    assert result.exit_code == 1
+    assert "error: no clip" in result.output
+
+
+def test_validation_share_holds_out_whole_groups(params, videos):
+    for c in ("bow", "sit"):
+        write_video(f"{c}/{c}_p3.avi", 200)
+    params["dataset"]["validation_share"] = 0.34
+    assert run(params).exit_code == 0
+    table = read_clips(CLIPS)
+    groups = [{clip.group for clip in table.select(1, role)} for role in ("train", "validation", "test")]
+    assert [len(g) for g in groups] == [2, 1, 1]
+    assert len(set().union(*groups)) == 4
+
+
+def test_synthetic_videos_need_no_pattern(params, repository):
+    from pipeline.generate import main as generate
+
+    default = yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))
+    params["synthetic"] = default["synthetic"] | {"groups": 3, "frames": 12, "width": 64, "height": 64}
+    params["dataset"] = default["dataset"] | {"name": "mine", "root": "data/mine/raw"}
+    Path("params.yaml").write_text(yaml.safe_dump(params | {"dataset": params["dataset"]}), encoding="utf-8")
+    assert CliRunner().invoke(generate, []).exit_code == 0
+    result = run(params)
+    assert result.exit_code == 0, result.output
+    assert "warning" not in result.output
+    table = read_clips(CLIPS)
+    assert len(table.select(1, "train")) == 16
+    assert len(table.select(1, "test")) == 8
+
+
+def test_ucf101_mini(params, shared_data):
+    mini = shared_data / "ucf101_mini"
+    params["dataset"].update(kind="ucf101", root=str(mini / "UCF-101"), annotations=str(mini / "ucfTrainTestlist"))
+    params["splits"] = [1, 2, 3]
+    params["run"]["workers"] = 2
+    result = run(params)
+    assert result.exit_code == 0, result.output
+    table = read_clips(CLIPS)
+    assert [(len(table.select(n, "train")), len(table.select(n, "test"))) for n in (1, 2, 3)] == [(108, 42)] * 3
+    assert {clip.label for clip in table.clips} == {0, 1, 2}
+
+
+def test_ut_interaction(params, shared_data):
+    params["dataset"].update(kind="ut_interaction", root=str(shared_data / "ut_interaction" / "set1"))
+    params["splits"] = list(range(1, 11))
+    result = run(params)
+    assert result.exit_code == 0, result.output
+    table = read_clips(CLIPS)
+    assert len(table.clips) == sum(len(table.select(n, "test")) for n in table.splits) == 60
+
+
+def test_hmdb51_in_its_official_layout(params):
+    Path("lists").mkdir()
+    for c in ("wave", "run"):
+        names = [f"film {i} #;(x)[y]!&_{c}_u_nm_np1_fr_goo_{i}.avi" for i in range(3)]
+        for i, name in enumerate(names):
+            write_video(f"{c}/{name}", 20 * i + len(c))
+        flagged = zip(names, (1, 2, 0), strict=True)
+        Path("lists", f"{c}_test_split1.txt").write_text("".join(f"{name} {flag} \n" for name, flag in flagged))
+    params["dataset"].update(kind="hmdb51", annotations="lists")
+    result = run(params)
+    assert result.exit_code == 0, result.output
+    table = read_clips(CLIPS)
+    assert table.classes == ("run", "wave")
+    assert [clip.roles[1] for clip in table.clips] == ["train", "test"] * 2
+    assert table.clips[0].group == "film 0 #;(x)[y]!&"

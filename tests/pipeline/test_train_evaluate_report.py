@@ -1,0 +1,215 @@
+"""Stages train, evaluate and report on a made-up store in which only the temporal stream tells the class."""
+
+import csv
+import hashlib
+import json
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from han_core.clipfile import ClipFileWriter
+from han_core.datasets.clips import Clip, ClipTable, write_clips
+from pipeline import evaluate, report, train
+
+FRAMES, CHANNELS, SIDE, FC = 4, 6, 3, 5
+CLASSES = ("left", "right")
+MODELS = ["han", "no_attention", "fc_features", "spatial", "temporal"]
+ROLES = {1: ["train"] * 8 + ["validation"] * 2 + ["test"] * 6, 2: ["test"] * 6 + ["train"] * 8 + ["validation"] * 2}
+
+
+def write_store(folder):
+    clips = []
+    for number in range(32):
+        label, place = number % 2, number // 2
+        name = f"clip{number:02d}"
+        roles = {split: ROLES[split][place] for split in ROLES}
+        clips.append(Clip(name, f"{name}.avi", CLASSES[label], label, f"g{place}", roles))
+        rng = np.random.default_rng(number)
+        for split in (1, 2):
+            for stream in ("spatial", "temporal"):
+                cubes = rng.random((FRAMES, CHANNELS, SIDE, SIDE))
+                fc = rng.random((FRAMES, FC))
+                if stream == "temporal":
+                    cubes[:, 0] += 2 * label
+                    fc[:, 0] += 2 * label
+                path = folder / "data/toy/cubes" / f"{stream}-{split}" / CLASSES[label] / f"{name}.h5"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with ClipFileWriter(path, kind="cubes", clip=name, fingerprint="f" * 64, attributes={}) as file:
+                    file.array("cubes", cubes.astype(np.float16), codec="zstd")
+                    file.array("fc7", fc.astype(np.float16), codec="zstd")
+                    file.array("frames", np.arange(FRAMES, dtype=np.int32))
+        path = folder / "data/toy/frames" / CLASSES[label] / f"{name}.h5"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = {"width": 32 + label, "height": 24, "count": FRAMES, "fps": 25.0, "quality": 95}
+        with ClipFileWriter(path, kind="frames", clip=name, fingerprint="e" * 64, attributes=size) as file:
+            images = file.images("frames")
+            for t in range(FRAMES):
+                images.append(cv2.imencode(".jpg", np.full((24, 32 + label, 3), 40 * t, np.uint8))[1])
+    write_clips(ClipTable(tuple(clips), CLASSES, (1, 2)), folder / "data/toy/clips.csv")
+
+
+@pytest.fixture(scope="module")
+def project(repository, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("project")
+    params = yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))
+    params["synthetic"] = None
+    params["splits"] = params["finetune"]["splits"] = [1, 2]
+    params["models"] = MODELS
+    params["dataset"].update(name="toy", kind="folder", root="videos", generate=[])
+    params["cubes"].update(nets="toy", frames=FRAMES)
+    params["train"].update(lstm_size=8, epochs=25, batch=8)
+    params["train"]["optimizer"].update(name="adam", learning_rate=0.02)
+    params["evaluate"]["baselines"] = ["linear", "linear_mean", "frame_size"]
+    params["report"]["clips"] = 2
+    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    write_store(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for model in MODELS:
+            for split in (1, 2):
+                run(train, "--model", model, "--split", str(split))
+        run(evaluate)
+        run(report)
+    return folder
+
+
+def run(stage, *arguments, expected=0):
+    result = CliRunner().invoke(stage.main, list(arguments), catch_exceptions=True)
+    assert result.exit_code == expected, result.output
+    return result.output
+
+
+def summary(project):
+    return json.loads((project / "metrics/toy/evaluate.json").read_text(encoding="utf-8"))
+
+
+def rows(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_variants_that_see_motion_solve_it_and_the_spatial_one_cannot(project):
+    top1 = {model: figures["top1"]["mean"] for model, figures in summary(project).items()}
+    for model in (
+        "han",
+        "no_attention",
+        "fc_features",
+        "temporal",
+        "linear",
+        "linear_temporal",
+        "linear_mean_temporal",
+    ):
+        assert top1[model] > 0.9, model
+    for model in ("spatial", "linear_spatial", "linear_mean_spatial"):
+        assert top1[model] < 0.8, model
+    assert top1["frame_size"] == 1.0, "the width of these frames tells the class"
+
+
+def test_figures_are_those_of_the_predictions(project):
+    predicted = rows(project / "metrics/toy/predictions.csv")
+    for model, figures in summary(project).items():
+        mine = [row for row in predicted if row["model"] == model]
+        assert figures["clips"] == len(mine) == 24
+        by_split = []
+        for split in ("1", "2"):
+            right = [row["class"] == row["predicted"] for row in mine if row["split"] == split]
+            assert figures["top1"][f"split_{split}"] == pytest.approx(np.mean(right), abs=1e-6)
+            by_split.append(np.mean(right))
+        assert figures["top1"]["mean"] == pytest.approx(np.mean(by_split), abs=1e-6)
+        assert figures["top1"]["std"] == pytest.approx(np.std(by_split), abs=1e-6)
+        confusion = rows(project / f"plots/toy/confusion/{model}.csv")
+        assert [row["actual"] for row in confusion] == [row["class"] for row in mine]
+        assert [row["predicted"] for row in confusion] == [row["predicted"] for row in mine]
+
+
+def test_only_test_clips_are_scored_and_only_train_clips_learnt_from(project):
+    for row in rows(project / "metrics/toy/predictions.csv"):
+        place = int(row["clip"].removeprefix("clip")) // 2
+        assert ROLES[int(row["split"])][place] == "test"
+    log = (project / "logs/toy/train-han-1.log").read_text(encoding="utf-8")
+    assert "train han-1: loss" in log
+
+
+def test_the_learning_curve_has_a_row_an_epoch_and_the_validation_clips(project):
+    curve = rows(project / "plots/toy/train/han-1.csv")
+    assert [int(row["number"]) for row in curve] == list(range(1, 26))
+    assert float(curve[-1]["loss"]) < 0.2 < float(curve[0]["loss"])
+    assert float(curve[-1]["validation_top1"]) == 1.0
+
+
+def test_the_report_shows_every_model_and_its_pictures_exist(project):
+    text = (project / "report/toy/report.md").read_text(encoding="utf-8")
+    assert "| Full HAN (spatial CNN cube + temporal CNN cube) | 100.0 |" in text
+    assert "Logistic regression on width and height" in text
+    for name in ("learning_curves.png", "attention-1.png", "attention-2.png"):
+        assert f"({name})" in text
+        assert cv2.imread(str(project / "report/toy" / name)) is not None
+
+
+def test_running_again_gives_the_same_bytes(project, monkeypatch):
+    monkeypatch.chdir(project)
+
+    def hashes():
+        files = sorted(
+            p for d in ("models", "metrics", "plots", "report") for p in (project / d).rglob("*") if p.is_file()
+        )
+        return {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+    before = hashes()
+    run(train, "--model", "han", "--split", "1")
+    run(evaluate)
+    run(report)
+    assert hashes() == before
+
+
+def test_a_test_clip_without_cubes_counts_as_wrong(project, monkeypatch):
+    monkeypatch.chdir(project)
+    before = summary(project)["temporal"]["right"]
+    path = project / "data/toy/cubes/temporal-1/left/clip30.h5"
+    kept = path.read_bytes()
+    path.unlink()
+    try:
+        run(evaluate)
+        run(report)
+        figures = summary(project)["temporal"]
+        assert (figures["missing"], figures["clips"], figures["right"]) == (1, 24, before - 1)
+        assert "1 test clip(s) failed" in (project / "report/toy/report.md").read_text(encoding="utf-8")
+    finally:
+        path.write_bytes(kept)
+        run(evaluate)
+        run(report)
+
+
+@pytest.mark.parametrize(
+    ("stage", "arguments", "gone", "words"),
+    [
+        (train, ("--model", "han", "--split", "9"), None, "split 9 is not in the clips table"),
+        (train, ("--model", "han", "--split", "1"), "data/toy/clips.csv", "run stage prepare"),
+        (train, ("--model", "han", "--split", "1"), "data/toy/cubes", "run the cubes stage first"),
+        (evaluate, (), "models/toy/han/han-2.safetensors", "cannot be read as a trained model"),
+        (report, (), "metrics/toy/evaluate.json", "run the stages before report"),
+    ],
+)
+def test_what_is_missing_is_said_in_plain_words(project, monkeypatch, stage, arguments, gone, words):
+    monkeypatch.chdir(project)
+    if gone:
+        (project / gone).rename(project / "hidden")
+    try:
+        said = run(stage, *arguments, expected=1)
+    finally:
+        if gone:
+            (project / "hidden").rename(project / gone)
+    assert words in said.replace("\n", " ")
+    assert "Traceback" not in said
+
+
+def test_cues_are_counted_by_the_predicted_class():
+    names = ("green_fast_crouch_wave", "green_slow_crouch_wave", "magenta_fast_wave_crouch")
+    clips = tuple(Clip(f"c{n}", f"c{n}.avi", name, n, "g", {1: "test"}) for n, name in enumerate(names))
+    said = np.array([[0.8, 0.1, 0.1], [0.9, 0.1, 0.0], [np.nan] * 3])  # right; right but for the tempo; no prediction
+    result = evaluate.Result("han", 1, clips, said)
+    cues = evaluate.score_cues([result], ClipTable(clips, names, (1,)))["han"]
+    assert cues == {"appearance": pytest.approx(2 / 3), "motion": pytest.approx(1 / 3), "order": pytest.approx(2 / 3)}
