@@ -6,6 +6,7 @@ inputs). Layout below the root::
     <kind>/<aa>/<fingerprint>.h5                        clip files; aa: first two digits of the fingerprint
     <kind>/<aa>/<fingerprint>.<sha256>.safetensors      files of other formats carry their checksum in the name
     tmp/                                                files being written
+    checkpoints/<fingerprint>.safetensors               last states of training runs that have not finished
 
 Publishing is a rename (or a hard link) within one file system, so an entry is either absent or complete, whatever is
 killed, and several people may fill one cache on a shared disk at once. Entries are read-only.
@@ -45,6 +46,7 @@ from han_core.clipfile import ClipFileError, read_trailer, verify_clip_file
 log = logging.getLogger(__name__)
 
 _STALE_AFTER = 24 * 3600  # seconds; a temporary of another machine that was not touched for so long is left over
+_ABANDONED_AFTER = 7 * 24 * 3600  # seconds; a training run that was not resumed for so long will not be
 _NO_HARD_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES}
 
 
@@ -86,6 +88,7 @@ class Prunable:
 
     entries: tuple[Entry, ...]
     temporaries: tuple[Path, ...]
+    """Files that were never finished: temporaries, and checkpoints that were not touched for a week."""
 
     @property
     def size(self) -> int:
@@ -240,7 +243,12 @@ class ClipCache:
         lonely = [entry for entry in self.entries() if entry.links == 1 and entry.age >= older_than]
         used = _used_in(workspaces, lonely)
         entries = tuple(entry for entry in lonely if _identity(entry) not in used)
-        return Prunable(entries, self.left_over())
+        abandoned = (p for p in sorted((self.root / "checkpoints").glob("*")) if _is_abandoned(p))
+        return Prunable(entries, (*self.left_over(), *abandoned))
+
+    def checkpoint_path(self, fingerprint: str) -> Path:
+        """Where the last state of the training run of this fingerprint is kept while it has not finished."""
+        return self.root / "checkpoints" / f"{fingerprint}.safetensors"
 
     def left_over(self) -> tuple[Path, ...]:
         """Temporaries of processes that are gone (killed), or of other machines and untouched for a day."""
@@ -411,6 +419,12 @@ def _is_left_over(path: Path) -> bool:
     if machine == _machine() and process.isdigit():
         return not _is_alive(int(process))
     return quiet > _STALE_AFTER
+
+
+def _is_abandoned(path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return time.time() - path.stat().st_mtime > _ABANDONED_AFTER
+    return False
 
 
 @cache

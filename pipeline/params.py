@@ -88,8 +88,13 @@ class Run(Group):
     verify: Literal["size", "content"] = "size"
     """Before a cached file is reused: ``size`` compares its identity and length, ``content`` its checksum as well,
     which reads the whole file."""
-    store: Literal["auto", "memory", "stream"] = "auto"
-    """Cubes while HAN trains: ``memory`` holds all, ``stream`` reads them batch by batch, ``auto`` goes by size."""
+    store: Literal["auto", "stream", "memory", "device"] = "auto"
+    """Cubes while HAN trains: ``stream`` reads them batch by batch, ``memory`` holds all in sparse form, ``device`` holds
+    them so on the GPU, ``auto`` goes by size."""
+    processes: Annotated[int, Field(ge=0)] = 1
+    """Processes that fine-tune a net, or train HAN, together; 0 is one a GPU."""
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
+    """Least time between two checkpoints of a training run, which goes on from the last one if it is killed."""
 
 
 class Decode(Group):

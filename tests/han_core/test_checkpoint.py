@@ -1,0 +1,72 @@
+"""A run that stops and is restored takes the same steps as one that never stopped."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from han_core.checkpoint import Checkpoint
+
+OPTIMIZERS = {
+    "adadelta": lambda p: torch.optim.Adadelta(p, lr=0.7, rho=0.95),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01),
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+}
+
+
+def made(optimizer: str, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+    return model, OPTIMIZERS[optimizer](model.parameters())
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
+    torch.manual_seed(number)
+    optimizer.zero_grad()
+    model(torch.randn(8, 4)).square().sum().backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_two_steps_equal_one_a_restore_and_one(name, tmp_path):
+    whole, optimizer = made(name)
+    step(whole, optimizer, 1)
+    Checkpoint(tmp_path / "c.safetensors", seconds=0).save(whole, optimizer, {"step": 1, "loss": 0.1 + 0.2})
+    step(whole, optimizer, 2)
+
+    resumed, optimizer = made(name, seed=9)
+    progress = Checkpoint(tmp_path / "c.safetensors").restore(resumed, optimizer)
+    assert progress == {"step": 1, "loss": 0.1 + 0.2}
+    step(resumed, optimizer, 2)
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+def test_saves_no_more_often_than_asked(tmp_path):
+    model, optimizer = made("sgd")
+    checkpoint = Checkpoint(tmp_path / "runs" / "c.safetensors", seconds=1000)
+    assert not checkpoint.save(model, optimizer, {})
+    assert not checkpoint.path.exists()
+    assert checkpoint.save(model, optimizer, {}, now=True)
+    assert [path.name for path in checkpoint.path.parent.iterdir()] == ["c.safetensors"]
+    checkpoint.discard()
+    assert not checkpoint.path.exists()
+
+
+def test_what_cannot_be_used_is_told_and_changes_nothing(tmp_path, caplog):
+    model, optimizer = made("sgd")
+    path = tmp_path / "c.safetensors"
+    checkpoint = Checkpoint(path, seconds=0)
+    assert checkpoint.restore(model, optimizer) is None
+    assert not caplog.records
+
+    other = nn.Linear(4, 4)
+    Checkpoint(path, seconds=0).save(other, torch.optim.SGD(other.parameters(), lr=1), {})
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with caplog.at_level(logging.WARNING):
+        assert checkpoint.restore(model, optimizer) is None
+        path.write_bytes(path.read_bytes()[:100])
+        assert checkpoint.restore(model, optimizer) is None
+    assert caplog.text.count("starts afresh") == 2
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
