@@ -1,6 +1,7 @@
 """Stage ``evaluate``: every trained variant on the test clips of its split, which gives Table 1.
 
 Writes ``metrics/<dataset>/evaluate.json`` (top-1, mean and standard deviation over the splits),
+``metrics/<dataset>/attention.json`` (how good the attention maps are, see ``pipeline/attention.py``),
 ``metrics/<dataset>/predictions.csv`` (one row a model, split and clip), ``plots/<dataset>/per_class.csv`` and
 ``plots/<dataset>/confusion/<model>.csv``. Test clips that failed in an earlier stage count as wrong.
 """
@@ -52,6 +53,7 @@ def main(params_path: Path) -> None:
 def run(params: Params) -> None:
     """Score every model on every split, then the baselines, and write the outputs."""
     from han_core.datasets.clips import read_clips
+    from pipeline.attention import score_attention
     from pipeline.paths import Paths
     from pipeline.progress import Progress
 
@@ -69,6 +71,7 @@ def run(params: Params) -> None:
         for model, cues in score_cues(results, table).items():
             summary[model]["cues"] = cues
     _write_json(summary, paths.metrics / "evaluate.json")
+    _write_json(score_attention(params, table), paths.metrics / "attention.json")
     _write_predictions(results, table, paths.metrics / "predictions.csv")
     _write_per_class(results, table, paths.plots / "per_class.csv")
     _write_confusion(results, table, paths.plots / "confusion")

@@ -34,6 +34,7 @@ Written to ``root``:
 import csv
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,26 @@ def render_clip(
         image = scene.empty_frame(index, spec.width, spec.height)
         box = draw_figure(image, scene.figure, pose, cues["appearance"], tuple(scene.shake[index]))
         yield image, box
+
+
+def actor_boxes(spec: SyntheticSpec, clip: str) -> np.ndarray:
+    """The boxes of :func:`read_boxes` without the files: drawn again from the spec.
+
+    Args:
+        spec: the one that the clip was made with.
+        clip: its name, as :func:`clip_name` spells it.
+
+    Returns:
+        (frames, 4) int32 of x, y, width, height in pixels of the video.
+
+    Raises:
+        ValueError: the name is none of a synthetic clip.
+    """
+    match = re.fullmatch(r"(.+)_g(\d+)_t(\d+)", clip)
+    if match is None:
+        raise ValueError(f"{clip!r} is no name of a synthetic clip")
+    rendered = render_clip(spec, match[1], int(match[2]), int(match[3]))
+    return np.array([box for _, box in rendered], np.int32)
 
 
 def generate_synthetic(root: str | Path, spec: SyntheticSpec, advance: Callable[[], None] = lambda: None) -> int:
