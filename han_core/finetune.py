@@ -1,32 +1,36 @@
 """Fine-tuning one VGG-16: mini-batch SGD with momentum on one random frame, or flow stack, of a clip.
 
-What is drawn for a sample (clip, frame, crop, flip) comes from the seed, the iteration and the sample's place in the
-batch, and from nothing else: neither the number of threads that read nor an interruption changes it. The state
-of a run is therefore the net, the optimizer's momentum and the number of the next iteration.
+What is drawn for a sample comes from the seed, the iteration and the sample's place in the batch
+(:mod:`han_core.samples`), and dropout from the seed, the iteration and the number of the micro batch. The state of a
+run is therefore the net, the optimizer's momentum, the curve so far and the number of the next iteration, which is what
+a checkpoint holds; and several processes that deal the micro batches among themselves compute what one process does.
 """
 
+import logging
 import math
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import astuple, dataclass, field
 from itertools import islice
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from han_core.augment import Augmentation, View, apply_views, draw_view
-from han_core.clipfile import ClipFile
+from han_core.augment import Augmentation
+from han_core.checkpoint import Checkpoint
+from han_core.distributed import Processes
 from han_core.errors import HanError
-from han_core.two_stream import VGG16, Convention, stack_fields
+from han_core.feed import Batch, batches
+from han_core.precision import Precision, autocast
+from han_core.samples import TrainingClips, centre_samples, micro_batches, training_samples
+from han_core.two_stream import VGG16, Convention
 
-_AHEAD = 2  # micro batches that are read while one is computed
+log = logging.getLogger(__name__)
+
 _RUNNING = 20  # iterations over which the training top-1 is taken
 
 
@@ -55,6 +59,11 @@ class Schedule:
     """Largest norm of the whole gradient; 0 does not clip."""
     frozen: str | None = None
     """Last layer that is not trained."""
+    precision: Precision = "float32"
+    """Arithmetic of convolutions and fully connected layers; weights and their updates stay float32. The gradients
+    of ``float16`` are scaled, and a step whose gradient overflows is left out."""
+    validate_every: int = 0
+    """Iterations between two looks at the validation clips; 0 never looks."""
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
@@ -69,49 +78,9 @@ class Step:
     learning_rate: float
     top1: float
     """Share of samples classified rightly over the last 20 iterations, dropout on."""
-
-
-class TrainingClips(Protocol):
-    """Where samples come from; :class:`FrameClips` and :class:`FlowClips` read clip files."""
-
-    kind: Literal["frames", "flow"]
-    labels: Sequence[int]
-
-    def read(self, clip: int, moment: float) -> np.ndarray:
-        """(channels, height, width) uint8: the frame, or the stack around it, at ``moment`` in [0, 1) of a clip."""
-
-
-@dataclass(frozen=True)
-class FrameClips:
-    """Single frames out of clip files of kind frames."""
-
-    paths: Sequence[Path]
-    labels: Sequence[int]
-    kind: Literal["frames"] = "frames"
-
-    def read(self, clip: int, moment: float) -> np.ndarray:
-        """(3, height, width) uint8 RGB."""
-        with ClipFile(self.paths[clip]) as file:
-            image = file.image("frames", int(moment * file.image_count("frames")))
-        return image.transpose(2, 0, 1)
-
-
-@dataclass(frozen=True)
-class FlowClips:
-    """Stacks of flow fields out of clip files of kind flow."""
-
-    paths: Sequence[Path]
-    labels: Sequence[int]
-    stack: int
-    kind: Literal["flow"] = "flow"
-
-    def read(self, clip: int, moment: float) -> np.ndarray:
-        """(2 * stack, height, width) uint8 levels, x and y interleaved."""
-        with ClipFile(self.paths[clip]) as file:
-            count = file.image_count("x")
-            (fields,) = stack_fields([int(moment * (count + 1))], self.stack, count)
-            read = {i: (file.image("x", i), file.image("y", i)) for i in dict.fromkeys(fields.tolist())}
-        return np.stack([component for i in fields.tolist() for component in read[i]])
+    validation: float | None = None
+    """Share of validation clips classified rightly by the centre crop of their middle frame, dropout off; None at
+    iterations at which nobody looked. It is reported; nothing is chosen by it."""
 
 
 def finetune(
@@ -121,19 +90,28 @@ def finetune(
     *,
     convention: Convention,
     seed: int,
-    device: torch.device | str = "cpu",
+    processes: Processes | None = None,
     readers: int = 2,
+    validation: TrainingClips | None = None,
+    checkpoint: Checkpoint | None = None,
     on_step: Callable[[Step], object] = lambda step: None,
-) -> None:
+) -> list[Step]:
     """Train ``net`` in place and leave it in evaluation mode.
 
-    On a CPU the same inputs and the same number of torch threads give the same bits.
+    On a CPU the same inputs, the same number of torch threads and of processes give the same bits, also if the run was
+    interrupted. Another number of processes sums gradients in another order, which changes their last bits.
 
     Args:
         clips: training clips only.
         convention: scale of the net's input.
+        processes: those that train together, and the device; this one on the CPU by default.
         readers: threads that read and decode ahead; no influence on the result.
-        on_step: called after each iteration.
+        validation: clips held out of the training clips.
+        checkpoint: where the run is saved now and then, and goes on from. Its owner discards it.
+        on_step: called after each iteration, in every process.
+
+    Returns:
+        The training curve from iteration 1 on.
 
     Raises:
         FinetuneError: there are no clips, or loss or weights are no longer finite.
@@ -141,46 +119,188 @@ def finetune(
     """
     if not len(clips.labels):
         raise FinetuneError("no training clips")
-    device = torch.device(device)
+    processes = processes or Processes()
+    device = processes.device
     net.to(device).train()
     net.freeze(schedule.frozen)
     optimizer = make_optimizer(net, schedule)
-    top1: deque[float] = deque(maxlen=_RUNNING)
-    with _deterministic(device), ThreadPoolExecutor(max(1, readers)) as pool:
-        batches = _read_ahead(pool, clips, schedule, seed)
-        for iteration in range(schedule.iterations):
+    scaler = torch.amp.GradScaler(device.type, enabled=schedule.precision == "float16")
+    progress = _restore(net, optimizer, scaler, checkpoint, processes)
+    with ExitStack() as stack:
+        stack.enter_context(_deterministic(device))
+        pool = stack.enter_context(ThreadPoolExecutor(max(1, readers)))
+        parts = training_samples(
+            pool,
+            clips,
+            schedule.augmentation,
+            iterations=range(len(progress.curve), schedule.iterations),
+            batch=schedule.batch,
+            micro_batch=schedule.micro_batch,
+            seed=seed,
+            rank=processes.rank,
+            size=processes.size,
+        )
+        feed = stack.enter_context(closing(batches(parts, clips.kind, convention, device)))
+        for iteration in range(len(progress.curve), schedule.iterations):
             rate = learning_rate(schedule, iteration)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["rate"]
-            optimizer.zero_grad(set_to_none=True)
-            loss, right = 0.0, 0
-            for micro in range(_micro_batches(schedule)):
-                images, labels = _to_batch(next(batches), clips.kind, convention, device)
-                with _seeded(seed, iteration, micro, device):
-                    part, hits = accumulate(net, images, labels, schedule.batch)
-                loss, right = loss + part, right + hits
+            loss, right = _one_step(net, optimizer, scaler, feed, schedule, rate, seed, processes)
             if not math.isfinite(loss):
                 raise FinetuneError(_diverged(f"the loss is {loss} at iteration {iteration + 1}", rate))
-            if schedule.clip_gradient:
-                nn.utils.clip_grad_norm_(net.parameters(), schedule.clip_gradient)
-            optimizer.step()
-            top1.append(right / schedule.batch)
-            on_step(Step(iteration + 1, loss, rate, sum(top1) / len(top1)))
+            seen = None
+            if validation is not None and _is_time(schedule, iteration + 1):
+                seen = validation_top1(net, validation, schedule, pool, convention=convention, processes=processes)
+            step = progress.add(loss, rate, right / schedule.batch, seen)
+            if checkpoint is not None and processes.main:
+                checkpoint.save(net, optimizer, progress.to_json(scaler))
+            on_step(step)
     if not all(bool(value.isfinite().all()) for value in net.parameters()):
         raise FinetuneError(_diverged("weights are not finite after the last iteration", schedule.learning_rate))
     net.eval()
+    return [Step(*row) for row in progress.curve]
 
 
-def accumulate(net: nn.Module, images: Tensor, labels: Tensor, batch: int) -> tuple[float, int]:
+@dataclass
+class _Progress:
+    """How far a run has come: what its checkpoint holds beside the tensors."""
+
+    curve: list[list[float | None]] = field(default_factory=list)
+    """The fields of each :class:`Step`."""
+    recent: list[float] = field(default_factory=list)
+    """Share of right samples in each of the last iterations."""
+
+    def add(self, loss: float, rate: float, right: float, validation: float | None) -> Step:
+        self.recent = [*self.recent, right][-_RUNNING:]
+        step = Step(len(self.curve) + 1, loss, rate, sum(self.recent) / len(self.recent), validation)
+        self.curve.append(list(astuple(step)))
+        return step
+
+    def to_json(self, scaler: torch.amp.GradScaler) -> dict[str, Any]:
+        return {"curve": self.curve, "recent": self.recent, "scaler": scaler.state_dict()}
+
+
+def _restore(
+    net: VGG16,
+    optimizer: torch.optim.SGD,
+    scaler: torch.amp.GradScaler,
+    checkpoint: Checkpoint | None,
+    processes: Processes,
+) -> _Progress:
+    """Go on from the checkpoint, if there is one, in all processes alike.
+
+    Raises:
+        FinetuneError: the processes do not see the same checkpoint.
+    """
+    saved = checkpoint.restore(net, optimizer) if checkpoint is not None else None
+    done = len(saved["curve"]) if saved else 0
+    total, squares = processes.sum(float(done), float(done) ** 2)
+    if processes.size * squares != total**2:  # true only if all are equal
+        raise FinetuneError(
+            f"process {processes.rank} has a checkpoint of {done} iterations, others have others: "
+            "put HAN_CACHE on a disk that all machines see, or remove its folder checkpoints"
+        )
+    if not saved:
+        return _Progress()
+    for value, state in optimizer.state.items():
+        if state.get("momentum_buffer") is not None:  # laid out as the weights, so that sums round as they did
+            state["momentum_buffer"] = torch.empty_like(value).copy_(state["momentum_buffer"])
+    if saved["scaler"]:
+        scaler.load_state_dict(saved["scaler"])
+    log.info("fine-tuning goes on after iteration %d", done)
+    return _Progress(saved["curve"], saved["recent"])
+
+
+def _one_step(
+    net: VGG16,
+    optimizer: torch.optim.SGD,
+    scaler: torch.amp.GradScaler,
+    feed: Iterator[Batch],
+    schedule: Schedule,
+    rate: float,
+    seed: int,
+    processes: Processes,
+) -> tuple[float, int]:
+    """One iteration: the loss of the whole batch, and how many of its samples were classified rightly."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["rate"]
+    # With fewer micro batches than processes some have nothing to add, but must take part in the sum.
+    optimizer.zero_grad(set_to_none=processes.size == 1)
+    if processes.size > 1:
+        for value in net.parameters():
+            if value.requires_grad and value.grad is None:
+                value.grad = torch.zeros_like(value)
+    loss, right = torch.zeros((), device=processes.device), torch.zeros((), device=processes.device)
+    mine = range(processes.rank, micro_batches(schedule.batch, schedule.micro_batch), processes.size)
+    for batch in islice(feed, len(mine)):
+        with _seeded(seed, batch.iteration, batch.number, processes.device):
+            part, hits = accumulate(
+                net, batch.images, batch.labels, schedule.batch, precision=schedule.precision, scaler=scaler
+            )
+        loss, right = loss + part, right + hits
+    processes.sum_gradients(net.parameters())
+    # The only wait for a GPU in an iteration.
+    total_loss, total_right = processes.sum(*torch.stack([loss, right]).tolist())
+    if math.isfinite(total_loss):
+        scaler.unscale_(optimizer) if scaler.is_enabled() else None
+        if schedule.clip_gradient:
+            nn.utils.clip_grad_norm_(net.parameters(), schedule.clip_gradient)
+        scaler.step(optimizer)
+        scaler.update()
+    return total_loss, round(total_right)
+
+
+def accumulate(
+    net: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    batch: int,
+    *,
+    precision: Precision = "float32",
+    scaler: torch.amp.GradScaler | None = None,
+) -> tuple[Tensor, Tensor]:
     """Add one micro batch's share of the gradient of the mean loss over an effective ``batch``.
 
+    Args:
+        scaler: multiplies the loss, and so the gradient.
+
     Returns:
-        Its share of the loss, and how many of its samples were classified rightly.
+        Its share of the loss (not multiplied), and how many of its samples were classified rightly; both on the
+        device, so that nothing waits for it.
     """
-    scores = net(images)
+    with autocast(precision, images.device):
+        scores = net(images)
+    scores = scores if scores.dtype == torch.float64 else scores.float()
     loss = F.cross_entropy(scores, labels, reduction="sum") / batch
-    loss.backward()
-    return loss.item(), int((scores.argmax(1) == labels).sum())
+    (scaler.scale(loss) if scaler else loss).backward()
+    return loss.detach(), (scores.argmax(1) == labels).sum()
+
+
+@torch.no_grad()
+def validation_top1(
+    net: VGG16,
+    clips: TrainingClips,
+    schedule: Schedule,
+    pool: ThreadPoolExecutor,
+    *,
+    convention: Convention,
+    processes: Processes,
+) -> float:
+    """Share of clips that the net classifies rightly by the centre crop of their middle frame or stack."""
+    net.eval()
+    parts = centre_samples(
+        pool,
+        clips,
+        schedule.augmentation,
+        micro_batch=schedule.micro_batch,
+        rank=processes.rank,
+        size=processes.size,
+    )
+    right = 0
+    for batch in batches(parts, clips.kind, convention, processes.device):
+        with autocast(schedule.precision, processes.device):
+            right += int((net(batch.images).argmax(1) == batch.labels).sum())
+    net.train()
+    (total,) = processes.sum(float(right))
+    return total / len(clips.labels)
 
 
 def make_optimizer(net: VGG16, schedule: Schedule) -> torch.optim.SGD:
@@ -205,70 +325,10 @@ def learning_rate(schedule: Schedule, iteration: int) -> float:
     return schedule.learning_rate * schedule.gamma**passed * rise
 
 
-@dataclass(frozen=True)
-class _Sample:
-    pixels: np.ndarray
-    view: View
-    label: int
-
-
-def draw_sample(clips: TrainingClips, schedule: Schedule, seed: int, iteration: int, place: int) -> _Sample:
-    """Draw and read the sample at ``place`` of the batch of an iteration."""
-    clip = _clip_at(len(clips.labels), seed, iteration * schedule.batch + place)
-    random = np.random.default_rng([seed, iteration, place])
-    pixels = clips.read(clip, random.random())
-    return _Sample(pixels, draw_view(random, *pixels.shape[1:], schedule.augmentation), clips.labels[clip])
-
-
-def _clip_at(clips: int, seed: int, position: int) -> int:
-    """Clip at a position of the endless row of shuffled passes over all clips."""
-    epoch, place = divmod(position, clips)
-    return int(_shuffled(clips, seed, epoch)[place])
-
-
-@lru_cache(maxsize=4)
-def _shuffled(clips: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(clips)
-
-
-def _micro_batches(schedule: Schedule) -> int:
-    return -(-schedule.batch // schedule.micro_batch)
-
-
-def _read_ahead(
-    pool: ThreadPoolExecutor, clips: TrainingClips, schedule: Schedule, seed: int
-) -> Iterator[list[_Sample]]:
-    """The micro batches of all iterations in order, a few being read while one is used."""
-    wanted = (
-        [(iteration, place) for place in range(start, min(start + schedule.micro_batch, schedule.batch))]
-        for iteration in range(schedule.iterations)
-        for start in range(0, schedule.batch, schedule.micro_batch)
-    )
-
-    def submit(places: list[tuple[int, int]]) -> list[Future[_Sample]]:
-        return [pool.submit(draw_sample, clips, schedule, seed, iteration, place) for iteration, place in places]
-
-    waiting = deque(submit(places) for places in islice(wanted, _AHEAD))
-    try:
-        while waiting:
-            yield [future.result() for future in waiting.popleft()]
-            waiting.extend(submit(places) for places in islice(wanted, 1))
-    finally:
-        for future in (future for futures in waiting for future in futures):
-            future.cancel()
-
-
-def _to_batch(
-    samples: list[_Sample], kind: Literal["frames", "flow"], convention: Convention, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    images = apply_views(
-        [sample.pixels for sample in samples],
-        [sample.view for sample in samples],
-        kind=kind,
-        convention=convention,
-        device=device,
-    )
-    return images, torch.tensor([sample.label for sample in samples], device=device)
+def _is_time(schedule: Schedule, iteration: int) -> bool:
+    """Whether the validation clips are looked at after an iteration counted from 1; always after the last one."""
+    every = schedule.validate_every
+    return bool(every) and (iteration % every == 0 or iteration == schedule.iterations)
 
 
 @contextmanager

@@ -219,15 +219,19 @@ def normalize_frames(images: Tensor, convention: Convention) -> Tensor:
     return (images - mean) / scale
 
 
-def normalize_flow(levels: Tensor, convention: Convention, zoom: tuple[float, float]) -> Tensor:
+def normalize_flow(
+    levels: Tensor, convention: Convention, zoom: tuple[float, float] | Sequence[tuple[float, float]]
+) -> Tensor:
     """Flow levels (n, 2L, height, width) float, x and y interleaved -> the scale of the convention.
 
     Args:
-        zoom: by how much the image was enlarged in width and in height after the flow was computed: the vectors
-            grow with it. A negative first value is a mirrored image, whose x runs the other way.
+        zoom: by how much the images were enlarged in width and in height after the flow was computed: the vectors
+            grow with them. A negative first value is a mirrored image, whose x runs the other way. One pair for all
+            images, or one for each.
     """
     factor = torch.tensor(zoom, device=levels.device, dtype=torch.float32) / _FLOW_SCALE[_known(convention)]
-    return (levels - _NO_MOTION).mul_(factor.repeat(levels.shape[1] // 2)[:, None, None])
+    factors = factor.reshape(-1, 2).repeat(1, levels.shape[1] // 2)
+    return (levels - _NO_MOTION).mul_(factors[:, :, None, None])
 
 
 def spatial_input(

@@ -2,29 +2,41 @@
 
 Reads the clip files of the stream (frames or flow) and writes the net and its training curve. Both are kept in the
 cache under the net's fingerprint, so a net is trained once, and nets that are used as they are (``iterations: 0``)
-are one file for all splits.
+are one file for all splits. A run that was killed goes on from its last checkpoint, which lies beside the cache.
 """
 
 import csv
 import json
+import logging
+import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from han_core.errors import HanError
+from pipeline.launch import relaunched
 from pipeline.params import Params, Recipe, load_params, params_option
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
+    import torch
+
     from han_core.cache import ClipCache
+    from han_core.checkpoint import Checkpoint
     from han_core.datasets.clips import Clip, ClipTable
+    from han_core.distributed import Processes
     from han_core.finetune import Schedule, Step
+    from han_core.precision import Precision
+    from han_core.samples import TrainingClips
     from han_core.two_stream import VGG16, Convention
 
-VERSION = 1
-_COLUMNS = ("iteration", "loss", "learning_rate", "top1")
+log = logging.getLogger(__name__)
+
+VERSION = 2
+_COLUMNS = ("iteration", "loss", "learning_rate", "top1", "validation_top1")
 _INITIAL = ("weights", "input", "fc_size")  # of the recipe: all that matters to a net that is not trained
 
 
@@ -35,20 +47,29 @@ _INITIAL = ("weights", "input", "fc_size")  # of the recipe: all that matters to
 def main(stream: str, split: int, params_path: Path) -> None:
     """Fine-tune the net of one stream on the training clips of one split."""
     params = load_params(params_path)
+    trained = bool(getattr(params.finetune, stream).iterations)
+    arguments = ["--stream", stream, "--split", str(split), "--params", str(params_path)]
+    if trained and relaunched(params.run, "pipeline.finetune", arguments):
+        return
 
     from han_core.cache import ClipCache
+    from han_core.distributed import processes
+    from pipeline.device import choose_device
 
     try:
-        finetune_net(params, stream, split, ClipCache.from_environment(verify=params.run.verify))
+        with processes(choose_device(params.run.device)) as together:
+            finetune_net(params, stream, split, ClipCache.from_environment(verify=params.run.verify), together)
     except HanError as error:
         raise click.ClickException(f"finetune {stream}-{split}: {error}") from None
 
 
-def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache") -> None:
+def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", together: "Processes") -> None:
     """Make the net of a stream and split, or take it from the cache."""
+    from han_core.checkpoint import Checkpoint
     from han_core.datasets.clips import ClipTableError, read_clips
     from han_core.weights import resolve_convention
     from pipeline.paths import Paths
+    from pipeline.stagelog import stage_log
 
     recipe: Recipe = getattr(params.finetune, stream)
     paths = Paths.of(params)
@@ -57,143 +78,173 @@ def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache") ->
         known = ", ".join(map(str, table.splits))
         raise ClipTableError(f"{paths.clips}: has no split {split}, only {known}; set splits and run stage prepare")
     convention = resolve_convention(recipe.weights, recipe.input)
-    clips, files = [], []
+    learnt, held_out = ClipFiles(), ClipFiles()
     if recipe.iterations:
-        clips, files = training_files(paths.frames if stream == "spatial" else paths.flow, table, split)
-    identity = net_fingerprint(params, stream, convention, table.classes, clips, files)
+        folder = paths.frames if stream == "spatial" else paths.flow
+        learnt = clip_files(folder, table, split, "train")
+        held_out = clip_files(folder, table, split, "validation") if recipe.validate_every else held_out
+    settings = net_settings(params, stream, convention, table.classes, together.device)
+    identity = net_fingerprint(settings, learnt, held_out)
 
     reused = all(cache.find("nets", identity, suffix) for suffix in (".csv", ".safetensors"))
     if not reused:
-        net, curve = _make_net(params, stream, split, convention, len(table.classes), clips, files)
-        with cache.create("nets", identity, ".csv") as path:
-            _write_curve(path, curve)
-        with cache.create("nets", identity, ".safetensors") as path:
-            _write_net(path, net, params, stream, convention, table.classes, identity)
+        checkpoint = Checkpoint(cache.checkpoint_path(identity), seconds=params.run.checkpoint_seconds)
+        with stage_log(paths.log(f"finetune-{stream}-{split}")) if together.main else nullcontext():
+            net, curve = _make_net(params, stream, split, settings, learnt, held_out, checkpoint, together)
+        if together.main:
+            with cache.create("nets", identity, ".csv") as path:
+                _write_curve(path, curve)
+            with cache.create("nets", identity, ".safetensors") as path:
+                _write_net(path, net, settings, identity)
+            checkpoint.discard()
+    if not together.main:
+        return
     net_path = replace(paths, nets=paths.dataset).net(stream, split)
     curve_path = paths.plots / "finetune" / f"{stream}-{split}.csv"
     cache.link("nets", identity, net_path, ".safetensors")
     cache.link("nets", identity, curve_path, ".csv")
-    how = "reused" if reused else f"{recipe.iterations} iterations on {len(clips)} clips"
+    how = "reused" if reused else f"{recipe.iterations} iterations on {len(learnt.clips)} clips"
     click.echo(f"finetune {stream}-{split}: {how}; net in {net_path}, curve in {curve_path}")
 
 
-def training_files(folder: Path, table: "ClipTable", split: int) -> tuple[list["Clip"], list[Path]]:
-    """Training clips of a split and their files, without those that an earlier stage listed as failed."""
+@dataclass(frozen=True)
+class ClipFiles:
+    """Clips and their files of one kind."""
+
+    clips: "tuple[Clip, ...]" = ()
+    paths: tuple[Path, ...] = ()
+
+    def identity(self) -> dict[str, str]:
+        """What a net that saw them depends on: name of each clip -> its label and its file's fingerprint."""
+        from han_core.clipfile import read_trailer
+
+        pairs = zip(self.clips, self.paths, strict=True)
+        return {clip.name: f"{clip.label} {read_trailer(path).fingerprint}" for clip, path in pairs}
+
+
+def clip_files(folder: Path, table: "ClipTable", split: int, role: str) -> ClipFiles:
+    """Clips of a role in a split, without those that an earlier stage listed as failed."""
     from pipeline.paths import clip_file
     from pipeline.runner import read_failures
 
     failed = read_failures(folder)
-    clips = [clip for clip in table.select(split, "train") if clip.name not in failed]
-    return clips, [clip_file(folder, clip.class_name, clip.name) for clip in clips]
+    clips = tuple(clip for clip in table.select(split, role) if clip.name not in failed)
+    return ClipFiles(clips, tuple(clip_file(folder, clip.class_name, clip.name) for clip in clips))
 
 
-def net_fingerprint(
-    params: Params,
-    stream: str,
-    convention: "Convention",
-    classes: Sequence[str],
-    clips: Iterable["Clip"],
-    files: Iterable[Path],
-) -> str:
-    """Identity of a net. One that is not trained depends neither on the recipe's schedule nor on any clip."""
-    from han_core.cache import fingerprint
-    from han_core.clipfile import read_trailer
+def net_settings(
+    params: Params, stream: str, convention: "Convention", classes: Sequence[str], device: "torch.device"
+) -> dict[str, Any]:
+    """All that decides what a net is, besides the clips; of one that is not trained, nothing of the schedule."""
+    from han_core.precision import resolve_precision
     from han_core.weights import weights_identity
 
     recipe: Recipe = getattr(params.finetune, stream)
     settings = recipe.model_dump(mode="json", include=None if recipe.iterations else set(_INITIAL))
+    settings |= {"precision": resolve_precision(recipe.precision, device)} if recipe.iterations else {}
     settings |= {"weights": weights_identity(recipe.weights), "input": convention}
     settings |= {"seed": params.seed, "stream": stream, "classes": list(classes)}
     settings |= {"stack": params.stack} if stream == "temporal" else {}
-    inputs = {
-        clip.name: f"{clip.label} {read_trailer(path).fingerprint}" for clip, path in zip(clips, files, strict=True)
-    }
-    return fingerprint("finetune", VERSION, settings, inputs)
+    return settings
+
+
+def net_fingerprint(settings: dict[str, Any], learnt: ClipFiles, held_out: ClipFiles) -> str:
+    """Identity of a net and its curve; the latter alone is why clips that are only looked at matter."""
+    from han_core.cache import fingerprint
+
+    looked_at = {f"validation {name}": value for name, value in held_out.identity().items()}
+    return fingerprint("finetune", VERSION, settings, learnt.identity() | looked_at)
 
 
 def _make_net(
     params: Params,
     stream: str,
     split: int,
-    convention: "Convention",
-    classes: int,
-    clips: Sequence["Clip"],
-    files: Sequence[Path],
+    settings: dict[str, Any],
+    learnt: ClipFiles,
+    held_out: ClipFiles,
+    checkpoint: "Checkpoint",
+    together: "Processes",
 ) -> tuple["VGG16", list["Step"]]:
-    from han_core.finetune import FlowClips, FrameClips, Step, finetune
+    from han_core.finetune import finetune
+    from han_core.samples import FlowClips, FrameClips
     from han_core.weights import initial_net
-    from pipeline.device import choose_device
     from pipeline.progress import Progress
     from pipeline.workers import worker_count
 
     recipe: Recipe = getattr(params.finetune, stream)
     net = initial_net(
         recipe.weights,
-        classes=classes,
+        classes=len(settings["classes"]),
         fc_size=recipe.fc_size,
         in_channels=3 if stream == "spatial" else 2 * params.stack,
         dropout=recipe.dropout,
         seed=params.seed,
     )
-    curve: list[Step] = []
     if not recipe.iterations:
-        return net, curve
-    assert all(clip.roles[split] == "train" for clip in clips), "only training clips may be learned from"
-    labels = [clip.label for clip in clips]
-    source = FrameClips(files, labels) if stream == "spatial" else FlowClips(files, labels, params.stack)
+        return net, []
+    assert all(clip.roles[split] == "train" for clip in learnt.clips), "only training clips may be learned from"
+
+    def source(files: ClipFiles) -> "TrainingClips":
+        labels = [clip.label for clip in files.clips]
+        return FrameClips(files.paths, labels) if stream == "spatial" else FlowClips(files.paths, labels, params.stack)
+
+    started, computed = time.monotonic(), 0
     with Progress(f"finetune {stream}-{split}", recipe.iterations, unit="iteration") as progress:
 
-        def on_step(step: Step) -> None:
-            curve.append(step)
-            progress.advance(note=f"loss {step.loss:.3f} top-1 {step.top1:.2f}")
+        def on_step(step: "Step") -> None:
+            nonlocal computed
+            computed += 1
+            if together.main:
+                seen = "" if step.validation is None else f" validation {step.validation:.2f}"
+                progress.advance(step.iteration - progress.done, f"loss {step.loss:.3f} top-1 {step.top1:.2f}{seen}")
 
-        finetune(
+        curve = finetune(
             net,
-            source,
-            schedule(recipe),
-            convention=convention,
+            source(learnt),
+            schedule(recipe, settings["precision"]),
+            convention=settings["input"],
             seed=params.seed,
-            device=choose_device(params.run.device),
+            processes=together,
             readers=worker_count(params.run),
+            validation=source(held_out) if held_out.clips else None,
+            checkpoint=checkpoint,
             on_step=on_step,
         )
+    seconds = time.monotonic() - started
+    log.info(
+        "finetune %s-%d: %d iterations in %.1f s, %.2f images/s, %d process(es) on %s in %s",
+        *(stream, split, computed, seconds, computed * recipe.batch / seconds),
+        *(together.size, together.device, settings["precision"]),
+    )
     return net, curve
 
 
-def schedule(recipe: Recipe) -> "Schedule":
+def schedule(recipe: Recipe, precision: "Precision") -> "Schedule":
     """The training part of a recipe."""
     from han_core.augment import Augmentation
     from han_core.finetune import Schedule
 
     augmentation = Augmentation(recipe.scales, recipe.corner_crops, recipe.flip)
-    names = Schedule.__dataclass_fields__.keys() - {"augmentation"}
-    return Schedule(**recipe.model_dump(include=names), augmentation=augmentation)
+    names = Schedule.__dataclass_fields__.keys() - {"augmentation", "precision"}
+    return Schedule(**recipe.model_dump(include=names), precision=precision, augmentation=augmentation)
 
 
-def _write_net(
-    path: Path,
-    net: "VGG16",
-    params: Params,
-    stream: str,
-    convention: "Convention",
-    classes: Sequence[str],
-    identity: str,
-) -> None:
+def _write_net(path: Path, net: "VGG16", settings: dict[str, Any], identity: str) -> None:
     """The net with what a person, or stage cubes, needs to know of it; a class list, but nothing of the split."""
-    from han_core.weights import weights_identity, write_net
+    from han_core.weights import write_net
 
-    recipe: Recipe = getattr(params.finetune, stream)
-    trained = recipe.model_dump(mode="json", include=None if recipe.iterations else {*_INITIAL, "iterations"})
-    trained["weights"] = weights_identity(recipe.weights)
+    apart = ("classes", "input", "seed", "stack", "stream")
+    recipe = {"iterations": 0} | {name: value for name, value in settings.items() if name not in apart}
     metadata = {
         "architecture": "torchvision vgg16",
-        "classes": json.dumps(list(classes), ensure_ascii=False),
+        "classes": json.dumps(settings["classes"], ensure_ascii=False),
         "fingerprint": identity,
-        "input": convention,
-        "recipe": json.dumps(trained, sort_keys=True),
-        "seed": str(params.seed),
-        "stack": str(params.stack if stream == "temporal" else 0),
-        "stream": stream,
+        "input": settings["input"],
+        "recipe": json.dumps(recipe, sort_keys=True),
+        "seed": str(settings["seed"]),
+        "stack": str(settings.get("stack", 0)),
+        "stream": settings["stream"],
     }
     write_net(path, net, metadata)
 
@@ -203,7 +254,9 @@ def _write_curve(path: Path, curve: Iterable["Step"]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)
         for step in curve:
-            writer.writerow([step.iteration, f"{step.loss:.6g}", f"{step.learning_rate:.6g}", f"{step.top1:.4g}"])
+            seen = "" if step.validation is None else f"{step.validation:.4g}"
+            figures = (f"{step.loss:.6g}", f"{step.learning_rate:.6g}", f"{step.top1:.4g}", seen)
+            writer.writerow([step.iteration, *figures])
 
 
 if __name__ == "__main__":

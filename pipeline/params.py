@@ -89,8 +89,8 @@ class Run(Group):
     """Before a cached file is reused: ``size`` compares its identity and length, ``content`` its checksum as well,
     which reads the whole file."""
     store: Literal["auto", "stream", "memory", "device"] = "auto"
-    """Cubes while HAN trains: ``stream`` reads them batch by batch, ``memory`` holds all in sparse form, ``device`` holds
-    them so on the GPU, ``auto`` goes by size."""
+    """Cubes while HAN trains: ``stream`` reads them batch by batch, ``memory`` holds all in sparse form, ``device``
+    holds them so on the GPU, ``auto`` goes by size."""
     processes: Annotated[int, Field(ge=0)] = 1
     """Processes that fine-tune a net, or train HAN, together; 0 is one a GPU."""
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
@@ -162,6 +162,12 @@ class Recipe(Group):
     """Largest norm of the gradient; 0 does not clip."""
     frozen: Layer | None = None
     """Name of the last layer that is not trained, e.g. ``conv4_3``; null trains all."""
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    """Arithmetic of the layers (weights and their updates stay float32); ``float16`` scales the loss so that small
+    gradients survive, ``auto`` takes bfloat16 where torch says that the device has it, float32 elsewhere."""
+    validate_every: Annotated[int, Field(ge=0)] = 500
+    """Iterations between two looks at the validation clips, where ``dataset.validation_share`` holds some out: a
+    column of the curve, by which nothing is chosen. 0 never looks."""
     scales: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (1.0, 0.875, 0.75, 0.66)
     """Scale jitter: crop sides as shares of the shorter side, drawn independently for width and height."""
     corner_crops: bool = True
@@ -229,8 +235,8 @@ class Evaluate(Group):
 
 
 class Report(Group):
-    clips: Annotated[int, Field(ge=0)] = 4
-    """Test clips whose attention maps are drawn."""
+    clips: Annotated[int, Field(ge=0)] | tuple[str, ...] = 4
+    """Test clips whose attention maps are drawn: how many, or their names."""
 
 
 class Params(Group):

@@ -53,9 +53,11 @@ def test_the_whole_image_equals_the_input_of_the_cubes():
     frame, stack = noise(3), noise(4)
     whole = View(0, 0, 60, 80)
     frames = apply_views([frame], [whole], kind="frames", convention="torchvision")
-    torch.testing.assert_close(frames, spatial_input(frame.transpose(1, 2, 0)[None].copy(), "torchvision"))
+    expected = spatial_input(frame.transpose(1, 2, 0)[None].copy(), "torchvision")
+    torch.testing.assert_close(frames, expected, rtol=0, atol=1e-4)  # the images are enlarged by another routine
     flow = apply_views([stack], [whole], kind="flow", convention="caffe")
-    torch.testing.assert_close(flow, temporal_input(stack.reshape(2, 2, 60, 80), np.array([[0, 1]]), "caffe"))
+    expected = temporal_input(stack.reshape(2, 2, 60, 80), np.array([[0, 1]]), "caffe")
+    torch.testing.assert_close(flow, expected, rtol=0, atol=0.01)  # of values up to 470
 
 
 def test_crops_are_cut_where_they_say():

@@ -8,20 +8,19 @@ import pytest
 import torch
 from torch import nn
 
+from han_core import feed
 from han_core import finetune as module
 from han_core.augment import Augmentation
 from han_core.clipfile import ClipFileWriter
 from han_core.finetune import (
     FinetuneError,
-    FlowClips,
-    FrameClips,
     Schedule,
     accumulate,
-    draw_sample,
     finetune,
     learning_rate,
     make_optimizer,
 )
+from han_core.samples import FlowClips, FrameClips, MicroBatch, draw_sample
 from han_core.two_stream import VGG16
 from han_core.weights import initial_net
 
@@ -48,8 +47,8 @@ CLIPS = Memory([0, 1, 0, 1])
 @pytest.fixture(autouse=True)
 def small_images(monkeypatch):
     """A VGG-16 at 224x224 takes a second an image in training; nothing here depends on the size."""
-    whole = module.apply_views
-    monkeypatch.setattr(module, "apply_views", lambda *args, **options: whole(*args, **options, size=32))
+    whole = feed.apply_views
+    monkeypatch.setattr(feed, "apply_views", lambda *args, **options: whole(*args, **options, size=32))
 
 
 def net(**options: object) -> VGG16:
@@ -83,10 +82,11 @@ def test_gradients_of_4_times_8_equal_1_times_32():
             accumulate(model, images[start : start + size], labels[start : start + size], 32)
             for start in range(0, 32, size)
         ]
-        found.append(([value.grad.clone() for value in model.parameters()], np.sum(parts, axis=0)))
+        totals = [sum(values) for values in zip(*parts, strict=True)]
+        found.append(([value.grad.clone() for value in model.parameters()], totals))
     for gradients, totals in found[1:]:
         torch.testing.assert_close(gradients, found[0][0], rtol=1e-9, atol=1e-12)
-        np.testing.assert_allclose(totals, found[0][1])
+        torch.testing.assert_close(totals, found[0][1])
 
 
 def test_the_effective_batch_does_not_depend_on_the_micro_batch():
@@ -119,10 +119,11 @@ def test_one_step_is_sgd_with_momentum_decay_and_twice_the_rate_for_biases():
     train(model, schedule)
     speed: dict[str, torch.Tensor] = {}
     for iteration in range(2):
-        samples = [draw_sample(CLIPS, schedule, 1, iteration, place) for place in range(4)]
-        images, labels = module._to_batch(samples, "frames", "torchvision", torch.device("cpu"))
+        samples = tuple(draw_sample(CLIPS, PLAIN, 4, 1, iteration, place) for place in range(4))
+        parts = iter([MicroBatch(iteration, 0, samples)])
+        (batch,) = feed.batches(parts, "frames", "torchvision", torch.device("cpu"))
         twin.zero_grad()
-        nn.functional.cross_entropy(twin(images), labels).backward()
+        nn.functional.cross_entropy(twin(batch.images), batch.labels).backward()
         with torch.no_grad():
             for name, value in twin.named_parameters():
                 bias = name.endswith("bias")
@@ -210,8 +211,7 @@ def test_the_callers_settings_are_left_as_they_were():
 
 def test_every_clip_is_drawn_once_a_pass_in_a_new_order():
     clips = Memory(list(range(10)))
-    schedule = Schedule(iterations=4, batch=5, augmentation=PLAIN)
-    drawn = [[draw_sample(clips, schedule, 7, i, place).label for place in range(5)] for i in range(4)]
+    drawn = [[draw_sample(clips, PLAIN, 5, 7, i, place).label for place in range(5)] for i in range(4)]
     assert sorted(drawn[0] + drawn[1]) == sorted(drawn[2] + drawn[3]) == list(range(10))
     assert drawn[0] + drawn[1] != drawn[2] + drawn[3]
 
@@ -222,11 +222,10 @@ def test_draws_differ_between_samples_and_iterations():
             return np.full((3, 40, 40), int(moment * 255), np.uint8)
 
     clips = Moments([0] * 3)
-    schedule = Schedule(iterations=9, batch=3)
-    samples = [draw_sample(clips, schedule, 1, i, place) for i in range(9) for place in range(3)]
+    samples = [draw_sample(clips, Augmentation(), 3, 1, i, place) for i in range(9) for place in range(3)]
     assert len({int(sample.pixels[0, 0, 0]) for sample in samples}) > 20
     assert len({sample.view for sample in samples}) > 10
-    again = draw_sample(clips, schedule, 1, 4, 2)
+    again = draw_sample(clips, Augmentation(), 3, 1, 4, 2)
     assert again.view == samples[4 * 3 + 2].view
 
 

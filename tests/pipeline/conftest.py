@@ -108,8 +108,8 @@ def nets_project(repository, tmp_path, monkeypatch) -> NetsProject:
 @pytest.fixture
 def small_training_images(monkeypatch: pytest.MonkeyPatch) -> Callable:
     """Training at 224x224 takes a second an image on one core; nothing in these tests depends on the size."""
-    from han_core import finetune as loop
+    from han_core import feed
 
-    whole = loop.apply_views
-    monkeypatch.setattr(loop, "apply_views", lambda *args, **options: whole(*args, **options, size=32))
+    whole = feed.apply_views
+    monkeypatch.setattr(feed, "apply_views", lambda *args, **options: whole(*args, **options, size=32))
     return whole

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from han_core import imagefile
 from han_core.cache import ClipCache
-from han_core.clipfile import ClipFile
 from han_core.weights import initial_net, read_metadata, read_net
 from pipeline.ledger import Failure, write_failures
 
@@ -23,7 +23,7 @@ def test_without_iterations_the_initial_net_is_one_file_for_all_splits(nets_proj
     for split in (1, 2):
         nets_project.ok("finetune", split=split)
     assert nets_project.net(split=1).samefile(nets_project.net(split=2))
-    assert nets_project.curve().read_text() == "iteration,loss,learning_rate,top1\n"
+    assert nets_project.curve().read_text() == "iteration,loss,learning_rate,top1,validation_top1\n"
     expected = initial_net("random", classes=2, fc_size=8, seed=1).state_dict()
     found = load_file(nets_project.net())
     assert found.keys() == expected.keys()
@@ -60,14 +60,14 @@ def test_training_changes_the_net_and_leaves_a_curve(nets_project, stream):
 
 def test_only_training_clips_of_the_split_are_opened(nets_project, monkeypatch):
     opened = set()
-    start = ClipFile.__init__
+    start = imagefile.read_index
 
-    def watched(self, path):
+    def watched(path, name):
         opened.add(path.stem)
-        start(self, path)
+        return start(path, name)
 
-    monkeypatch.setattr(ClipFile, "__init__", watched)
-    train(nets_project)
+    monkeypatch.setattr(imagefile, "read_index", watched)
+    train(nets_project, validate_every=0)
     nets_project.ok("finetune")
     assert opened == {"a1", "a2", "b1"}
     opened.clear()
