@@ -84,7 +84,7 @@ class Checkpoint:
         try:
             with safe_open(self.path, "pt", device=str(device)) as file:
                 header = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: not a dictionary
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             progress, numbers = json.loads(header["progress"]), json.loads(header["optimizer"])
             weights = {name.removeprefix("model."): v for name, v in tensors.items() if name.startswith("model.")}
             _check_same(model.state_dict(), weights)

@@ -1,10 +1,9 @@
 """The HDF5 file of one clip: frames, flow or cubes. Written once, verified, then only read.
 
-A clip file is an ordinary HDF5 file (``h5ls`` shows it) followed by one trailer of :data:`TRAILER_BYTES` bytes, which
-HDF5 ignores. The trailer is a line of JSON: schema, kind, clip, fingerprint, the size of the HDF5 part and its SHA-256.
-It is there for three reasons. A flipped bit anywhere, file headers included, is found before the HDF5 library
-sees the file. A file that was never finished has no trailer. And what a file is (its fingerprint) is known from one
-small read, which makes listing and reusing thousands of files cheap.
+A clip file is an ordinary HDF5 file (``h5ls`` shows it) followed by one trailer (:mod:`han_core.trailer`), which HDF5
+ignores: schema, kind, clip, fingerprint, the size of the HDF5 part and its SHA-256, and where each array lies. A
+flipped bit anywhere, file headers included, is found before the HDF5 library sees the file, and a file that was never
+finished has no trailer.
 
 Inside, every dataset carries the SHA-256 of its raw (uncompressed) content as attribute ``sha256``, and the root
 carries ``schema``, ``kind``, ``clip``, ``fingerprint``, ``tools`` (versions, as JSON) and the attributes of the kind.
@@ -17,44 +16,33 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import cv2
 import h5py
 import hdf5plugin
 import numpy as np
 
-from han_core.errors import HanError
-
-SCHEMA = 1
-TRAILER_BYTES = 1024
+from han_core.trailer import (
+    CODECS,
+    REMAKE,
+    SCHEMA,
+    SPARSE,
+    ClipFileError,
+    Codec,
+    StoredArray,
+    Trailer,
+    encode_trailer,
+    read_trailer,
+)
 
 _BLOCK = 1 << 16  # bytes of one chunk of an image dataset; the last chunk is padded, so a larger one wastes disk
 _RESERVED = ("schema", "kind", "clip", "fingerprint", "tools")
-_ZSTD = {"clevel": 3}  # no shuffle: measured 13x on conv5_3 cubes, and the fastest of those tried
-
-
-class ClipFileError(HanError, ValueError):
-    """A clip file is damaged, unfinished or not what was asked for; the message names the file and the clip."""
-
-
-@dataclass(frozen=True)
-class Trailer:
-    """What the last bytes of a clip file say about it."""
-
-    schema: int
-    kind: str
-    clip: str
-    fingerprint: str
-    size: int
-    """Bytes of the HDF5 part, that is of the file without the trailer."""
-    sha256: str
-    """Of the HDF5 part."""
+_ZSTD = {"clevel": 3}  # higher levels gain a few percent at a third of the speed (docs/results.md)
 
 
 class ClipFileWriter:
@@ -85,39 +73,38 @@ class ClipFileWriter:
         self.kind, self.clip, self.fingerprint = kind, clip, fingerprint
         self.attributes = dict(attributes or {})
         self._appenders: list[Appender] = []
+        self._codecs: dict[str, Codec] = {}
+        self._declared: dict[str, StoredArray] = {}
         self._file: h5py.File | None = h5py.File(_create(self.path))
 
-    def array(
-        self,
-        name: str,
-        values: np.ndarray,
-        *,
-        frames_per_chunk: int | None = None,
-        codec: Literal["none", "zstd"] = "none",
-    ) -> None:
-        """Write a whole array.
+    def array(self, name: str, values: np.ndarray, *, codec: Codec = "none") -> None:
+        """Write a whole array, in one piece: clips are read whole.
 
         Args:
-            name: of the dataset.
+            name: of the dataset; ``a/b`` lies in group ``a``.
             values: any shape of at least one axis and any numeric dtype.
-            frames_per_chunk: rows (along the first axis) of one chunk, so that few can be read without the rest;
-                None is one piece.
-            codec: ``zstd`` (level 3, no shuffle) or ``none``.
+            codec: ``zstd`` (level 3), ``shuffle-zstd`` (the bytes of all numbers by significance first), or ``none``.
         """
+        if codec not in CODECS:
+            raise ValueError(f"codec: {codec!r} is not one of {', '.join(CODECS)}")
         values = np.ascontiguousarray(values)
         if not values.ndim:
             raise ValueError(f"{name}: a scalar is an attribute, not an array")
         options: dict = {}
-        if values.size and (frames_per_chunk or codec != "none"):
-            rows = min(frames_per_chunk or len(values), len(values))
-            options["chunks"] = (rows, *values.shape[1:])
-            options["fillvalue"] = values.dtype.type(0)
-        if values.size and codec == "zstd":
-            options.update(hdf5plugin.Zstd(**_ZSTD))
-        elif codec not in ("none", "zstd"):
-            raise ValueError(f"codec: {codec!r} is not one of none, zstd")
-        dataset = self._open_file().create_dataset(name, data=values, track_times=False, **options)
+        if values.size and codec != "none":
+            options = {"chunks": values.shape, "fillvalue": values.dtype.type(0), "shuffle": codec == "shuffle-zstd"}
+            options |= hdf5plugin.Zstd(**_ZSTD)
+        group, _, own_name = name.rpartition("/")
+        dataset = self._group(group).create_dataset(own_name, data=values, track_times=False, **options)
         _set_text(dataset, "sha256", hashlib.sha256(_raw(values)).hexdigest())
+        self._codecs[name] = codec
+
+    def declare(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+        """Say what the arrays ``<name>/..`` make up together; nothing is stored but attributes of the group."""
+        group = self._group(name)
+        _set_attribute(group, "dtype", dtype.str)
+        _set_attribute(group, "shape", shape)
+        self._declared[name] = StoredArray(dtype.str, shape, SPARSE, 0, 0)
 
     def images(self, name: str) -> "Appender":
         """Start a row of encoded images: dataset ``name`` (all bytes, one after the other) and ``<name>_offsets``."""
@@ -144,8 +131,20 @@ class ClipFileWriter:
             *sorted(self.attributes.items()),
         ):
             _set_attribute(self._file, name, value)
+        self._file.flush()  # pieces have their place only once they are written
+        arrays = self._declared | {name: _stored(self._file[name], codec) for name, codec in self._codecs.items()}
         self._abandon()
-        _append_trailer(self.path, self.kind, self.clip, self.fingerprint)
+        size = self.path.stat().st_size
+        checksum = _sha256_of_file(self.path, size)
+        trailer = Trailer(SCHEMA, self.kind, self.clip, self.fingerprint, size, checksum, arrays)
+        with self.path.open("ab") as file:
+            file.write(encode_trailer(trailer))
+
+    def _group(self, name: str) -> h5py.Group:
+        file = self._open_file()
+        if name and name not in file:
+            file.create_group(name, track_times=False)
+        return file[name] if name else file
 
     def _open_file(self) -> h5py.File:
         if self._file is None:
@@ -263,9 +262,16 @@ class ClipFile:
         return {name: self._attribute(name) for name in names}
 
     def names(self) -> list[str]:
-        """Names of the datasets."""
+        """Names of the datasets; those in a group with its name before them, ``a/b``."""
+        found: list[str] = []
+
+        def collect(name: str, item: h5py.Dataset | h5py.Group) -> None:
+            if isinstance(item, h5py.Dataset):
+                found.append(name)
+
         with self._plain_errors():
-            return sorted(self._h5())
+            self._h5().visititems(collect)
+        return sorted(found)
 
     def array(self, name: str, index: object = None) -> np.ndarray:
         """Read a dataset, or what ``index`` selects of it (as h5py indexes)."""
@@ -297,7 +303,7 @@ class ClipFile:
         except cv2.error:
             decoded = None
         if decoded is None:
-            raise ClipFileError(f"{self.path}: image {i} of {name} cannot be decoded. {_REMAKE}")
+            raise ClipFileError(f"{self.path}: image {i} of {name} cannot be decoded. {REMAKE}")
         return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB) if decoded.ndim == 3 else decoded
 
     def close(self) -> None:
@@ -331,13 +337,13 @@ class ClipFile:
         with self._plain_errors():
             attributes = self._h5().attrs
             if name not in attributes:
-                raise ClipFileError(f"{self.path}: has no attribute {name}. {_REMAKE}")
+                raise ClipFileError(f"{self.path}: has no attribute {name}. {REMAKE}")
             value = attributes[name]
         if isinstance(value, bytes):
             try:
                 return value.decode("utf-8")
             except UnicodeDecodeError:
-                raise ClipFileError(f"{self.path}: attribute {name} is no text. {_REMAKE}") from None
+                raise ClipFileError(f"{self.path}: attribute {name} is no text. {REMAKE}") from None
         return value.item() if isinstance(value, np.generic) else value
 
     def _image_offsets(self, name: str) -> np.ndarray:
@@ -355,40 +361,7 @@ class ClipFile:
         except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
             if isinstance(error, (TypeError, ValueError)) and self._file is not None and self._file:
                 raise  # a wrong index of the caller, not a damaged file
-            raise ClipFileError(f"{self.path}: cannot be read as HDF5. {_REMAKE}") from error
-
-
-_REMAKE = "It is damaged: remove it (`han cache verify --remove`) and run the stage again."
-
-
-def read_trailer(path: str | Path) -> Trailer:
-    """Read who a clip file is, without HDF5, and check that it has the size it was finished with.
-
-    Raises:
-        ClipFileError: the file is missing, too short, not a clip file, of another schema, or cut off.
-    """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            length = file.seek(0, os.SEEK_END)
-            file.seek(max(0, length - TRAILER_BYTES))
-            raw = file.read(TRAILER_BYTES)
-    except OSError as error:
-        raise ClipFileError(f"{path}: cannot be opened ({error.strerror})") from None
-    try:
-        trailer = Trailer(**json.loads(raw.decode("utf-8")))
-        well_formed = _encode_trailer(trailer) == raw
-    except (ValueError, TypeError, AttributeError):
-        well_formed = False
-    if not well_formed:
-        raise ClipFileError(f"{path}: is not a finished clip file (its trailer is missing or damaged). {_REMAKE}")
-    if trailer.schema != SCHEMA:
-        raise ClipFileError(f"{path}: clip {trailer.clip} has schema {trailer.schema}, this version reads {SCHEMA}")
-    if trailer.size != length - TRAILER_BYTES:
-        raise ClipFileError(
-            f"{path}: clip {trailer.clip} has {length - TRAILER_BYTES} bytes, not {trailer.size}. {_REMAKE}"
-        )
-    return trailer
+            raise ClipFileError(f"{self.path}: cannot be read as HDF5. {REMAKE}") from error
 
 
 def verify_clip_file(path: str | Path) -> None:
@@ -404,18 +377,18 @@ def verify_clip_file(path: str | Path) -> None:
     trailer = read_trailer(path)
     who = f"{path}: clip {trailer.clip} ({trailer.kind})"
     if _sha256_of_file(path, trailer.size) != trailer.sha256:
-        raise ClipFileError(f"{who} does not have the checksum it was written with. {_REMAKE}")
+        raise ClipFileError(f"{who} does not have the checksum it was written with. {REMAKE}")
     with ClipFile(path) as file:
         for key in ("schema", "kind", "clip", "fingerprint"):
             if file._attribute(key) != getattr(trailer, key):
-                raise ClipFileError(f"{who}: attribute and trailer differ in {key}. {_REMAKE}")
+                raise ClipFileError(f"{who}: attribute and trailer differ in {key}. {REMAKE}")
         for name in file.names():
             with file._plain_errors():
                 dataset = file._dataset(name)
                 expected = dataset.attrs.get("sha256", b"")
                 actual = _sha256_of_dataset(dataset)
             if expected != actual.encode():
-                raise ClipFileError(f"{who}: dataset {name} does not have the checksum it was written with. {_REMAKE}")
+                raise ClipFileError(f"{who}: dataset {name} does not have the checksum it was written with. {REMAKE}")
 
 
 @cache
@@ -463,18 +436,14 @@ def _set_text(target: h5py.Group | h5py.Dataset, name: str, text: str) -> None:
     target.attrs.create(name, raw, dtype=h5py.string_dtype("utf-8", max(1, len(raw))))
 
 
-def _append_trailer(path: Path, kind: str, clip: str, fingerprint: str) -> None:
-    size = path.stat().st_size
-    trailer = Trailer(SCHEMA, kind, clip, fingerprint, size, _sha256_of_file(path, size))
-    with path.open("ab") as file:
-        file.write(_encode_trailer(trailer))
-
-
-def _encode_trailer(trailer: Trailer) -> bytes:
-    text = json.dumps(vars(trailer), sort_keys=True, ensure_ascii=False).encode("utf-8")
-    if len(text) >= TRAILER_BYTES:
-        raise ValueError(f"clip: the name {trailer.clip!r} is too long")
-    return text.ljust(TRAILER_BYTES - 1) + b"\n"
+def _stored(dataset: h5py.Dataset, codec: Codec) -> StoredArray:
+    """Where the one piece of a dataset lies in its file."""
+    if dataset.chunks:
+        piece = dataset.id.get_chunk_info(0)
+        offset, size = piece.byte_offset, piece.size
+    else:
+        offset, size = dataset.id.get_offset() or 0, dataset.id.get_storage_size()
+    return StoredArray(dataset.dtype.str, dataset.shape, codec, offset, size)
 
 
 def _sha256_of_file(path: Path, size: int) -> str:

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from han_core.clipfile import ClipFile, ClipFileWriter
+from han_core.cubefile import write_cube
 from han_core.errors import ClipError
 from han_core.two_stream import VGG16, Convention, sample_frames, spatial_input, stack_fields, temporal_input
 
 Precision = Literal["float32", "bfloat16", "float16"]
-_FRAMES_PER_CHUNK = 8
 _LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -136,12 +136,12 @@ def write_cubes(
     values: Mapping[str, np.ndarray],
     attributes: Mapping[str, str | int],
 ) -> None:
-    """Write a clip file of kind cubes: ``cubes`` and ``<fc>`` float16 (T, ...), and ``frames`` int32 (T,)."""
+    """Write a clip file of kind cubes: ``cubes`` (sparse) and ``<fc>`` float16 (T, ...), and ``frames`` int32 (T,)."""
     facts = {**attributes, "layer": layer, "fc": fc}
     with ClipFileWriter(path, kind="cubes", clip=clip, fingerprint=fingerprint, attributes=facts) as file:
         file.array("frames", frames)
-        file.array("cubes", values[layer], frames_per_chunk=_FRAMES_PER_CHUNK, codec="zstd")
-        file.array(fc, values[fc], frames_per_chunk=_FRAMES_PER_CHUNK, codec="zstd")
+        write_cube(file, values[layer])
+        file.array(fc, values[fc], codec="shuffle-zstd")
 
 
 def resolve_precision(choice: Literal["float32", "bfloat16", "float16", "auto"], device: torch.device) -> Precision:

@@ -1,12 +1,15 @@
 """Many cube files as one training set: index, reader, in-memory form.
 
-A store is built from the folders that the cubes stage writes, one a stream. Its index reads the header of each file
-once; the numbers are read when they are needed, or all at once by :meth:`CubeStore.load`.
+A store is built from the folders that the cubes stage writes, one a stream. Its index reads the last kilobyte of each file
+once; the numbers are read when they are needed, or all at once by :meth:`CubeStore.load`. Reading goes past HDF5, whose
+global lock would make threads wait for each other. No file stays open, so a store may be used by any number of
+workers, whichever way they were started.
 
 Shapes: N clips, T frames, D channels, R regions. Features without a place (fully connected layers, or cubes averaged
-over their regions) have R = 1.
+over their regions) have R = 1 and are dense; cubes are :class:`han_core.sparse.SparseCubes`.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,9 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from han_core.clipfile import ClipFile, ClipFileError
+from han_core.cubefile import CUBES, cube_shape, nonzeros, read_parts, read_sparse
 from han_core.datasets.clips import Clip
 from han_core.errors import HanError
+from han_core.sparse import SparseCubes, SparseRows
+from han_core.trailer import ClipFileError, Trailer, read_trailer
+
+Values = Tensor | SparseCubes
+"""The features of one stream for a batch: (B, T, D, R)."""
 
 
 class CubeStoreError(HanError, ValueError):
@@ -29,7 +37,8 @@ class CubeStoreError(HanError, ValueError):
 @dataclass(frozen=True)
 class _Entry:
     path: Path
-    fingerprint: str
+    trailer: Trailer
+    version: tuple[int, int, int]  # inode, size and modification time: the file is the one that was indexed
     shape: tuple[int, int, int]  # (T, D, R)
 
 
@@ -39,8 +48,8 @@ class Features(Protocol):
     labels: Tensor
     """(N,) int64."""
 
-    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """{stream: (len(indices), T, D, R)}, float16 or float32."""
+    def batch(self, indices: Sequence[int]) -> dict[str, Values]:
+        """{stream: (len(indices), T, D, R)}."""
         ...
 
 
@@ -93,53 +102,98 @@ class CubeStore:
 
     @property
     def bytes_in_memory(self) -> int:
-        """Size of what :meth:`load` returns by default."""
-        width = 4 if self.pooled else 2
-        return sum(len(self) * int(np.prod(shape)) * width for shape in self.shapes.values())
+        """Size of what :meth:`load` returns."""
+        total = 0
+        for stream, (frames, channels, regions) in self.shapes.items():
+            dense = len(self) * frames * channels
+            if not self._sparse:
+                total += dense * regions * (4 if self.pooled else 2)
+            else:
+                wide = 1 if regions <= 255 else 2
+                stored = sum(nonzeros(entry.trailer) for entry in self._entries[stream])
+                total += stored * (wide + 2) + dense * wide + len(self) * frames * 8
+        return total
 
     def read(self, index: int) -> dict[str, np.ndarray]:
-        """The features of clip number ``index``: {stream: (T, D, R)}, float16, or float32 where pooled.
+        """The dense features of clip number ``index``: {stream: (T, D, R)}, float16, or float32 where pooled.
 
         Raises:
             CubeStoreError: the file is not the one that was indexed.
         """
-        return {stream: self._read(entries[index]) for stream, entries in self._entries.items()}
+        found = {stream: self._read(entries[index]) for stream, entries in self._entries.items()}
+        return {stream: v.dense() if isinstance(v, SparseRows) else v for stream, v in found.items()}
 
-    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """{stream: (len(indices), T, D, R)}, read from the files now."""
-        clips = [self.read(index) for index in indices]
-        return {stream: torch.from_numpy(np.stack([clip[stream] for clip in clips])) for stream in self._entries}
+    def batch(self, indices: Sequence[int]) -> dict[str, Values]:
+        """{stream: (len(indices), T, D, R)}, read from the files now, several at once."""
+        wanted = [(stream, index) for stream in self._entries for index in indices]
+        with ThreadPoolExecutor(_readers()) as pool:
+            found = list(pool.map(lambda one: self._read(self._entries[one[0]][one[1]]), wanted))
+        parts = {stream: found[i * len(indices) : (i + 1) * len(indices)] for i, stream in enumerate(self._entries)}
+        return {stream: _joined(clips) for stream, clips in parts.items()}
 
-    def load(self, dtype: torch.dtype = torch.float16) -> "MemoryFeatures":
-        """Read everything once, into ``dtype`` (pooled features are float32 whatever is asked for)."""
-        dtype = torch.float32 if self.pooled else dtype
-        arrays = {stream: torch.empty(len(self), *shape, dtype=dtype) for stream, shape in self.shapes.items()}
-        for index in range(len(self)):
-            for stream, values in self.read(index).items():
-                arrays[stream][index] = torch.from_numpy(values)
-        return MemoryFeatures(arrays, self.labels)
+    def load(self) -> "MemoryFeatures":
+        """Read everything once: cubes in sparse form, as many clips at a time as there are cores."""
+        return MemoryFeatures({stream: self._load(stream) for stream in self._entries}, self.labels)
+
+    def _load(self, stream: str) -> Values:
+        entries = self._entries[stream]
+        if not self._sparse:
+            values = torch.empty(len(self), *self.shapes[stream], dtype=torch.float32 if self.pooled else torch.float16)
+
+            def put(number: int) -> None:
+                values[number] = torch.from_numpy(self._read(entries[number]))
+
+        else:
+            sizes = [nonzeros(entry.trailer) for entry in entries]
+            places = np.concatenate(([0], np.cumsum(sizes)))
+            values = SparseCubes.empty(len(self), *self.shapes[stream], int(places[-1]))
+
+            def put(number: int) -> None:
+                values.put(number, int(places[number]), self._read(entries[number]))
+
+        with ThreadPoolExecutor(_readers()) as pool:
+            for _ in pool.map(put, range(len(entries))):
+                pass
+        return values
+
+    @property
+    def _sparse(self) -> bool:
+        return self.array == CUBES and not self.pooled
 
     def _index(self, path: Path) -> _Entry:
         try:
-            with ClipFile(path) as file:
-                return _Entry(path, file.fingerprint, self._reduced(file.shape(self.array)))
-        except ClipFileError as error:
+            trailer = read_trailer(path)
+            if self.array == CUBES:
+                shape = cube_shape(path, trailer)
+            elif self.array in trailer.arrays:
+                shape = trailer.arrays[self.array].shape
+            else:
+                have = ", ".join(trailer.arrays) or "none"
+                raise ClipFileError(f"{path}: clip {trailer.clip} holds no {self.array}; its arrays: {have}")
+            regions = 1 if self.pooled else int(np.prod(shape[2:]))
+            return _Entry(path, trailer, _version(path), (shape[0], shape[1], regions))
+        except (ClipFileError, OSError) as error:
             raise CubeStoreError(str(error)) from None
 
-    def _reduced(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
-        regions = 1 if self.pooled else int(np.prod(shape[2:]))
-        return shape[0], shape[1], regions
-
-    def _read(self, entry: _Entry) -> np.ndarray:
+    def _read(self, entry: _Entry) -> SparseRows | np.ndarray:
+        """The features of one file: sparse rows, or dense (T, D, R)."""
         try:
-            with ClipFile(entry.path) as file:
-                if file.fingerprint != entry.fingerprint:
-                    raise CubeStoreError(f"{entry.path} changed while it was in use; start again")
-                values = file.array(self.array)
+            self._check_unchanged(entry)
+            if self.array != CUBES:
+                (values,) = read_parts(entry.path, entry.trailer, (self.array,))
+                return values.reshape(*values.shape[:2], -1)
+            rows = read_sparse(entry.path, entry.trailer)
         except (ClipFileError, OSError) as error:
             raise CubeStoreError(f"{entry.path} was there when the run began and cannot be read now: {error}") from None
-        values = values.reshape(*values.shape[:2], -1)
-        return values.mean(axis=2, keepdims=True, dtype=np.float32) if self.pooled else values
+        if not self.pooled:
+            return rows
+        return SparseCubes.of([rows]).moments()[0][0].unsqueeze(2).numpy()
+
+    @staticmethod
+    def _check_unchanged(entry: _Entry) -> None:
+        """A file that was replaced by an equal one (linked anew from the cache) is as good as unchanged."""
+        if _version(entry.path) != entry.version and read_trailer(entry.path) != entry.trailer:
+            raise CubeStoreError(f"{entry.path} changed while it was in use; start again")
 
     @staticmethod
     def _common_shape(entries: Sequence[_Entry]) -> tuple[int, int, int]:
@@ -154,19 +208,41 @@ class CubeStore:
 
 
 class MemoryFeatures:
-    """Features in memory: {stream: (N, T, D, R)} and labels (N,)."""
+    """Features in memory, or on a GPU: {stream: (N, T, D, R)} and labels (N,)."""
 
-    def __init__(self, arrays: Mapping[str, Tensor], labels: Tensor) -> None:
+    def __init__(self, arrays: Mapping[str, Values], labels: Tensor) -> None:
         self.arrays = dict(arrays)
         self.labels = labels
 
-    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """{stream: (len(indices), T, D, R)}."""
+    def batch(self, indices: Sequence[int]) -> dict[str, Values]:
+        """{stream: (len(indices), T, D, R)}; sparse cubes are not copied."""
         index = torch.as_tensor(indices)
-        return {stream: values[index] for stream, values in self.arrays.items()}
+        return {
+            stream: values.select(index) if isinstance(values, SparseCubes) else values[index.to(values.device)]
+            for stream, values in self.arrays.items()
+        }
+
+    def to(self, device: torch.device) -> "MemoryFeatures":
+        """The same on another device. Labels stay where they are."""
+        return MemoryFeatures({stream: values.to(device) for stream, values in self.arrays.items()}, self.labels)
 
 
-def prefetched(features: Features, batches: Sequence[Sequence[int]]) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+def _joined(clips: Sequence[SparseRows | np.ndarray]) -> Values:
+    if isinstance(clips[0], SparseRows):
+        return SparseCubes.of(clips)
+    return torch.from_numpy(np.stack(clips))
+
+
+def _version(path: Path) -> tuple[int, int, int]:
+    status = os.stat(path)
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _readers() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def prefetched(features: Features, batches: Sequence[Sequence[int]]) -> Iterator[tuple[dict[str, Values], Tensor]]:
     """Each batch's features and labels, the next batch being read from disk while the last one is used."""
     if isinstance(features, MemoryFeatures):  # nothing to wait for
         for indices in batches:
@@ -196,12 +272,19 @@ def glimpse_statistics(features: Features, *, batch: int = 16) -> tuple[Tensor, 
     count = 0
     regions = 1
     for values, _ in prefetched(features, [order[i : i + batch] for i in range(0, len(order), batch)]):
-        cubes = [cube.float() for cube in values.values()]
-        regions = cubes[0].shape[3]
-        glimpses = torch.stack([cube.mean(dim=3).double() for cube in cubes])  # (S, B, T, D)
-        energy = torch.stack([cube.square().mean(dim=3).double() for cube in cubes])
+        regions = next(iter(values.values())).shape[3]
+        means, squares = zip(*(_region_moments(cubes) for cubes in values.values()), strict=True)
+        glimpses, energy = torch.stack(means).double(), torch.stack(squares).double()  # (S, B, T, D)
         sums = sums + torch.stack([moment.sum(dim=(1, 2)) for moment in (glimpses, glimpses.square(), energy)])
         count += glimpses.shape[1] * glimpses.shape[2]
     mean, square, energy = sums / count
     variance = torch.maximum(square - mean.square(), (energy - mean.square()) / regions).clamp(min=0)
     return mean.float(), variance.sqrt().float()
+
+
+def _region_moments(cubes: Values) -> tuple[Tensor, Tensor]:
+    """Mean over the regions of each channel and of its square, (B, T, D) each, on the CPU."""
+    if isinstance(cubes, SparseCubes):
+        return cubes.moments()
+    cubes = cubes.float()
+    return cubes.mean(dim=3).cpu(), cubes.square().mean(dim=3).cpu()

@@ -19,15 +19,21 @@ likelihood (eq. 6), which is the cross-entropy of ``HANOutput.logits``.
 
 Dropout is Zaremba's (arXiv 1409.2329): on the non-recurrent connections only, that is on the input of every LSTM
 layer and on the classifier's input, never on h_{t-1} -> h_t.
+
+The loops over time below are the equations as they stand. :mod:`han_core.recurrence` computes the same several times
+faster, and is what runs unless ``fast=False`` is asked for; content-based attention always takes the plain loop.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from han_core.recurrence import DenseGlimpses, Glimpses, attended_lstms, lstm
+from han_core.sparse import SparseCubes
 
 Attention = Literal["location", "content", "uniform"]
 
@@ -96,6 +102,10 @@ class LSTMCell(nn.Module):
         with torch.no_grad():
             self.input.bias[size : 2 * size] += forget_bias
 
+    def parameters_in_order(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Input weight (4H, input_size), recurrent weight (4H, H) and bias (4H,)."""
+        return self.input.weight, self.recurrent.weight, self.input.bias
+
     def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, input_size); h, c (B, H) -> the next h, c."""
         i, f, o, g = (self.input(x) + self.recurrent(h)).chunk(4, dim=1)
@@ -141,6 +151,31 @@ class UniformAttention(nn.Module):
         return h.new_full((batch, regions), 1 / regions)
 
 
+class Dropout(nn.Module):
+    """Dropout whose masks are drawn for a whole sequence at once, and for the whole batch.
+
+    Where a batch is spread over processes each draws the masks of all of it and keeps its own rows, so that the
+    result does not depend on how many there are.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.rows: slice | None = None
+        """This process's rows of the whole batch; None is all."""
+        self.batch: int | None = None
+        """Clips of the whole batch, where ``rows`` is set."""
+
+    def masks(self, steps: int, batch: int, size: int, like: Tensor) -> Tensor | None:
+        """(steps, batch, size) of 0 and 1 / (1 - rate), to multiply by; None where nothing is dropped."""
+        if not self.training or not self.rate:
+            return None
+        keep = 1 - self.rate
+        drawn = like.new_empty(steps, self.batch or batch, size).bernoulli_(keep)
+        mine = drawn if self.rows is None else drawn[:, self.rows]
+        return mine / keep if keep else mine
+
+
 class InitialState(nn.Module):
     """h_0 and c_0 of one layer from the clip's mean feature, by an MLP each (Sharma et al. [15])."""
 
@@ -160,6 +195,10 @@ class HAN(nn.Module):
     Glimpses are standardised per channel by the buffers ``mean`` and ``deviation``, (streams, D) each, which are 0
     and 1 until :meth:`standardize` sets them. Because the weights of a map sum to one this equals standardising the
     cube itself, and the cubes stay sparse.
+
+    Attributes:
+        product_type: type of the products with weight matrices, e.g. bfloat16; None is that of the weights. States,
+            gates and sums stay in the type of the weights.
     """
 
     def __init__(self, config: HANConfig) -> None:
@@ -185,8 +224,9 @@ class HAN(nn.Module):
                     for s in config.streams
                 }
             )
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.classifier = nn.Linear(streams * config.layers * size, config.classes)
+        self.product_type: torch.dtype | None = None
         self.register_buffer("mean", torch.zeros(streams, config.features))
         self.register_buffer("deviation", torch.ones(streams, config.features))
 
@@ -207,12 +247,15 @@ class HAN(nn.Module):
         self.mean.copy_(mean)
         self.deviation.copy_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
 
-    def forward(self, features: Mapping[str, Tensor], lengths: Tensor | None = None) -> HANOutput:
+    def forward(
+        self, features: Mapping[str, Tensor | SparseCubes], lengths: Tensor | None = None, *, fast: bool = True
+    ) -> HANOutput:
         """Classify a batch of clips.
 
         Args:
-            features: for each stream its cubes, (B, T, D, R), any floating type.
+            features: for each stream its cubes (B, T, D, R), dense of any floating type, or sparse.
             lengths: (B,) frames of each clip, 1 to T; None where all have T. Frames past a length change nothing.
+            fast: False computes by the plain loops of this file.
 
         Raises:
             ValueError: a stream is missing or a shape is not the one of the config.
@@ -220,38 +263,51 @@ class HAN(nn.Module):
         cubes = self._checked(features)
         batch, frames = cubes[0].shape[:2]
         if lengths is None:
-            lengths = torch.full((batch,), frames, device=cubes[0].device)
-        initial = self._initial_states(cubes, lengths)
-        states, maps = self._first_layer(cubes, lengths, initial)
-        last = []
-        for stream, sequence in zip(self.config.streams, states, strict=True):
-            last.append(_state_at(sequence, lengths))
-            below = lengths
-            for layer in range(1, self.config.layers):
-                sequence, below = every_kth(sequence, below, self.config.skip)
-                sequence = self._upper_layer(stream, layer, sequence, initial[stream][layer])
-                last.append(_state_at(sequence, below))
-        logits = self.classifier(self.dropout(torch.cat(last, dim=1)))
-        return HANOutput(logits, maps)
+            lengths = torch.full((batch,), frames, device=self.mean.device)
+        fast = fast and not isinstance(self.attention, ContentAttention)
+        if not fast:
+            cubes = [cube.dense(self.mean.dtype) if isinstance(cube, SparseCubes) else cube for cube in cubes]
+        first_layer = self._first_layer_fast if fast else self._first_layer
+        upper_layer = self._upper_layer_fast if fast else self._upper_layer
+        with torch.autocast(
+            self.mean.device.type, self.product_type, enabled=self.product_type is not None and not fast
+        ):
+            initial = self._initial_states(cubes, lengths)
+            states, maps = first_layer(cubes, initial)
+            last = []
+            for stream, sequence in zip(self.config.streams, states, strict=True):
+                last.append(_state_at(sequence, lengths))
+                below = lengths
+                for layer in range(1, self.config.layers):
+                    sequence, below = every_kth(sequence, below, self.config.skip)
+                    sequence = upper_layer(stream, layer, sequence, initial[stream][layer])
+                    last.append(_state_at(sequence, below))
+            summary = self._dropped(torch.stack([torch.cat(last, dim=1)], dim=1))[:, 0]
+            logits = self.classifier(summary)
+        valid = torch.arange(frames, device=lengths.device) < lengths.unsqueeze(1)
+        return HANOutput(logits.to(self.mean.dtype), maps.to(self.mean.dtype) * valid.unsqueeze(2))
 
     def _first_layer(
-        self, cubes: Sequence[Tensor], lengths: Tensor, initial: Mapping[str, Sequence[tuple[Tensor, Tensor]]]
+        self, cubes: Sequence[Tensor], initial: Mapping[str, Sequence[tuple[Tensor, Tensor]]]
     ) -> tuple[list[Tensor], Tensor]:
         """Eq. 2 to 4 over time: states (B, T, H) a stream, and the maps (B, T, R)."""
-        frames = cubes[0].shape[1]
+        batch, frames = cubes[0].shape[:2]
         state = [initial[stream][0] for stream in self.config.streams]
         states: list[list[Tensor]] = [[] for _ in cubes]
         maps = []
+        masks = [self.dropout.masks(frames, batch, self.config.features, self.mean) for _ in cubes]
         for t in range(frames):
             frame = [cube[:, t].to(self.mean.dtype) for cube in cubes]
             joint = torch.cat([h for h, _ in state], dim=1)
             content = [self._standardized(s, p) for s, p in enumerate(frame)] if self._sees_content else frame
             weights = self.attention(joint, content)
-            maps.append(weights * (t < lengths).unsqueeze(1))
+            maps.append(weights)
             for s, stream in enumerate(self.config.streams):
                 glimpse = torch.bmm(frame[s], weights.unsqueeze(2))
-                glimpse = self._standardized(s, glimpse).squeeze(2)
-                state[s] = self.cells[stream][0](self.dropout(glimpse), *state[s])
+                x = self._standardized(s, glimpse).squeeze(2)
+                if masks[s] is not None:
+                    x = x * masks[s][t]
+                state[s] = self.cells[stream][0](x, *state[s])
                 states[s].append(state[s][0])
         return [torch.stack(sequence, dim=1) for sequence in states], torch.stack(maps, dim=1)
 
@@ -259,12 +315,76 @@ class HAN(nn.Module):
         """States (B, T', H) of a layer that reads ``below`` (B, T', H)."""
         h, c = initial
         states = []
-        for t in range(below.shape[1]):
-            h, c = self.cells[stream][layer](self.dropout(below[:, t]), h, c)
+        for x in self._dropped(below).unbind(dim=1):
+            h, c = self.cells[stream][layer](x, h, c)
             states.append(h)
         return torch.stack(states, dim=1)
 
-    def _initial_states(self, cubes: Sequence[Tensor], lengths: Tensor) -> dict[str, list[tuple[Tensor, Tensor]]]:
+    def _first_layer_fast(
+        self, cubes: Sequence[Tensor | SparseCubes], initial: Mapping[str, Sequence[tuple[Tensor, Tensor]]]
+    ) -> tuple[list[Tensor], Tensor]:
+        """As :meth:`_first_layer`."""
+        batch, frames = cubes[0].shape[:2]
+        cells = [self.cells[stream][0] for stream in self.config.streams]
+        masks = [self.dropout.masks(frames, batch, self.config.features, self.mean) for _ in cubes]
+        h, c = zip(*(initial[stream][0] for stream in self.config.streams), strict=True)
+        scale = 1 / self.deviation
+        if isinstance(self.attention, UniformAttention):
+            states = []
+            for s, cube in enumerate(cubes):
+                x = (self._region_means(cube) - self.mean[s]) * scale[s]
+                x = x.transpose(0, 1) if masks[s] is None else x.transpose(0, 1) * masks[s]
+                states.append(lstm(x, h[s], c[s], *cells[s].parameters_in_order(), self._product_type))
+            regions = cubes[0].shape[3]
+            maps = self.mean.new_full((batch, frames, regions), 1 / regions)
+        else:
+            maps, states = attended_lstms(
+                [self._glimpses(cube) for cube in cubes],
+                scale,
+                -self.mean * scale,
+                masks,
+                self.attention.regions.weight,
+                h,
+                c,
+                *zip(*(cell.parameters_in_order() for cell in cells), strict=True),
+                frames=frames,
+                dtype=self._product_type,
+            )
+            maps = maps.transpose(0, 1)
+        return [sequence.transpose(0, 1) for sequence in states], maps
+
+    def _upper_layer_fast(self, stream: str, layer: int, below: Tensor, initial: tuple[Tensor, Tensor]) -> Tensor:
+        """As :meth:`_upper_layer`."""
+        cell = self.cells[stream][layer]
+        x = self._dropped(below).transpose(0, 1).contiguous()
+        return lstm(x, *initial, *cell.parameters_in_order(), self._product_type).transpose(0, 1)
+
+    def _glimpses(self, cube: Tensor | SparseCubes) -> Glimpses:
+        """How the fast path reads a cube: sparse on a CPU; expanded on a GPU, whose memory is fast enough."""
+        if not isinstance(cube, SparseCubes):
+            return DenseGlimpses(cube, self.mean.dtype)
+        if cube.device.type == "cpu" and self.mean.dtype == torch.float32:
+            return cube
+        return DenseGlimpses(cube.dense(torch.float16), self.mean.dtype)
+
+    def _region_means(self, cube: Tensor | SparseCubes) -> Tensor:
+        """(B, T, D): mean over the regions."""
+        if isinstance(cube, SparseCubes):
+            return cube.moments()[0].to(self.mean)
+        return cube.to(self.mean.dtype).mean(dim=3)
+
+    def _dropped(self, values: Tensor) -> Tensor:
+        """values (B, T, any) with dropout."""
+        masks = self.dropout.masks(values.shape[1], values.shape[0], values.shape[2], self.mean)
+        return values if masks is None else values * masks.transpose(0, 1)
+
+    @property
+    def _product_type(self) -> torch.dtype:
+        return self.product_type or self.mean.dtype
+
+    def _initial_states(
+        self, cubes: Sequence[Tensor | SparseCubes], lengths: Tensor
+    ) -> dict[str, list[tuple[Tensor, Tensor]]]:
         """h_0 and c_0, (B, H) each, of every stream's layers."""
         layers = range(self.config.layers)
         if self.config.initial_state == "zeros":
@@ -275,7 +395,7 @@ class HAN(nn.Module):
         share = (valid / lengths.unsqueeze(1)).to(self.mean.dtype)
         states = {}
         for s, stream in enumerate(self.config.streams):
-            mean = torch.einsum("btd,bt->bd", cubes[s].to(self.mean.dtype).mean(dim=3), share)
+            mean = torch.einsum("btd,bt->bd", self._region_means(cubes[s]), share)
             mean = self._standardized(s, mean.unsqueeze(2)).squeeze(2)
             states[stream] = [self.initial[stream][layer](mean) for layer in layers]
         return states
@@ -288,14 +408,14 @@ class HAN(nn.Module):
     def _sees_content(self) -> bool:
         return isinstance(self.attention, ContentAttention)
 
-    def _checked(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+    def _checked(self, features: Mapping[str, Tensor | SparseCubes]) -> list[Tensor | SparseCubes]:
         missing = [s for s in self.config.streams if s not in features]
         if missing:
             raise ValueError(f"features of {', '.join(missing)} are missing; this model reads {self.config.streams}")
         cubes = [features[stream] for stream in self.config.streams]
         expected = (self.config.features, self.config.regions)
         for stream, cube in zip(self.config.streams, cubes, strict=True):
-            if cube.ndim != 4 or (self.config.attention != "uniform" and tuple(cube.shape[2:]) != expected):
+            if len(cube.shape) != 4 or (self.config.attention != "uniform" and tuple(cube.shape[2:]) != expected):
                 raise ValueError(
                     f"{stream} cubes must be (clips, frames, {expected[0]}, {expected[1]}), not {tuple(cube.shape)}"
                 )
@@ -353,12 +473,14 @@ def _state_at(states: Tensor, lengths: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of Table 1."""
+    """One row of Table 1, or the row [15] of Table 2."""
 
     title: str
     streams: tuple[str, ...]
     source: Literal["cubes", "fc"] = "cubes"
     attention: bool = True
+    fixed: Mapping[str, str | int] = field(default_factory=dict)
+    """Fields of the config that are part of what the variant is, whatever the settings say."""
 
 
 VARIANTS: dict[str, Variant] = {
@@ -376,5 +498,10 @@ VARIANTS: dict[str, Variant] = {
     ),
     "spatial": Variant("Spatial HAN (spatial CNN cube)", ("spatial",)),
     "temporal": Variant("Temporal HAN (temporal CNN cube)", ("temporal",)),
+    "soft_attention_lstm": Variant(
+        "Soft attention + LSTM [15] (spatial CNN cube)",
+        ("spatial",),
+        fixed={"attention": "content", "layers": 1, "initial_state": "mean"},
+    ),
 }
-"""Table 1 by name."""
+"""Table 1 by name, then the row of Table 2 that attends: scores from content, one LSTM, h_0 from the mean feature."""

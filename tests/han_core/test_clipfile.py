@@ -13,14 +13,8 @@ import h5py
 import numpy as np
 import pytest
 
-from han_core.clipfile import (
-    TRAILER_BYTES,
-    ClipFile,
-    ClipFileError,
-    ClipFileWriter,
-    read_trailer,
-    verify_clip_file,
-)
+from han_core.clipfile import ClipFile, ClipFileError, ClipFileWriter, verify_clip_file
+from han_core.trailer import TRAILER_BYTES, read_trailer
 
 FINGERPRINT = "ab" * 32
 CLIP = "v_Ünder#[1] & co"
@@ -36,7 +30,8 @@ def write(path: Path, *, images: int = 3, attributes: dict | None = None) -> Pat
             frames.append(cv2.imencode(".png", picture)[1].tobytes())
             writer.attributes["count"] = i + 1
         cube = rng.normal(size=(10, 4, 3, 3)).astype(np.float16).clip(0)
-        writer.array("cubes", cube, frames_per_chunk=8, codec="zstd")
+        writer.array("cubes", cube, codec="zstd")
+        writer.array("parts/values", cube, codec="shuffle-zstd")
         writer.array("index", np.arange(5, dtype=np.int32))
     return path
 
@@ -83,10 +78,10 @@ def test_attributes_in_another_order_give_the_same_bytes(tmp_path):
 def test_it_is_an_hdf5_file_for_others(tmp_path):
     path = write(tmp_path / "a.h5")
     with h5py.File(path, "r") as file:
-        assert sorted(file) == ["cubes", "frames", "frames_offsets", "index"]
+        assert sorted(file) == ["cubes", "frames", "frames_offsets", "index", "parts"]
         raw = np.ascontiguousarray(file["cubes"][()]).tobytes()
         assert file["cubes"].attrs["sha256"] == hashlib.sha256(raw).hexdigest().encode()
-        assert file.attrs["schema"] == 1
+        assert file.attrs["schema"] == 2
         assert json.loads(file.attrs["tools"])["h5py"] == h5py.__version__
 
 
@@ -135,7 +130,7 @@ def test_damaged_headers_are_plain_errors_for_readers(tmp_path):
         path.write_bytes(bad)
         try:
             with ClipFile(path) as file:
-                assert len(file.names()) <= 4
+                assert len(file.names()) <= 5
                 _ = file.attributes, file.array("cubes"), file.image_bytes("frames", 1)
         except ClipFileError:
             pass
@@ -234,7 +229,7 @@ def test_writer_refuses_what_it_cannot_store(tmp_path):
 def test_empty_arrays(tmp_path):
     path = tmp_path / "a.h5"
     with ClipFileWriter(path, kind="k", clip="c", fingerprint="f") as writer:
-        writer.array("nothing", np.zeros((0, 3), np.float16), codec="zstd", frames_per_chunk=8)
+        writer.array("nothing", np.zeros((0, 3), np.float16), codec="zstd")
         writer.images("none")
     verify_clip_file(path)
     with ClipFile(path) as file:

@@ -112,6 +112,7 @@ def numpy_weights(model):
     return {name: value.detach().numpy() for name, value in model.state_dict().items()}
 
 
+@pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize(
     ("streams", "attention", "layers", "skip", "frames"),
     [
@@ -124,11 +125,11 @@ def numpy_weights(model):
         (("temporal",), "location", 2, 2, 5),
     ],
 )
-def test_forward_equals_the_equations(streams, attention, layers, skip, frames):
+def test_forward_equals_the_equations(streams, attention, layers, skip, frames, fast):
     config = dataclasses.replace(CONFIG, streams=streams, attention=attention, layers=layers, skip=skip)
     model = make(config).eval()
     cubes = random_cubes(config, 3, frames)
-    output = model(cubes)
+    output = model(cubes, fast=fast)
     for clip in range(3):
         probabilities, maps = numpy_han(
             numpy_weights(model),
@@ -141,12 +142,13 @@ def test_forward_equals_the_equations(streams, attention, layers, skip, frames):
         np.testing.assert_allclose(output.attention[clip].detach().numpy(), maps, atol=1e-12)
 
 
-def test_gradient_equals_finite_differences_of_the_equations():
+@pytest.mark.parametrize("fast", [True, False])
+def test_gradient_equals_finite_differences_of_the_equations(fast):
     """Eq. 6: the gradient of -log p(y | v), for some entries of every parameter."""
     model = make(CONFIG)
     cubes = random_cubes(CONFIG, 1, 5)
     label = 1
-    torch.nn.functional.cross_entropy(model(cubes).logits, torch.tensor([label])).backward()
+    torch.nn.functional.cross_entropy(model(cubes, fast=fast).logits, torch.tensor([label])).backward()
     weights = numpy_weights(model)
     clip = {s: cubes[s][0].numpy() for s in CONFIG.streams}
     step = 1e-6
@@ -224,14 +226,15 @@ def test_the_mean_over_regions_may_be_taken_beforehand_without_attention():
     torch.testing.assert_close(model(pooled).logits, model(cubes).logits)
 
 
-def test_dropout_leaves_the_recurrent_connections_alone():
+@pytest.mark.parametrize("fast", [True, False])
+def test_dropout_leaves_the_recurrent_connections_alone(fast, monkeypatch):
     """With everything but h_{t-1} -> h_t dropped (rate ~ 1), the states still follow the recurrence from the biases."""
     config = dataclasses.replace(CONFIG, dropout=1.0, attention="uniform", layers=1)
     model = make(config).train()
     seen = []
-    model.classifier.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    model.dropout.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
-    output = model(random_cubes(config, 1, 3))
+    dropped = model._dropped
+    monkeypatch.setattr(model, "_dropped", lambda values: seen.append(values) or dropped(values))
+    output = model(random_cubes(config, 1, 3), fast=fast)
     torch.testing.assert_close(output.logits[0], model.classifier.bias)
     weights = numpy_weights(model)
     expected = []
@@ -249,8 +252,8 @@ def test_dropout_leaves_the_recurrent_connections_alone():
                 weights[f"{name}.input.bias"],
             )
         expected.append(h)
-    h_f = seen[-2]  # what went into the last dropout, before the classifier
-    np.testing.assert_allclose(h_f[0].detach().numpy(), np.concatenate(expected), atol=1e-12)
+    h_f = seen[-1]  # what went into the last dropout, before the classifier
+    np.testing.assert_allclose(h_f[0, 0].detach().numpy(), np.concatenate(expected), atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -287,8 +290,15 @@ def test_wrong_input_is_refused_by_name():
 
 
 def test_table_1_has_five_rows():
-    assert list(VARIANTS) == ["han", "no_attention", "fc_features", "spatial", "temporal"]
-    assert [len(v.streams) for v in VARIANTS.values()] == [2, 2, 2, 1, 1]
+    assert list(VARIANTS)[:5] == ["han", "no_attention", "fc_features", "spatial", "temporal"]
+    assert [len(v.streams) for v in VARIANTS.values()] == [2, 2, 2, 1, 1, 1]
+
+
+def test_the_baseline_that_attends_is_one_lstm_that_sees_content():
+    variant = VARIANTS["soft_attention_lstm"]
+    config = dataclasses.replace(CONFIG, streams=variant.streams, **variant.fixed)
+    assert (config.attention, config.layers, config.initial_state) == ("content", 1, "mean")
+    assert make(config)(random_cubes(config, 2, 3)).logits.shape == (2, 3)
 
 
 def test_span_forget_bias_remembers_the_whole_sequence():

@@ -7,8 +7,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from han_core import cubes as module
-from han_core.clipfile import ClipFile, read_trailer
+from han_core.clipfile import ClipFile
+from han_core.cubefile import read_cube
 from han_core.cubes import read_clip_frames
+from han_core.trailer import read_trailer
 from han_core.two_stream import spatial_input, temporal_input
 from han_core.weights import read_metadata, read_net, write_net
 from pipeline.ledger import Failure, read_failures, write_failures
@@ -51,7 +53,7 @@ def test_every_clip_with_a_role_gets_what_the_net_gives(full_size):
     net, metadata = read_net(project.net())
     source = project.clip_path("frames", "b2")
     with ClipFile(cube_path(project, "b2")) as file:
-        facts, cubes, fc = file.attributes, file.array("cubes"), file.array("fc7")
+        facts, cubes, fc = file.attributes, read_cube(file.path), file.array("fc7")
         assert file.array("frames").tolist() == [1]
     assert (facts["stream"], facts["layer"], facts["fc"]) == ("spatial", "conv5_3", "fc7")
     assert facts["net"] == metadata["fingerprint"]
@@ -67,7 +69,7 @@ def test_temporal_cubes_are_of_stacks(project):
     clip = read_clip_frames(project.clip_path("flow", "a1"), 1, stack=2)
     expected = net.extract(temporal_input(clip.pixels, clip.fields, "torchvision", size=64))["conv5_3"]
     with ClipFile(cube_path(project, "a1", "temporal")) as file:
-        np.testing.assert_allclose(file.array("cubes"), expected, rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(read_cube(file.path), expected, rtol=2e-3, atol=2e-3)
         assert file.attributes["stack"] == 2
 
 
@@ -105,7 +107,7 @@ def test_the_fingerprint_holds_the_net_and_the_settings(project):
     seen.add(read_trailer(cube_path(project, "a1")).fingerprint)
     assert len(seen) == 6
     with ClipFile(cube_path(project, "a1")) as file:
-        assert file.array("cubes").shape == (2, 512, 2, 2)
+        assert read_cube(file.path).shape == (2, 512, 2, 2)
         assert file.attributes["precision"] == "bfloat16"
         assert "fc6" in file.names()
 

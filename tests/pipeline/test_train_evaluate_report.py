@@ -11,6 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from han_core.clipfile import ClipFileWriter
+from han_core.cubefile import write_cube
 from han_core.datasets.clips import Clip, ClipTable, write_clips
 from pipeline import evaluate, report, train
 
@@ -38,7 +39,7 @@ def write_store(folder):
                 path = folder / "data/toy/cubes" / f"{stream}-{split}" / CLASSES[label] / f"{name}.h5"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with ClipFileWriter(path, kind="cubes", clip=name, fingerprint="f" * 64, attributes={}) as file:
-                    file.array("cubes", cubes.astype(np.float16), codec="zstd")
+                    write_cube(file, cubes.astype(np.float16))
                     file.array("fc7", fc.astype(np.float16), codec="zstd")
                     file.array("frames", np.arange(FRAMES, dtype=np.int32))
         path = folder / "data/toy/frames" / CLASSES[label] / f"{name}.h5"
@@ -48,6 +49,12 @@ def write_store(folder):
             images = file.images("frames")
             for t in range(FRAMES):
                 images.append(cv2.imencode(".jpg", np.full((24, 32 + label, 3), 40 * t, np.uint8))[1])
+        path = folder / "data/toy/flow" / CLASSES[label] / f"{name}.h5"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with ClipFileWriter(path, kind="flow", clip=name, fingerprint="d" * 64, attributes={"bound": 20.0}) as file:
+            for images in (file.images("x"), file.images("y")):
+                for _ in range(FRAMES - 1):
+                    images.append(cv2.imencode(".jpg", np.full((24, 32 + label), 128, np.uint8))[1])
     write_clips(ClipTable(tuple(clips), CLASSES, (1, 2)), folder / "data/toy/clips.csv")
 
 
@@ -142,11 +149,12 @@ def test_the_learning_curve_has_a_row_an_epoch_and_the_validation_clips(project)
 
 def test_the_report_shows_every_model_and_its_pictures_exist(project):
     text = (project / "report/toy/report.md").read_text(encoding="utf-8")
-    assert "| Full HAN (spatial CNN cube + temporal CNN cube) | 100.0 |" in text
+    assert "| Full HAN: spatial cube + temporal cube | 100.0 ± 0.0 (24 / 24) |" in text
     assert "Logistic regression on width and height" in text
-    for name in ("learning_curves.png", "attention-1.png", "attention-2.png"):
+    for name in ("attention-1.jpg", "attention-2.jpg"):
         assert f"({name})" in text
         assert cv2.imread(str(project / "report/toy" / name)) is not None
+    assert "(curve-validation-loss.svg)" in text
 
 
 def test_running_again_gives_the_same_bytes(project, monkeypatch):
