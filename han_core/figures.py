@@ -1,37 +1,71 @@
-"""Pictures of what a model looked at."""
+"""Pictures of what a model looked at (the paper's figure 4)."""
+
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
 
 
-def attention_strip(frames: np.ndarray, maps: np.ndarray, *, side: int = 128) -> np.ndarray:
-    """A row of frames over the same row with the attention maps laid over them, the strongest region circled.
+def attention_strip(
+    frames: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    *,
+    flow: np.ndarray | None = None,
+    boxes: np.ndarray | None = None,
+    side: int = 128,
+) -> np.ndarray:
+    """Frames in a row; under it, for every model, the same frames with its attention maps over them; under those, flow.
+
+    The strongest region of each map is circled.
 
     Args:
         frames: (T, H, W, 3) uint8 RGB.
-        maps: (T, R) attention, R a square number (14 x 14 = 196).
+        maps: name -> (T, R) attention, R a square number (14 x 14 = 196); the name is written into the first picture.
+        flow: (T, H', W', 3) uint8 pictures of the flow at the frames; None leaves the row out.
+        boxes: (T, 4) x, y, width, height of the actor in pixels of the frames, drawn as thin white frames.
         side: height of one picture in pixels; the width follows the frames.
 
     Returns:
-        (2 * side, T * width, 3) uint8 RGB.
+        (rows * side, T * width, 3) uint8 RGB.
 
     Raises:
-        ValueError: the numbers of frames and maps differ, or R is not a square.
+        ValueError: the numbers of frames and maps, flow or boxes differ, or R is not a square.
     """
-    grid = round(maps.shape[1] ** 0.5)
-    if grid * grid != maps.shape[1] or len(frames) != len(maps):
-        raise ValueError(f"{len(frames)} frames and maps of shape {maps.shape} do not fit together")
     width = max(1, round(side * frames.shape[2] / frames.shape[1]))
-    above, below = [], []
-    for frame, weights in zip(frames, maps, strict=True):
-        small = cv2.resize(frame, (width, side), interpolation=cv2.INTER_AREA)
-        above.append(small)
-        below.append(_overlaid(small, weights.reshape(grid, grid)))
-    return np.concatenate([np.concatenate(above, axis=1), np.concatenate(below, axis=1)], axis=0)
+    for name, weights in {**maps, "flow": flow, "boxes": boxes}.items():
+        if weights is not None and len(weights) != len(frames):
+            raise ValueError(f"{len(frames)} frames and {len(weights)} of {name} do not fit together")
+    small = [cv2.resize(frame, (width, side), interpolation=cv2.INTER_AREA) for frame in frames]
+    scale = np.array([width / frames.shape[2], side / frames.shape[1]] * 2)
+    plain = [_boxed(picture.copy(), None if boxes is None else boxes[t] * scale) for t, picture in enumerate(small)]
+    rows = {"": plain}
+    for name, weights in maps.items():
+        rows[name] = [overlay(picture, one) for picture, one in zip(small, weights, strict=True)]
+    if flow is not None:
+        rows["flow"] = [cv2.resize(picture, (width, side), interpolation=cv2.INTER_AREA) for picture in flow]
+    for name, row in rows.items():
+        if name:
+            _label(row[0], name)
+    return np.concatenate([np.concatenate(row, axis=1) for row in rows.values()], axis=0)
 
 
-def _overlaid(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """One map over one picture: the more weight, the brighter and warmer."""
+def overlay(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """One map over one picture: the more weight, the brighter and warmer; the strongest region circled.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        weights: (R,) attention, R a square number.
+
+    Returns:
+        (H, W, 3) uint8 RGB, another array.
+
+    Raises:
+        ValueError: R is not a square.
+    """
+    grid = round(len(weights) ** 0.5)
+    if grid * grid != len(weights):
+        raise ValueError(f"a map of {len(weights)} regions is no square grid")
+    weights = weights.reshape(grid, grid)
     height, width = picture.shape[:2]
     heat = cv2.resize(weights.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     # A map that hardly differs from the uniform one must look flat, so the scale starts at zero and spans at
@@ -39,7 +73,23 @@ def _overlaid(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
     heat = heat / max(float(weights.max()), 4 / weights.size)
     colour = cv2.cvtColor(cv2.applyColorMap((255 * heat).astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
     mixed = cv2.addWeighted(picture, 0.5, colour, 0.5, 0)
-    row, column = np.unravel_index(int(weights.argmax()), weights.shape)
-    centre = (int((column + 0.5) * width / weights.shape[1]), int((row + 0.5) * height / weights.shape[0]))
-    cv2.circle(mixed, centre, max(3, height // 10), (0, 255, 0), 1, cv2.LINE_AA)
+    if weights.max() > weights.min():  # of a uniform map no region is the strongest
+        row, column = np.unravel_index(int(weights.argmax()), weights.shape)
+        centre = (int((column + 0.5) * width / grid), int((row + 0.5) * height / grid))
+        cv2.circle(mixed, centre, max(3, height // 10), (0, 255, 0), max(1, height // 160), cv2.LINE_AA)
     return mixed
+
+
+def _boxed(picture: np.ndarray, box: np.ndarray | None) -> np.ndarray:
+    if box is not None:
+        x, y, w, h = (round(float(v)) for v in box)
+        cv2.rectangle(picture, (x, y), (x + w - 1, y + h - 1), (255, 255, 255), 1)
+    return picture
+
+
+def _label(picture: np.ndarray, text: str) -> None:
+    """Write white on black into the upper left corner of an RGB picture."""
+    size = picture.shape[0] / 320
+    (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+    cv2.rectangle(picture, (0, 0), (width + 4, height + base + 4), (0, 0, 0), -1)
+    cv2.putText(picture, text, (2, height + 2), cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), 1, cv2.LINE_AA)

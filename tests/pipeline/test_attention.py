@@ -10,10 +10,11 @@ from click.testing import CliRunner
 
 from han_core.attention_scores import score_maps, shuffled_scores
 from han_core.clipfile import ClipFileWriter
+from han_core.cubefile import read_cube, write_cube
 from han_core.datasets.clips import Clip, ClipTable, write_clips
 from han_core.datasets.synthetic import CLASSES, actor_boxes, clip_name, generate_synthetic, read_boxes
 from han_core.han import HAN, HANConfig
-from han_core.model_file import TrainedHAN, save_model
+from han_core.model_file import TrainedHAN, load_model, save_model
 from pipeline import evaluate
 from pipeline.attention import attending_models, score_attention
 from pipeline.generate import synthetic_spec
@@ -41,7 +42,7 @@ def project(repository, tmp_path, monkeypatch):
             path = tmp_path / f"data/synthetic/cubes/{stream}-1" / CLASSES[label] / f"{name}.h5"
             path.parent.mkdir(parents=True, exist_ok=True)
             with ClipFileWriter(path, kind="cubes", clip=name, fingerprint="f" * 64) as file:
-                file.array("cubes", rng.random((len(PICKED), 6, 4, 4)).astype(np.float16))
+                write_cube(file, rng.random((len(PICKED), 6, 4, 4)).astype(np.float16))
                 file.array("frames", np.array(PICKED, np.int32))
     write_clips(ClipTable(tuple(clips), CLASSES, (1,)), tmp_path / "data/synthetic/clips.csv")
     torch.manual_seed(0)
@@ -56,14 +57,10 @@ def project(repository, tmp_path, monkeypatch):
 
 def maps_of(folder, clip):
     """The maps, by another way than the stage's: the model run on arrays read by hand."""
-    import h5py
-
-    from han_core.model_file import load_model
-
     cubes = {}
     for stream in ("spatial", "temporal"):
-        with h5py.File(folder / f"data/synthetic/cubes/{stream}-1" / clip.class_name / f"{clip.name}.h5") as file:
-            cubes[stream] = torch.from_numpy(file["cubes"][()].reshape(1, len(PICKED), 6, 16))
+        cube = read_cube(folder / f"data/synthetic/cubes/{stream}-1" / clip.class_name / f"{clip.name}.h5")
+        cubes[stream] = torch.from_numpy(cube.reshape(1, len(PICKED), 6, 16))
     with torch.no_grad():
         return load_model(folder / "models/synthetic/han/han-1.safetensors").model(cubes).attention[0].numpy()
 

@@ -1,0 +1,1 @@
+"""Documents for people: blocks of content, written as HTML and as Markdown."""
