@@ -131,7 +131,7 @@ def write_flow(
                 ahead = range(following.start + 1, following.stop + 1) if following else following
                 frames = [frames[-1], *_prefetch(source, pool, ahead, form.size)]
                 clipped += _write(encoding, x, y)
-                encoding = [pool.submit(_encode, *item, form) for item in zip(pairs, flow.result(), strict=True)]
+                encoding = [pool.submit(encode_field, *item, form) for item in zip(pairs, flow.result(), strict=True)]
             clipped += _write(encoding, x, y)
             height, width = grey[0].shape
             writer.attributes |= {"width": width, "height": height, "count": count}
@@ -166,10 +166,11 @@ def _prefetch(
     source: ClipFile, pool: ThreadPoolExecutor, indices: range, size: tuple[int, int] | None
 ) -> list[Future[np.ndarray]]:
     """Read frames here (HDF5 lets one thread in at a time) and decode them in the pool."""
-    return [pool.submit(_grey, source.image_bytes("frames", i), size) for i in indices]
+    return [pool.submit(grey_frame, source.image_bytes("frames", i), size) for i in indices]
 
 
-def _grey(encoded: bytes, size: tuple[int, int] | None) -> np.ndarray:
+def grey_frame(encoded: bytes, size: tuple[int, int] | None) -> np.ndarray:
+    """An encoded frame as the solver sees it: (H, W) uint8 grey of the given width and height (None: its own)."""
     grey = decode_grey(encoded)
     if size is None or size == (grey.shape[1], grey.shape[0]):
         return grey
@@ -184,8 +185,12 @@ def _solve(solver: Solver, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         raise ClipError(f"flow cannot be computed: {error}") from error
 
 
-def _encode(index: int, flow: np.ndarray, form: FlowFormat) -> tuple[bytes, bytes, int]:
-    """x and y of one (2, H, W) field as images, and how many pixels lie beyond the bound."""
+def encode_field(index: int, flow: np.ndarray, form: FlowFormat) -> tuple[bytes, bytes, int]:
+    """x and y of one (2, H, W) field as images, and how many pixels lie beyond the bound.
+
+    Raises:
+        ClipError: the field, named by its index, is not finite.
+    """
     if not np.isfinite(flow).all():
         raise ClipError(f"flow {index} is not finite")
     levels = quantize(flow, form.bound, form.rounding)

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from han_core.errors import HanError
 from han_core.han import HAN, HANConfig
+from han_core.recipe import FeatureRecipe
 
 SCHEMA = 1
 
@@ -28,6 +29,8 @@ class TrainedHAN:
     """Class names by label."""
     source: str
     """``cubes``, or the fully connected layer whose features it reads."""
+    recipe: FeatureRecipe | None = None
+    """How its input was made; None in files of versions that did not write it."""
 
 
 def save_model(trained: TrainedHAN, path: Path) -> None:
@@ -39,6 +42,8 @@ def save_model(trained: TrainedHAN, path: Path) -> None:
         "classes": trained.classes,
         "source": trained.source,
     }
+    if trained.recipe is not None:
+        description["recipe"] = trained.recipe.to_dict()
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: value.contiguous().cpu() for name, value in trained.model.state_dict().items()}
     save_file(weights, path, metadata={"han": json.dumps(description, sort_keys=True)})
@@ -60,7 +65,8 @@ def load_model(path: Path) -> TrainedHAN:
     model = HAN(HANConfig.from_dict(description["config"]))
     model.load_state_dict(weights)
     model.eval()
-    return TrainedHAN(model, description["variant"], tuple(description["classes"]), description["source"])
+    recipe = FeatureRecipe.from_dict(description["recipe"]) if "recipe" in description else None
+    return TrainedHAN(model, description["variant"], tuple(description["classes"]), description["source"], recipe)
 
 
 def _description(metadata: Mapping[str, str], path: Path) -> dict:

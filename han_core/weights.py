@@ -213,6 +213,14 @@ def read_net(path: str | Path) -> tuple[VGG16, dict[str, str]]:
     return net, read_metadata(Path(path))
 
 
+def net_identity(path: str | Path, metadata: Mapping[str, str]) -> str:
+    """The fingerprint that stage finetune gave a net, or a hash of the file for a net from elsewhere."""
+    if "fingerprint" in metadata:
+        return metadata["fingerprint"]
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def read_metadata(path: Path) -> dict[str, str]:
     """Metadata of a safetensors file; empty where it has none."""
     try:
