@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -18,9 +18,9 @@ from torch import Tensor
 from han_core.clipfile import ClipFile, ClipFileWriter
 from han_core.cubefile import write_cube
 from han_core.errors import ClipError
+from han_core.precision import Precision
 from han_core.two_stream import VGG16, Convention, sample_frames, spatial_input, stack_fields, temporal_input
 
-Precision = Literal["float32", "bfloat16", "float16"]
 _LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -142,18 +142,6 @@ def write_cubes(
         file.array("frames", frames)
         write_cube(file, values[layer])
         file.array(fc, values[fc], codec="shuffle-zstd")
-
-
-def resolve_precision(choice: Literal["float32", "bfloat16", "float16", "auto"], device: torch.device) -> Precision:
-    """What ``auto`` means on a device: bfloat16 where its hardware multiplies it, float32 elsewhere."""
-    if choice != "auto":
-        return choice
-    if device.type == "cuda":
-        has = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        told = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        has = told.get("avx512_bf16", False) or told.get("amx_bf16", False)
-    return "bfloat16" if has else "float32"
 
 
 def _to_float16(values: Tensor, layer: str) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Many cube files as one training set: index, reader, in-memory form.
 
-A store is built from the folders that the cubes stage writes, one a stream. Its index reads the last kilobyte of each file
-once; the numbers are read when they are needed, or all at once by :meth:`CubeStore.load`. Reading goes past HDF5, whose
-global lock would make threads wait for each other. No file stays open, so a store may be used by any number of
+A store is built from the folders that the cubes stage writes, one a stream. Its index reads the last kilobyte of each
+file once; the numbers are read when they are needed, or all at once by :meth:`CubeStore.load`. Reading goes past HDF5,
+whose global lock would make threads wait for each other. No file stays open, so a store may be used by any number of
 workers, whichever way they were started.
 
 Shapes: N clips, T frames, D channels, R regions. Features without a place (fully connected layers, or cubes averaged
@@ -114,6 +114,12 @@ class CubeStore:
                 total += stored * (wide + 2) + dense * wide + len(self) * frames * 8
         return total
 
+    def fingerprints(self) -> dict[str, str]:
+        """{clip: fingerprints of its files}: what was trained on, for the identity of a run."""
+        columns = zip(*self._entries.values(), strict=True)
+        names = (clip.name for clip in self.clips)
+        return {name: " ".join(e.trailer.fingerprint for e in row) for name, row in zip(names, columns, strict=True)}
+
     def read(self, index: int) -> dict[str, np.ndarray]:
         """The dense features of clip number ``index``: {stream: (T, D, R)}, float16, or float32 where pooled.
 
@@ -141,7 +147,7 @@ class CubeStore:
             values = torch.empty(len(self), *self.shapes[stream], dtype=torch.float32 if self.pooled else torch.float16)
 
             def put(number: int) -> None:
-                values[number] = torch.from_numpy(self._read(entries[number]))
+                values[number].numpy()[:] = self._read(entries[number])
 
         else:
             sizes = [nonzeros(entry.trailer) for entry in entries]

@@ -10,10 +10,11 @@ columns
 values
     (nnz,) float16: its value. Lossless: -0.0 counts as non-zero.
 
-A bit mask and the values, the other candidate, takes less where more than an eighth is non-zero, but the rows can be used as they
-are: a glimpse (eq. 4) costs one multiplication a non-zero, and nothing is ever expanded on a CPU.
+A bit mask and the values, the other candidate, takes less where more than an eighth is non-zero, but the rows can be used
+as they are: a glimpse (eq. 4) costs one multiplication a non-zero, and nothing is ever expanded on a CPU.
 """
 
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -193,7 +194,19 @@ class SparseCubes:
         return out
 
     def _dense_anywhere(self, dtype: torch.dtype) -> Tensor:
-        """Expand with torch's own operations, on any device."""
+        """Expand with torch's own operations, on any device.
+
+        No place is written twice, so the result is the same in any order, and torch need not sort for it.
+        """
+        strict = torch.are_deterministic_algorithms_enabled()
+        warn = torch.is_deterministic_algorithms_warn_only_enabled()
+        torch.use_deterministic_algorithms(False)
+        try:
+            return self._scattered(dtype)
+        finally:
+            torch.use_deterministic_algorithms(strict, warn_only=warn)
+
+    def _scattered(self, dtype: torch.dtype) -> Tensor:
         counts = self.counts[self.clips].reshape(-1).to(torch.int64)
         sizes = counts.view(len(self.clips), -1).sum(dim=1)
         out = torch.zeros(counts.numel() * self.regions, dtype=dtype, device=self.device)
@@ -214,7 +227,7 @@ def _in_parts(count: int, work: Callable[[int, int], None]) -> None:
         work(0, count)
         return
     bounds = [count * i // threads for i in range(threads + 1)]
-    parts = list(zip(bounds[:-1], bounds[1:], strict=True))
+    parts = list(itertools.pairwise(bounds))
     others = [_pool(threads, os.getpid()).submit(work, *part) for part in parts[1:]]
     work(*parts[0])
     for other in others:

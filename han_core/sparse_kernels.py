@@ -1,7 +1,7 @@
 """The inner loops over sparse cubes on the CPU, compiled by Numba.
 
-Layout and symbols: see :mod:`han_core.sparse`. Numbers of float16 are passed as their bits (uint16), because Numba has no
-such type on CPUs; one LLVM instruction widens them.
+Layout and symbols: see :mod:`han_core.sparse`. Numbers of float16 are passed as their bits (uint16), because Numba has
+no such type on CPUs; one LLVM instruction widens them.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,9 @@
 """The last kilobyte of a clip file: who it is and where its arrays lie, readable without HDF5.
 
-One line of JSON, padded to :data:`TRAILER_BYTES`, which HDF5 ignores. What a file is (its fingerprint) is known from one
-small read, which makes listing and reusing thousands of files cheap; and because it says where the stored pieces
-of each array begin, many threads can read arrays at once past HDF5's global lock (:func:`read_arrays`).
+One line of JSON, padded to :data:`TRAILER_BYTES`, which HDF5 ignores, with its own checksum before it. What a file is
+(its fingerprint) is known from one small read, which makes listing and reusing thousands of files cheap; and because it
+says where the stored piece of each array begins, many threads can read arrays at once past HDF5's global lock
+(:func:`read_arrays`).
 """
 
 import json

@@ -4,8 +4,6 @@ Every clip that has a role in the split gets one file: training, validation and 
 that holds the net; threads read and decode the next clips, and compress and write the last ones, while it computes.
 """
 
-import hashlib
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +44,8 @@ def main(stream: str, split: int, params_path: Path) -> None:
 def cubes(params: Params, stream: str, split: int, cache: "ClipCache") -> "Summary":
     """Run the stage."""
     from han_core.clipfile import ClipFileError, read_trailer
-    from han_core.cubes import resolve_precision
     from han_core.datasets.clips import ClipTableError, read_clips
+    from han_core.precision import resolve_precision
     from pipeline.device import choose_device
     from pipeline.paths import Paths, clip_file
     from pipeline.runner import ClipTask, map_clips, read_failures
@@ -163,7 +161,7 @@ def load_net(
         WeightsError: the file is missing or damaged, or the net is not one for this stream and stack.
     """
     from han_core.cubes import CubeNet
-    from han_core.weights import WeightsError, read_net, resolve_convention
+    from han_core.weights import WeightsError, net_identity, read_net, resolve_convention
 
     if not path.exists():
         raise WeightsError(f"{path}: is missing; make it with stage finetune of dataset {params.cubes.nets}")
@@ -181,7 +179,7 @@ def load_net(
     convention = resolve_convention(str(path), getattr(params.finetune, stream).input)
     wanted_layers = {"layer": params.cubes.layer, "fc": params.cubes.fc}
     settings = CubeSettings(
-        net=_identity(path, metadata),
+        net=net_identity(path, metadata),
         input=convention,
         stream=stream,
         stack=stack,
@@ -192,14 +190,6 @@ def load_net(
     )
     made = CubeNet(net, convention, batch=settings.batch, precision=precision, device=device, **wanted_layers)
     return settings, made
-
-
-def _identity(path: Path, metadata: Mapping[str, str]) -> str:
-    """The fingerprint that stage finetune gave the net, or a hash of the file for a net from elsewhere."""
-    if "fingerprint" in metadata:
-        return metadata["fingerprint"]
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

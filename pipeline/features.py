@@ -11,7 +11,7 @@ from han_core.han import Variant
 from pipeline.params import Params, Run
 from pipeline.paths import Paths
 
-MEMORY_SHARE = 0.5  # of the machine's memory that `store: auto` may fill with cubes
+MEMORY_SHARE = 0.5  # of the memory of a machine, or of what is free on a GPU, that `store: auto` may fill with cubes
 
 
 def open_store(params: Params, variant: Variant, split: int, clips: Sequence[Clip]) -> CubeStore:
@@ -28,12 +28,23 @@ def open_store(params: Params, variant: Variant, split: int, clips: Sequence[Cli
     )
 
 
-def placed(store: CubeStore, run: Run) -> Features:
-    """The store itself, or all of it in memory, as ``run.store`` says.
+def placed(store: CubeStore, run: Run, device: torch.device) -> tuple[Features, str]:
+    """The store itself, or all of it in memory or on the GPU, as ``run.store`` says; and which it is.
 
-    In float32 where that fits as well: the numbers are the same, and no epoch converts them again.
+    Several processes on a machine each hold all of it.
     """
-    room = MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if run.store == "stream" or (run.store == "auto" and store.bytes_in_memory > room):
-        return store
-    return store.load(torch.float32 if 2 * store.bytes_in_memory < room else torch.float16)
+    choice = run.store if run.store != "auto" else _by_size(store.bytes_in_memory, device)
+    if choice == "device" and device.type == "cpu":
+        choice = "memory"  # the same thing
+    if choice == "stream":
+        return store, choice
+    features = store.load()
+    return (features.to(device), choice) if choice == "device" else (features, choice)
+
+
+def _by_size(size: int, device: torch.device) -> str:
+    if device.type == "cuda" and size < MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return "device"
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return "memory" if size < MEMORY_SHARE * memory / processes else "stream"

@@ -13,7 +13,8 @@ import click
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-Model = Literal["han", "no_attention", "fc_features", "spatial", "temporal"]
+Model = Literal["han", "no_attention", "fc_features", "spatial", "temporal", "soft_attention_lstm"]
+TABLE_1: tuple[Model, ...] = ("han", "no_attention", "fc_features", "spatial", "temporal")
 Layer = Literal[
     "conv1_1", "conv1_2", "pool1", "conv2_1", "conv2_2", "pool2", "conv3_1", "conv3_2", "conv3_3", "pool3",
     "conv4_1", "conv4_2", "conv4_3", "pool4", "conv5_1", "conv5_2", "conv5_3", "pool5", "fc6", "fc7",
@@ -222,7 +223,10 @@ class Train(Group):
     """Initial bias of the LSTMs' forget gates; ``span`` lets every layer remember its whole sequence at the start."""
     standardize: bool = True
     """Subtract mean and divide by standard deviation of each channel over the training clips."""
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """Arithmetic of the products with weight matrices; ``auto`` is bfloat16 where the device multiplies it."""
     batch: PositiveInt = 128
+    """Clips of a step, whatever the number of processes."""
     epochs: PositiveInt = 100
     clip_gradient: Annotated[float, Field(ge=0)] = 0.0
     optimizer: Optimizer = Optimizer()
@@ -242,7 +246,7 @@ class Report(Group):
 class Params(Group):
     seed: Annotated[int, Field(ge=0)] = 1
     splits: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
-    models: Annotated[tuple[Model, ...], Field(min_length=1)] = get_args(Model)
+    models: Annotated[tuple[Model, ...], Field(min_length=1)] = TABLE_1
     stack: PositiveInt = 10
     """L: flow fields in one input of the temporal net."""
     dataset: Dataset

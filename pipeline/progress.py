@@ -17,10 +17,18 @@ class Progress:
         unit: what one step is, in the singular.
         every: seconds between two plain lines where there is no terminal.
         stream: where to write; standard error by default.
+        quiet: write nothing.
     """
 
     def __init__(
-        self, what: str, total: int | None, *, unit: str = "clip", every: float = 30.0, stream: TextIO | None = None
+        self,
+        what: str,
+        total: int | None,
+        *,
+        unit: str = "clip",
+        every: float = 30.0,
+        stream: TextIO | None = None,
+        quiet: bool = False,
     ) -> None:
         self.what, self.total, self.unit, self.every = what, total, unit, every
         self.done = 0
@@ -28,7 +36,8 @@ class Progress:
         self._start = self._said = time.monotonic()
         self._note = ""
         self._bar: tqdm | None = None
-        if self._stream.isatty():
+        self._quiet = quiet
+        if self._stream.isatty() and not quiet:
             self._bar = tqdm(total=total, desc=what, unit=unit, file=self._stream, dynamic_ncols=True, leave=False)
 
     def advance(self, steps: int = 1, note: str = "") -> None:
@@ -39,7 +48,7 @@ class Progress:
             if note:
                 self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(steps)
-        elif time.monotonic() - self._said >= self.every:
+        elif not self._quiet and time.monotonic() - self._said >= self.every:
             self._said = time.monotonic()
             print(self.line(), file=self._stream, flush=True)
 

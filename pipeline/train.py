@@ -1,7 +1,8 @@
 """Stage ``train``: fit one variant of HAN to the cubes of one split's training clips (eq. 2 to 6).
 
 Reads ``data/<dataset>/cubes/<stream>-<split>``, writes ``models/<dataset>/han/<model>-<split>.safetensors`` and the
-learning curve ``plots/<dataset>/train/<model>-<split>.csv``.
+learning curve ``plots/<dataset>/train/<model>-<split>.csv``. Interrupted, it goes on from its last checkpoint, which lies
+beside the clip cache. Several processes: ``run.processes``, or ``torchrun -m pipeline.train ..`` on several machines.
 """
 
 import csv
@@ -13,10 +14,19 @@ from typing import TYPE_CHECKING
 import click
 
 from han_core.errors import HanError
-from pipeline.params import Model, Params, load_params, params_option
+from pipeline.params import Model, Params, Train, load_params, params_option
 
 if TYPE_CHECKING:
-    from han_core.training import Epoch
+    import torch
+
+    from han_core.checkpoint import Checkpoint
+    from han_core.cubestore import CubeStore
+    from han_core.datasets.clips import ClipTable
+    from han_core.distributed import Processes
+    from han_core.han import HANConfig, Variant
+    from han_core.training import Epoch, Pace, Schedule
+
+VERSION = 1
 
 
 @click.command(help=__doc__)
@@ -27,6 +37,11 @@ def main(params_path: Path, name: str, split: int) -> None:
     """Train one variant on one split."""
     params = load_params(params_path)
 
+    from pipeline.launch import relaunched
+
+    arguments = ["--params", str(params_path), "--model", name, "--split", str(split)]
+    if relaunched(params.run, "pipeline.train", arguments):
+        return
     try:
         run(params, name, split)
     except HanError as error:
@@ -38,39 +53,132 @@ def run(params: Params, name: str, split: int) -> None:
     import torch
 
     from han_core.datasets.clips import read_clips
-    from han_core.han import HAN, VARIANTS, HANConfig, span_forget_bias
-    from han_core.model_file import TrainedHAN, save_model
-    from han_core.training import Schedule, train
+    from han_core.distributed import processes
+    from han_core.han import VARIANTS
     from pipeline.device import choose_device
-    from pipeline.features import open_store, placed
+    from pipeline.features import open_store
     from pipeline.paths import Paths
-    from pipeline.progress import Progress
 
-    paths, variant, settings = Paths.of(params), VARIANTS[name], params.train
-    table = read_clips(paths.clips)
+    variant = VARIANTS[name]
+    table = read_clips(Paths.of(params).clips)
     store = open_store(params, variant, split, table.select(split, "train"))
     held_out = table.select(split, "validation")
     validation = open_store(params, variant, split, held_out) if held_out else None
-    frames, features, regions = store.shapes[variant.streams[0]]
+    config = model_config(params.train, variant, store, len(table.classes))
 
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it did not write
+    with processes(choose_device(params.run.device)) as group:
+        _train(params, name, split, table, config, store, validation, group)
+
+
+def _train(
+    params: Params,
+    name: str,
+    split: int,
+    table: "ClipTable",
+    config: "HANConfig",
+    store: "CubeStore",
+    validation: "CubeStore | None",
+    group: "Processes",
+) -> None:
+    import torch
+
+    from han_core.han import HAN, VARIANTS
+    from han_core.model_file import TrainedHAN, save_model
+    from han_core.training import train
+    from pipeline.features import placed
+    from pipeline.paths import Paths
+    from pipeline.progress import Progress
+    from pipeline.recipe import feature_recipe
+
+    paths, settings = Paths.of(params), params.train
     torch.manual_seed(params.seed)
-    forget_bias = (settings.forget_bias,) * settings.layers if settings.forget_bias != "span" else None
-    config = HANConfig(
+    model = HAN(config)
+    model.product_type = product_type(settings, group.device)
+    features, place = placed(store, params.run, group.device)
+    held_out = placed(validation, params.run, group.device)[0] if validation else None
+    checkpoint = run_checkpoint(params, name, table, config, store, validation)
+    if group.main:
+        frames, _, _ = store.shapes[config.streams[0]]
+        click.echo(
+            f"train {name}, split {split}: {len(store)} clips ({len(store.missing)} without cubes), "
+            f"{len(validation) if validation else 0} held out, T = {frames}, "
+            f"{sum(p.numel() for p in model.parameters()):,} weights; "
+            f"{store.bytes_in_memory / 1e6:,.0f} MB of features ({place}), {group.size} process(es), {group.device}"
+        )
+    started = time.monotonic()
+    epochs: list[Epoch] = []
+    paces: list[Pace] = []
+    with Progress(f"train {name}-{split}", settings.epochs, unit="epoch", quiet=not group.main) as progress:
+
+        def on_epoch(epoch: "Epoch", pace: "Pace | None") -> None:
+            epochs.append(epoch)
+            note = f"loss {epoch.loss:.3f} top-1 {epoch.top1:.3f}"
+            if pace:
+                paces.append(pace)
+                note += f" {pace.clips_per_second:.0f} clips/s, {100 * pace.waiting:.0f} % waiting for data"
+            progress.advance(note=note)
+
+        train(
+            model,
+            features,
+            schedule(params),
+            validation=held_out,
+            processes=group,
+            checkpoint=checkpoint,
+            on_epoch=on_epoch,
+        )
+    if not group.main:
+        return
+    source = params.cubes.fc if VARIANTS[name].source == "fc" else "cubes"
+    recipe = feature_recipe(params, config.streams, split, store.clips)
+    save_model(TrainedHAN(model, name, table.classes, source, recipe), paths.han(name, split))
+    write_curve(epochs, paths.plots / "train" / f"{name}-{split}.csv")
+    checkpoint.discard()
+    line = f"train {name}-{split}: loss {epochs[-1].loss:.4f}, {time.monotonic() - started:.1f} s"
+    if len(paces) < len(epochs):
+        line += f", {len(epochs) - len(paces)} of {len(epochs)} epochs from an earlier run"
+    if paces:
+        rate, waiting = (sum(getattr(p, key) for p in paces) / len(paces) for key in ("clips_per_second", "waiting"))
+        line += f", {rate:.0f} clips/s, {100 * waiting:.1f} % of the time waiting for data"
+    paths.log(f"train-{name}-{split}").parent.mkdir(parents=True, exist_ok=True)
+    paths.log(f"train-{name}-{split}").write_text(line + "\n", encoding="utf-8")
+    click.echo(f"{line} -> {paths.han(name, split)}")
+
+
+def model_config(settings: Train, variant: "Variant", store: "CubeStore", classes: int) -> "HANConfig":
+    """The model that the settings ask for, of a variant, for the features of a store."""
+    from han_core.han import HANConfig, span_forget_bias
+
+    frames, features, regions = store.shapes[variant.streams[0]]
+    chosen = {
+        "attention": settings.attention if variant.attention else "uniform",
+        "layers": settings.layers,
+        "initial_state": settings.initial_state,
+        **variant.fixed,
+    }
+    layers = chosen["layers"]
+    span = settings.forget_bias == "span"
+    return HANConfig(
         streams=variant.streams,
-        classes=len(table.classes),
+        classes=classes,
         features=features,
         regions=regions,
-        attention=settings.attention if variant.attention else "uniform",
         lstm_size=settings.lstm_size,
-        layers=settings.layers,
         skip=settings.skip,
         dropout=settings.dropout,
-        initial_state=settings.initial_state,
-        forget_bias=forget_bias or span_forget_bias(frames, settings.layers, settings.skip),
+        forget_bias=span_forget_bias(frames, layers, settings.skip) if span else (settings.forget_bias,) * layers,
+        **chosen,
     )
-    model = HAN(config)
-    schedule = Schedule(
+
+
+def schedule(params: Params) -> "Schedule":
+    """The part of the settings that says how to train."""
+    from han_core.training import Schedule
+
+    settings = params.train
+    return Schedule(
         epochs=settings.epochs,
         batch=settings.batch,
         optimizer=settings.optimizer.name,
@@ -82,36 +190,45 @@ def run(params: Params, name: str, split: int) -> None:
         standardize=settings.standardize,
         seed=params.seed,
     )
-    click.echo(
-        f"train {name}, split {split}: {len(store)} clips ({len(store.missing)} without cubes), "
-        f"{len(held_out)} held out, T = {frames}, {sum(p.numel() for p in model.parameters()):,} weights"
-    )
-    started = time.monotonic()
-    epochs: list[Epoch] = []
-    with Progress(f"train {name}-{split}", schedule.epochs, unit="epoch") as progress:
 
-        def on_epoch(epoch: "Epoch") -> None:
-            epochs.append(epoch)
-            progress.advance(note=f"loss {epoch.loss:.3f} top-1 {epoch.top1:.3f}")
 
-        train(
-            model,
-            placed(store, params.run),
-            schedule,
-            validation=placed(validation, params.run) if validation else None,
-            device=choose_device(params.run.device),
-            on_epoch=on_epoch,
-        )
-    seconds = time.monotonic() - started
+def run_checkpoint(
+    params: Params,
+    name: str,
+    table: "ClipTable",
+    config: "HANConfig",
+    store: "CubeStore",
+    validation: "CubeStore | None",
+) -> "Checkpoint":
+    """Where this run keeps its state: named by all that it depends on."""
+    from han_core.cache import ClipCache, fingerprint
+    from han_core.checkpoint import Checkpoint
 
-    source = params.cubes.fc if variant.source == "fc" else "cubes"
-    save_model(TrainedHAN(model, name, table.classes, source), paths.han(name, split))
-    write_curve(epochs, paths.plots / "train" / f"{name}-{split}.csv")
-    rate = schedule.epochs * len(store) / seconds
-    line = f"train {name}-{split}: loss {epochs[-1].loss:.4f}, {seconds:.1f} s, {rate:.0f} clips/s"
-    paths.log(f"train-{name}-{split}").parent.mkdir(parents=True, exist_ok=True)
-    paths.log(f"train-{name}-{split}").write_text(line + "\n", encoding="utf-8")
-    click.echo(f"{line} -> {paths.han(name, split)}")
+    settings = {
+        "model": name,
+        "seed": params.seed,
+        "train": params.train.model_dump(mode="json"),
+        "config": config.to_dict(),
+        "classes": list(table.classes),
+    }
+    inputs = {
+        f"{role} {clip.name} {clip.label}": identity
+        for role, part in (("train", store), ("validation", validation))
+        if part is not None
+        for clip, identity in zip(part.clips, part.fingerprints().values(), strict=True)
+    }
+    identity = fingerprint("train", VERSION, settings, inputs)
+    return Checkpoint(ClipCache.from_environment().checkpoint_path(identity), seconds=params.run.checkpoint_seconds)
+
+
+def product_type(settings: Train, device: "torch.device") -> "torch.dtype | None":
+    """Type of the products with weight matrices; None is float32."""
+    import torch
+
+    from han_core.precision import resolve_precision
+
+    precision = resolve_precision(settings.precision, device)
+    return None if precision == "float32" else getattr(torch, precision)
 
 
 def write_curve(epochs: "list[Epoch]", path: Path) -> None:

@@ -1,10 +1,16 @@
 """Learning itself, on toy problems in seconds: each can be solved by one part of the model only."""
 
+import os
+
 import pytest
 import torch
+import torch.multiprocessing
 
+from han_core.checkpoint import Checkpoint
 from han_core.cubestore import MemoryFeatures, glimpse_statistics
+from han_core.distributed import processes
 from han_core.han import HAN, HANConfig
+from han_core.sparse import SparseCubes
 from han_core.training import Epoch, Schedule, TrainingError, make_optimizer, score, train
 
 CLIPS, FRAMES, CHANNELS, REGIONS = 64, 6, 4, 5
@@ -122,7 +128,13 @@ def test_validation_clips_are_reported_and_never_learnt_from():
     for validation in (None, test_set):
         torch.manual_seed(0)
         model = HAN(HANConfig(BOTH, 2, CHANNELS, REGIONS, lstm_size=8, skip=2))
-        train(model, train_set, Schedule(epochs=3, batch=16), validation=validation, on_epoch=reports.append)
+        train(
+            model,
+            train_set,
+            Schedule(epochs=3, batch=16),
+            validation=validation,
+            on_epoch=lambda epoch, pace: reports.append(epoch),
+        )
         states.append(model.state_dict())
     assert [e.validation_top1 is None for e in reports] == [True] * 3 + [False] * 3
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -159,3 +171,75 @@ def test_regions_that_cancel_out_are_not_blown_up():
 def test_adadelta_takes_zeilers_constants():
     optimizer = make_optimizer(torch.nn.Linear(1, 1), Schedule())
     assert (optimizer.defaults["rho"], optimizer.defaults["eps"], optimizer.defaults["lr"]) == (0.95, 1e-6, 1.0)
+
+
+def trained(seed=0, *, epochs=4, **options):
+    """A small model after some epochs, with dropout; and what was reported."""
+    train_set, test_set = motion_problem()
+    torch.manual_seed(seed)
+    model = HAN(HANConfig(BOTH, 2, CHANNELS, REGIONS, lstm_size=8, skip=2, dropout=0.3))
+    reports = []
+    on_epoch = lambda epoch, pace: reports.append((epoch, pace))  # noqa: E731
+    schedule = Schedule(epochs=epochs, batch=21, optimizer="adadelta", seed=7)
+    options.setdefault("validation", test_set)
+    train(model, options.pop("features", train_set), schedule, on_epoch=on_epoch, **options)
+    return model.state_dict(), reports
+
+
+def equal(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_interrupted_run_ends_with_the_same_weights_and_curve(tmp_path):
+    whole, reports = trained()
+    path = tmp_path / "run.safetensors"
+    trained(epochs=2, checkpoint=Checkpoint(path, seconds=0))
+    resumed, later = trained(seed=99, checkpoint=Checkpoint(path, seconds=0))
+    assert equal(whole, resumed)
+    assert [epoch for epoch, _ in later] == [epoch for epoch, _ in reports]
+    assert [pace is None for _, pace in later] == [True, True, False, False]
+    assert all(0 <= pace.waiting <= 1 and pace.clips_per_second > 0 for _, pace in reports)
+
+
+def test_a_loss_that_is_not_finite_leaves_the_last_good_state(tmp_path):
+    train_set, _ = motion_problem()
+    checkpoint = Checkpoint(tmp_path / "run.safetensors", seconds=0)
+    good, _ = trained(epochs=2, checkpoint=checkpoint)
+    train_set.arrays["spatial"][0, 0, 0, 0] = float("nan")
+    model = HAN(HANConfig(BOTH, 2, CHANNELS, REGIONS, lstm_size=8, skip=2, dropout=0.3))
+    schedule = Schedule(epochs=4, batch=21, seed=7, standardize=False)
+    with pytest.raises(TrainingError, match=r"epoch 3: .* The last good state is in .*run\.safetensors"):
+        train(model, train_set, schedule, checkpoint=checkpoint)
+    kept = HAN(model.config)
+    checkpoint.restore(kept, make_optimizer(kept, schedule))
+    assert equal(good, kept.state_dict())
+
+
+def test_sparse_features_train_the_same_model():
+    train_set, _ = motion_problem()
+    halved = MemoryFeatures({s: c.half() for s, c in train_set.arrays.items()}, train_set.labels)
+    sparse = MemoryFeatures({s: SparseCubes.from_dense(c) for s, c in halved.arrays.items()}, halved.labels)
+    dense, _ = trained(features=halved, validation=None)
+    other, _ = trained(features=sparse, validation=None)
+    for name, value in dense.items():
+        torch.testing.assert_close(value, other[name], rtol=1e-3, atol=1e-4)
+
+
+def _member(rank, size, port, folder):
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    with processes(torch.device("cpu")) as group:
+        state, reports = trained(processes=group)
+        torch.save((state, [(e.loss, e.top1) for e, _ in reports]), f"{folder}/{size}-{rank}")
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_several_processes_give_the_result_of_one(size, tmp_path, free_port):
+    """The same batches and dropout; sums in another order, and Adadelta divides by roots of small numbers."""
+    alone, reports = trained()
+    torch.multiprocessing.spawn(_member, (size, free_port, str(tmp_path)), nprocs=size)
+    for rank in range(size):
+        state, figures = torch.load(tmp_path / f"{size}-{rank}")
+        for name, value in alone.items():
+            torch.testing.assert_close(value, state[name], rtol=2e-3, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}")
+        assert figures == [pytest.approx((e.loss, e.top1), rel=1e-3) for e, _ in reports]
