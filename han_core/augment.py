@@ -114,7 +114,8 @@ def apply_views(
 
 def _rescale_each(pieces: Sequence[np.ndarray], flips: Sequence[bool], size: int) -> Tensor:
     """One after the other: what fits into a processor's cache is fastest."""
-    batch = torch.empty(len(pieces), len(pieces[0]), size, size).to(memory_format=torch.channels_last)
+    shape = len(pieces), len(pieces[0]), size, size
+    batch = torch.empty(shape, memory_format=torch.channels_last)
     for row, piece, flip in zip(batch, pieces, flips, strict=True):
         image = torch.from_numpy(piece)[None]
         if max(piece.shape[1:]) > size:

@@ -12,21 +12,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import astuple, dataclass, field
-from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from han_core.augment import Augmentation
 from han_core.checkpoint import Checkpoint
 from han_core.distributed import Processes
 from han_core.errors import HanError
-from han_core.feed import Batch, batches
-from han_core.precision import Precision, autocast
-from han_core.samples import TrainingClips, centre_samples, micro_batches, training_samples
+from han_core.feed import batches
+from han_core.precision import autocast
+from han_core.samples import TrainingClips, centre_samples, training_samples
+from han_core.sgd import Schedule, learning_rate, make_optimizer, train_step
 from han_core.two_stream import VGG16, Convention
 
 log = logging.getLogger(__name__)
@@ -36,35 +32,6 @@ _RUNNING = 20  # iterations over which the training top-1 is taken
 
 class FinetuneError(HanError, RuntimeError):
     """Fine-tuning cannot go on; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How a net is trained. Dropout is part of the net; the batch is kept whatever fits in memory."""
-
-    iterations: int
-    batch: int = 256
-    """Effective batch: gradients of micro batches are summed until it is reached."""
-    micro_batch: int = 32
-    learning_rate: float = 0.001
-    """Of weights; biases learn at twice this rate and without weight decay."""
-    steps: tuple[int, ...] = ()
-    """Iterations, counted from 0, from which on the learning rate is multiplied by ``gamma`` once more."""
-    gamma: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 0.0005
-    warmup: int = 0
-    """Iterations over which the learning rate rises linearly from a tenth."""
-    clip_gradient: float = 0.0
-    """Largest norm of the whole gradient; 0 does not clip."""
-    frozen: str | None = None
-    """Last layer that is not trained."""
-    precision: Precision = "float32"
-    """Arithmetic of convolutions and fully connected layers; weights and their updates stay float32. The gradients
-    of ``float16`` are scaled, and a step whose gradient overflows is left out."""
-    validate_every: int = 0
-    """Iterations between two looks at the validation clips; 0 never looks."""
-    augmentation: Augmentation = field(default_factory=Augmentation)
 
 
 @dataclass(frozen=True)
@@ -143,7 +110,7 @@ def finetune(
         feed = stack.enter_context(closing(batches(parts, clips.kind, convention, device)))
         for iteration in range(len(progress.curve), schedule.iterations):
             rate = learning_rate(schedule, iteration)
-            loss, right = _one_step(net, optimizer, scaler, feed, schedule, rate, seed, processes)
+            loss, right = train_step(net, optimizer, scaler, feed, schedule, rate, seed, processes)
             if not math.isfinite(loss):
                 raise FinetuneError(_diverged(f"the loss is {loss} at iteration {iteration + 1}", rate))
             seen = None
@@ -209,71 +176,6 @@ def _restore(
     return _Progress(saved["curve"], saved["recent"])
 
 
-def _one_step(
-    net: VGG16,
-    optimizer: torch.optim.SGD,
-    scaler: torch.amp.GradScaler,
-    feed: Iterator[Batch],
-    schedule: Schedule,
-    rate: float,
-    seed: int,
-    processes: Processes,
-) -> tuple[float, int]:
-    """One iteration: the loss of the whole batch, and how many of its samples were classified rightly."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["rate"]
-    # With fewer micro batches than processes some have nothing to add, but must take part in the sum.
-    optimizer.zero_grad(set_to_none=processes.size == 1)
-    if processes.size > 1:
-        for value in net.parameters():
-            if value.requires_grad and value.grad is None:
-                value.grad = torch.zeros_like(value)
-    loss, right = torch.zeros((), device=processes.device), torch.zeros((), device=processes.device)
-    mine = range(processes.rank, micro_batches(schedule.batch, schedule.micro_batch), processes.size)
-    for batch in islice(feed, len(mine)):
-        with _seeded(seed, batch.iteration, batch.number, processes.device):
-            part, hits = accumulate(
-                net, batch.images, batch.labels, schedule.batch, precision=schedule.precision, scaler=scaler
-            )
-        loss, right = loss + part, right + hits
-    processes.sum_gradients(net.parameters())
-    # The only wait for a GPU in an iteration.
-    total_loss, total_right = processes.sum(*torch.stack([loss, right]).tolist())
-    if math.isfinite(total_loss):
-        scaler.unscale_(optimizer) if scaler.is_enabled() else None
-        if schedule.clip_gradient:
-            nn.utils.clip_grad_norm_(net.parameters(), schedule.clip_gradient)
-        scaler.step(optimizer)
-        scaler.update()
-    return total_loss, round(total_right)
-
-
-def accumulate(
-    net: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    batch: int,
-    *,
-    precision: Precision = "float32",
-    scaler: torch.amp.GradScaler | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Add one micro batch's share of the gradient of the mean loss over an effective ``batch``.
-
-    Args:
-        scaler: multiplies the loss, and so the gradient.
-
-    Returns:
-        Its share of the loss (not multiplied), and how many of its samples were classified rightly; both on the
-        device, so that nothing waits for it.
-    """
-    with autocast(precision, images.device):
-        scores = net(images)
-    scores = scores if scores.dtype == torch.float64 else scores.float()
-    loss = F.cross_entropy(scores, labels, reduction="sum") / batch
-    (scaler.scale(loss) if scaler else loss).backward()
-    return loss.detach(), (scores.argmax(1) == labels).sum()
-
-
 @torch.no_grad()
 def validation_top1(
     net: VGG16,
@@ -303,41 +205,10 @@ def validation_top1(
     return total / len(clips.labels)
 
 
-def make_optimizer(net: VGG16, schedule: Schedule) -> torch.optim.SGD:
-    """SGD over what is not frozen; biases at twice the rate (group key ``rate``) and without decay."""
-    trained = [(name, value) for name, value in net.named_parameters() if value.requires_grad]
-    weights = [value for name, value in trained if not name.endswith(".bias")]
-    biases = [value for name, value in trained if name.endswith(".bias")]
-    return torch.optim.SGD(
-        [
-            {"params": weights, "rate": 1.0, "weight_decay": schedule.weight_decay},
-            {"params": biases, "rate": 2.0, "weight_decay": 0.0},
-        ],
-        lr=schedule.learning_rate,
-        momentum=schedule.momentum,
-    )
-
-
-def learning_rate(schedule: Schedule, iteration: int) -> float:
-    """Learning rate of an iteration counted from 0."""
-    passed = sum(step <= iteration for step in schedule.steps)
-    rise = 0.1 + 0.9 * iteration / schedule.warmup if iteration < schedule.warmup else 1.0
-    return schedule.learning_rate * schedule.gamma**passed * rise
-
-
 def _is_time(schedule: Schedule, iteration: int) -> bool:
     """Whether the validation clips are looked at after an iteration counted from 1; always after the last one."""
     every = schedule.validate_every
     return bool(every) and (iteration % every == 0 or iteration == schedule.iterations)
-
-
-@contextmanager
-def _seeded(seed: int, iteration: int, micro: int, device: torch.device) -> Iterator[None]:
-    """Dropout of one micro batch from its own seed; the caller's random state is left as it was."""
-    state = np.random.SeedSequence([seed, iteration, micro]).generate_state(1, np.uint64)[0]
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(state))
-        yield
 
 
 @contextmanager

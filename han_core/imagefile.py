@@ -15,10 +15,9 @@ import cv2
 import h5py
 import numpy as np
 
-from han_core.clipfile import ClipFileError, read_trailer
+from han_core.trailer import REMAKE, ClipFileError, read_trailer
 
 _FILES = 1 << 15  # whose index is kept: about 4 KiB each
-_REMAKE = "it is damaged: remove it (`han cache verify --remove`) and run the stage again"
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class ImageReader:
             except cv2.error:  # what it thinks of no bytes at all
                 image = None
             if image is None:
-                raise ClipFileError(f"{path}: image {number} of {name} cannot be decoded; {_REMAKE}")
+                raise ClipFileError(f"{path}: image {number} of {name} cannot be decoded. {REMAKE}")
             images.append(image)
         return images
 
@@ -108,16 +107,16 @@ def read_index(path: Path, name: str) -> ImageIndex:
         with h5py.File(path, "r", locking=False) as file:
             data, offsets = file[name].id, file[f"{name}_offsets"][()]
             if data.get_create_plist().get_nfilters():
-                raise ClipFileError(f"{path}: the images of {name} are compressed once more; {_REMAKE}")
+                raise ClipFileError(f"{path}: the images of {name} are compressed once more. {REMAKE}")
             (block_bytes,) = file[name].chunks
             infos = [data.get_chunk_info(i) for i in range(data.get_num_chunks())]
     except ClipFileError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise ClipFileError(f"{path}: the images of {name} cannot be read as HDF5 ({error}); {_REMAKE}") from None
+        raise ClipFileError(f"{path}: the images of {name} cannot be read as HDF5 ({error}). {REMAKE}") from None
     places = {info.chunk_offset[0] // block_bytes: info.byte_offset for info in infos}
     if sorted(places) != list(range(-(-int(offsets[-1]) // block_bytes))):
-        raise ClipFileError(f"{path}: {name} lacks a block; {_REMAKE}")
+        raise ClipFileError(f"{path}: {name} lacks a block. {REMAKE}")
     return ImageIndex(offsets, np.array([places[i] for i in range(len(places))], np.int64), block_bytes)
 
 
@@ -132,7 +131,7 @@ def _read(path: Path, index: ImageIndex, start: int, end: int) -> bytes:
                 length = min(end - start, size - within)
                 part = os.pread(handle, length, int(index.blocks[block]) + within)
                 if len(part) < length:
-                    raise ClipFileError(f"{path}: ends too early; {_REMAKE}")
+                    raise ClipFileError(f"{path}: ends too early. {REMAKE}")
                 parts.append(part)
                 start += length
         finally:

@@ -28,9 +28,10 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     from han_core.checkpoint import Checkpoint
     from han_core.datasets.clips import Clip, ClipTable
     from han_core.distributed import Processes
-    from han_core.finetune import Schedule, Step
+    from han_core.finetune import Step
     from han_core.precision import Precision
     from han_core.samples import TrainingClips
+    from han_core.sgd import Schedule
     from han_core.two_stream import VGG16, Convention
 
 log = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ class ClipFiles:
 
     def identity(self) -> dict[str, str]:
         """What a net that saw them depends on: name of each clip -> its label and its file's fingerprint."""
-        from han_core.clipfile import read_trailer
+        from han_core.trailer import read_trailer
 
         pairs = zip(self.clips, self.paths, strict=True)
         return {clip.name: f"{clip.label} {read_trailer(path).fingerprint}" for clip, path in pairs}
@@ -223,7 +224,7 @@ def _make_net(
 def schedule(recipe: Recipe, precision: "Precision") -> "Schedule":
     """The training part of a recipe."""
     from han_core.augment import Augmentation
-    from han_core.finetune import Schedule
+    from han_core.sgd import Schedule
 
     augmentation = Augmentation(recipe.scales, recipe.corner_crops, recipe.flip)
     names = Schedule.__dataclass_fields__.keys() - {"augmentation", "precision"}

@@ -12,15 +12,9 @@ from han_core import feed
 from han_core import finetune as module
 from han_core.augment import Augmentation
 from han_core.clipfile import ClipFileWriter
-from han_core.finetune import (
-    FinetuneError,
-    Schedule,
-    accumulate,
-    finetune,
-    learning_rate,
-    make_optimizer,
-)
+from han_core.finetune import FinetuneError, finetune
 from han_core.samples import FlowClips, FrameClips, MicroBatch, draw_sample
+from han_core.sgd import Schedule, accumulate, learning_rate, make_optimizer
 from han_core.two_stream import VGG16
 from han_core.weights import initial_net
 

@@ -16,7 +16,8 @@ from han_core import finetune as loop
 from han_core.augment import Augmentation, View
 from han_core.checkpoint import Checkpoint
 from han_core.distributed import Processes, processes
-from han_core.finetune import FinetuneError, Schedule, Step, finetune
+from han_core.finetune import FinetuneError, Step, finetune
+from han_core.sgd import Schedule
 from tests.small_net import SmallVGG16
 
 SCHEDULE = Schedule(iterations=6, batch=4, micro_batch=2, learning_rate=0.01)

@@ -2,9 +2,16 @@
 
 import csv
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from han_core import imagefile
@@ -154,3 +161,55 @@ def test_plain_errors(nets_project):
     assert "lower learning_rate" in nets_project.refused("finetune")
     assert not nets_project.net().exists()
     assert not list(ClipCache.from_environment().entries(["nets"]))
+
+
+# Killed and gone on
+
+DRIVER = """
+import sys
+from han_core import feed, weights
+from tests.small_net import SmallVGG16
+
+whole = feed.apply_views
+feed.apply_views = lambda *args, **options: whole(*args, **options, size=32)
+weights.initial_net = lambda *_, classes, in_channels, **__: SmallVGG16(classes=classes, in_channels=in_channels)
+from pipeline.finetune import main
+main()
+"""
+
+
+def start(project, repository, cache: str) -> subprocess.Popen:
+    (project.folder / "params.yaml").write_text(yaml.safe_dump(project.params), encoding="utf-8")
+    command = [sys.executable, "-c", DRIVER, "--stream", "spatial", "--split", "1"]
+    environment = os.environ | {"HAN_CACHE": cache, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository)}
+    return subprocess.Popen(command, cwd=project.folder, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def test_kill_9_and_again_gives_the_bytes_of_an_uninterrupted_run(nets_project, repository):
+    nets_project.params["run"]["checkpoint_seconds"] = 0
+    train(nets_project, iterations=150, learning_rate=0.01, precision="float32", batch=2, micro_batch=1)
+    whole = start(nets_project, repository, "one")
+    assert whole.wait(60) == 0, whole.stderr.read()
+    expected = nets_project.net().read_bytes(), nets_project.curve().read_bytes()
+    for path in (nets_project.net(), nets_project.curve()):
+        path.unlink()
+
+    killed = start(nets_project, repository, "other")
+    checkpoints = nets_project.folder / "other" / "checkpoints"
+    deadline = time.monotonic() + 60
+    while not list(checkpoints.glob("*.safetensors")):
+        assert killed.poll() is None, killed.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait(60) == -signal.SIGKILL
+    assert not nets_project.net().exists()
+
+    again = start(nets_project, repository, "other")
+    assert again.wait(60) == 0, again.stderr.read()
+    log = (nets_project.folder / "logs/toy/finetune-spatial-1.log").read_text()
+    done = int(re.search(r"goes on after iteration (\d+)", log)[1])
+    assert 0 < done < 150
+    assert f"{150 - done} iterations in" in log
+    assert (nets_project.net().read_bytes(), nets_project.curve().read_bytes()) == expected
+    assert not list(checkpoints.glob("*.safetensors"))
