@@ -10,8 +10,8 @@ columns
 values
     (nnz,) float16: its value. Lossless: -0.0 counts as non-zero.
 
-A bit mask and the values, the other candidate, takes less where more than an eighth is non-zero, but the rows can be used
-as they are: a glimpse (eq. 4) costs one multiplication a non-zero, and nothing is ever expanded on a CPU.
+A bit mask and the values, the other candidate, takes less where more than an eighth is non-zero, but the rows can be
+used as they are: a glimpse (eq. 4) costs one multiplication a non-zero, and nothing is ever expanded on a CPU.
 """
 
 import itertools

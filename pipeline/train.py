@@ -1,8 +1,8 @@
 """Stage ``train``: fit one variant of HAN to the cubes of one split's training clips (eq. 2 to 6).
 
 Reads ``data/<dataset>/cubes/<stream>-<split>``, writes ``models/<dataset>/han/<model>-<split>.safetensors`` and the
-learning curve ``plots/<dataset>/train/<model>-<split>.csv``. Interrupted, it goes on from its last checkpoint, which lies
-beside the clip cache. Several processes: ``run.processes``, or ``torchrun -m pipeline.train ..`` on several machines.
+learning curve ``plots/<dataset>/train/<model>-<split>.csv``. Interrupted, it goes on from its last checkpoint, which
+lies beside the clip cache. Several processes: ``run.processes``, or ``torchrun -m pipeline.train ..`` by hand.
 """
 
 import csv

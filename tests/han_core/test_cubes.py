@@ -13,8 +13,8 @@ from han_core import cubes as module
 from han_core.clipfile import ClipFile, ClipFileWriter, verify_clip_file
 from han_core.cubefile import read_cube
 from han_core.cubes import ClipFrames, CubeNet, read_clip_frames, write_cubes
-from han_core.precision import resolve_precision
 from han_core.errors import ClipError
+from han_core.precision import resolve_precision
 from han_core.two_stream import VGG16, spatial_input, temporal_input
 from han_core.weights import initial_net
 
