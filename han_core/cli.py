@@ -7,6 +7,8 @@ import click
 _COMMANDS = {
     "cache": ("han_core.cli_cache", "List, verify and prune the cache of finished clip files and nets."),
     "flow": ("han_core.cli_flow", "Show the optical flow of a video as a picture or a video."),
+    "store": ("han_core.cli_store", "Look into, verify and export stores of feature cubes."),
+    "predict": ("han_core.cli_predict", "Say what happens in videos, and show where the model looked."),
 }
 """Name of each command -> the module that holds it under the same name, and what it does. The modules are imported when
 they are used: some need seconds."""
@@ -28,4 +30,4 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands)
 def main() -> None:
-    """Tools of the Hierarchical Attention Network: the cache of clip files, optical flow."""
+    """Tools of the Hierarchical Attention Network: labels for videos, the cache of clip files, stores of cubes, optical flow."""

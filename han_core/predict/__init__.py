@@ -1,0 +1,1 @@
+"""A trained HAN on any video: features, windows, labels, and a picture of where it looked."""

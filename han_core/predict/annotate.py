@@ -1,0 +1,101 @@
+"""A video with what the model saw in it: attention over the frames, the label, its running probability."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from han_core.figures import overlay
+from han_core.predict.models import PredictError
+from han_core.predict.windows import Prediction, Segment
+from han_core.video import probe, read_video
+
+_SHORT_SIDE = 240
+"""Pixels: smaller frames are enlarged, or the text would not fit."""
+_BAR = 36
+"""Height in pixels of the bar under the frame."""
+
+
+def annotate(
+    video: Path,
+    prediction: Prediction,
+    classes: Sequence[str],
+    target: Path,
+    *,
+    on_frames: Callable[[int], None] = lambda frames: None,
+) -> None:
+    """Write an annotated copy of a video as MPEG-4 (``.mp4``). One frame is in memory at a time.
+
+    Every frame shows the map of the nearest of the frames that the model looked at. Of a clip the bar below shows the
+    most likely label so far; of a long video the label of the window, and a timeline of all labels.
+
+    Raises:
+        PredictError: the target cannot be written.
+        VideoError: the video cannot be decoded (any more).
+    """
+    rate = probe(video).fps or 25.0
+    starts = prediction.starts()
+    timeline = prediction.timeline()
+    writer = None
+    try:
+        for index, frame in enumerate(read_video(video)):
+            window = prediction.windows[int(np.searchsorted(starts, index, side="right")) - 1]
+            nearest = int(np.abs(window.frames - index).argmin())
+            chances = window.probabilities
+            if window.running is not None:
+                seen = int(np.searchsorted(window.frames, index, side="right")) - 1
+                chances = window.running[max(seen, 0)]
+            label = int(chances.argmax())
+            picture = overlay(_enlarged(frame), window.maps[nearest].astype(np.float32))
+            shown = _with_bar(picture, classes[label], float(chances[label]))
+            if len(prediction.windows) > 1:
+                _draw_timeline(shown, timeline, prediction.count, index)
+            if writer is None:
+                writer = _open(target, rate, shown.shape[1::-1])
+            writer.write(cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))
+            on_frames(1)
+    finally:
+        if writer is not None:
+            writer.release()
+
+
+def _open(target: Path, rate: float, size: tuple[int, int]) -> cv2.VideoWriter:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(target.absolute()), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
+    if not writer.isOpened():
+        raise PredictError(f"{target}: cannot be written; is the folder writable, the disk full?")
+    return writer
+
+
+def _enlarged(frame: np.ndarray) -> np.ndarray:
+    """At least ``_SHORT_SIDE`` pixels a side, both even, as the encoder wants them."""
+    height, width = frame.shape[:2]
+    scale = max(1.0, _SHORT_SIDE / min(height, width))
+    size = (2 * round(width * scale / 2), 2 * round(height * scale / 2))
+    return frame if size == (width, height) else cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR)
+
+
+def _with_bar(picture: np.ndarray, label: str, chance: float) -> np.ndarray:
+    """The picture over a black bar with the label and a beam as long as its probability."""
+    width = picture.shape[1]
+    bar = np.zeros((_BAR, width, 3), np.uint8)
+    bar[: _BAR - 8, : round(chance * width)] = (24, 84, 160)
+    # OpenCV's letters are ASCII; others would show as question marks anyway.
+    text = f"{label.encode('ascii', 'replace').decode()}  {100 * chance:.0f} %"
+    size = 0.55
+    (needed, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+    size = min(size, size * (width - 8) / needed)
+    cv2.putText(bar, text, (4, _BAR - 16), cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), 1, cv2.LINE_AA)
+    return np.concatenate([picture, bar], axis=0)
+
+
+def _draw_timeline(picture: np.ndarray, timeline: Sequence[Segment], count: int, index: int) -> None:
+    """The labels of the whole video along the lower edge, one colour a label, a white mark at this frame."""
+    height, width = picture.shape[:2]
+    for segment in timeline:
+        hue = np.array([[[(segment.label * 67) % 180, 190, 220]]], np.uint8)
+        colour = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0]
+        picture[height - 8 :, segment.start * width // count : segment.end * width // count] = colour
+    at = index * width // count
+    picture[height - 8 :, max(0, at - 1) : at + 2] = 255

@@ -1,0 +1,130 @@
+"""A trained HAN together with the nets that its features come from, from given paths or found in a workspace."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from han_core.cubes import CubeNet
+from han_core.errors import HanError
+from han_core.model_file import TrainedHAN, load_model
+from han_core.recipe import FeatureRecipe
+from han_core.weights import WeightsError, net_identity, read_metadata, read_net, resolve_convention
+
+
+class PredictError(HanError, ValueError):
+    """A label cannot be had; the message says what is missing and what to do."""
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """Everything that turns a video into probabilities. Close it, or its nets' threads live on."""
+
+    path: Path
+    trained: TrainedHAN
+    nets: Mapping[str, CubeNet]
+    """One a stream that the model reads."""
+    device: torch.device
+
+    @property
+    def recipe(self) -> FeatureRecipe:
+        assert self.trained.recipe is not None  # load_recogniser refuses others
+        return self.trained.recipe
+
+    def close(self) -> None:
+        """Let go of the nets."""
+        for net in self.nets.values():
+            net.__exit__(None, None, None)
+
+
+def load_recogniser(
+    model: Path | None, nets: Mapping[str, Path], *, workspace: Path, device: torch.device | str = "cpu"
+) -> Recogniser:
+    """Load a model and the nets it needs.
+
+    Args:
+        model: file of a trained HAN; None takes :func:`find_model`.
+        nets: stream -> file of its net, for streams whose net is not to be looked for in the workspace.
+        workspace: project folder whose ``models`` is looked into.
+
+    Raises:
+        PredictError: nothing is found, or a net is another than the one that the model learnt from.
+        ModelFileError, WeightsError: a file is missing or damaged.
+    """
+    path = model or find_model(workspace)
+    trained = load_model(path)
+    if trained.recipe is None:
+        raise PredictError(f"{path}: does not say how its input is made; train it again with this version")
+    streams = trained.model.config.streams
+    if unused := sorted(set(nets) - set(streams)):
+        raise PredictError(f"{path}: reads {' and '.join(streams)} features; a {unused[0]} net is of no use to it")
+    device = torch.device(device)
+    trained.model.to(device)
+    loaded: dict[str, CubeNet] = {}
+    for stream in streams:
+        net_path = nets.get(stream) or find_net(workspace, stream, trained.recipe.nets.get(stream), path)
+        loaded[stream] = _load_net(net_path, stream, trained.recipe, path, device)
+    return Recogniser(path, trained, loaded, device)
+
+
+def find_model(workspace: Path) -> Path:
+    """The last trained model below ``models/*/han``: of the dataset trained last, the full HAN if it has one.
+
+    Raises:
+        PredictError: there is none.
+    """
+    found = sorted(workspace.glob("models/*/han/*.safetensors"))
+    if not found:
+        raise PredictError(
+            f"{workspace}: holds no trained model (models/<dataset>/han/*.safetensors); name one with --model, "
+            "or run `dvc repro` in a project folder first"
+        )
+    last = max(found, key=lambda path: path.stat().st_mtime)
+    full = [path for path in found if path.parent == last.parent and path.stem.rpartition("-")[0] == "han"]
+    return full[0] if full else last
+
+
+def find_net(workspace: Path, stream: str, fingerprint: str | None, model: Path) -> Path:
+    """The net below ``models/*/nets`` that made the features that a model learnt from.
+
+    Raises:
+        PredictError: none has the fingerprint, or the model does not say which.
+    """
+    option = f"--{stream}-net"
+    if fingerprint is None:
+        raise PredictError(f"{model}: does not say which {stream} net it goes with; name it with {option}")
+    for path in sorted(workspace.glob(f"models/*/nets/{stream}-*.safetensors")):
+        try:
+            if net_identity(path, read_metadata(path)) == fingerprint:
+                return path
+        except (WeightsError, OSError):  # a damaged file cannot be the one
+            continue
+    raise PredictError(
+        f"{workspace}: none of models/*/nets/{stream}-*.safetensors is the net that {model} learnt from; "
+        f"name it with {option}"
+    )
+
+
+def _load_net(path: Path, stream: str, recipe: FeatureRecipe, model: Path, device: torch.device) -> CubeNet:
+    net, metadata = read_net(path)
+    channels = 3 if stream == "spatial" else 2 * recipe.stack
+    if net.in_channels != channels:
+        raise PredictError(
+            f"{path}: takes {net.in_channels} channels, but the {stream} stream of {model} has {channels}"
+        )
+    wanted = recipe.nets.get(stream)
+    if wanted is not None and net_identity(path, metadata) != wanted:
+        raise PredictError(
+            f"{path}: is not the {stream} net that {model} learnt from; its features mean something else"
+        )
+    convention = resolve_convention(str(path), recipe.inputs.get(stream, "auto"))
+    return CubeNet(
+        net,
+        convention,
+        layer=recipe.layer,
+        fc=recipe.fc,
+        batch=min(recipe.batch, recipe.frames),
+        precision=recipe.precision,
+        device=device,
+    )

@@ -1,0 +1,93 @@
+"""Which model and which nets are taken, and what is said where they do not fit."""
+
+import dataclasses
+import os
+
+import pytest
+import torch
+
+from han_core.han import HAN, HANConfig
+from han_core.model_file import TrainedHAN, save_model
+from han_core.predict.models import PredictError, find_model, find_net, load_recogniser
+from han_core.recipe import FeatureRecipe
+from han_core.two_stream import VGG16
+from han_core.weights import write_net
+
+RECIPE = FeatureRecipe(
+    frames=2, layer="conv5_3", fc="fc7", batch=2, precision="float32", stack=2, short_side=None, frame_quality=95,
+    flow={"bound": 20.0, "size": [32, 24]}, tvl1={}, backend="auto", clip_frames=9,
+    nets={"spatial": "right"}, inputs={"spatial": "caffe"},
+)  # fmt: skip
+
+
+def save(path, streams=("spatial",), recipe=RECIPE, age=0):
+    model = HAN(HANConfig(streams, 2, 512, 196, lstm_size=2))
+    save_model(TrainedHAN(model, "han", ("a", "b"), "cubes", recipe), path)
+    os.utime(path, (1_000_000 - age, 1_000_000 - age))
+    return path
+
+
+@pytest.fixture(scope="module")
+def net():
+    return VGG16(classes=2, fc_size=4)
+
+
+def test_the_recipe_survives_the_file(tmp_path):
+    found = load_model_recipe(save(tmp_path / "m.safetensors"))
+    assert found == dataclasses.replace(RECIPE, flow={"bound": 20.0, "size": (32, 24)})
+    assert load_model_recipe(save(tmp_path / "old.safetensors", recipe=None)) is None
+
+
+def load_model_recipe(path):
+    from han_core.model_file import load_model
+
+    return load_model(path).recipe
+
+
+def test_the_last_dataset_and_there_the_full_han_is_taken(tmp_path):
+    with pytest.raises(PredictError, match="holds no trained model"):
+        find_model(tmp_path)
+    save(tmp_path / "models/old/han/han-1.safetensors", age=100)
+    last = save(tmp_path / "models/new/han/temporal-2.safetensors", age=1)
+    assert find_model(tmp_path) == last
+    full = [save(tmp_path / f"models/new/han/han-{n}.safetensors", age=50) for n in (2, 1)]
+    assert find_model(tmp_path) == full[1]
+
+
+def test_the_net_is_the_one_with_the_fingerprint(tmp_path, net):
+    folder = tmp_path / "models/x/nets"
+    folder.mkdir(parents=True)
+    (folder / "spatial-0.safetensors").write_text("damaged")
+    for name, fingerprint in (("spatial-1", "wrong"), ("spatial-2", "right"), ("temporal-1", "right")):
+        write_net(folder / f"{name}.safetensors", net, {"fingerprint": fingerprint})
+    assert find_net(tmp_path, "spatial", "right", tmp_path / "m") == folder / "spatial-2.safetensors"
+    with pytest.raises(PredictError, match=r"none of .* is the net .*--spatial-net"):
+        find_net(tmp_path, "spatial", "another", tmp_path / "m")
+    with pytest.raises(PredictError, match="does not say which spatial net"):
+        find_net(tmp_path, "spatial", None, tmp_path / "m")
+
+
+def test_nets_that_do_not_fit_are_refused(tmp_path, net):
+    model = save(tmp_path / "m.safetensors")
+    other, wide = tmp_path / "other.safetensors", tmp_path / "wide.safetensors"
+    write_net(other, net, {"fingerprint": "wrong", "input": "caffe"})
+    write_net(wide, VGG16(classes=2, in_channels=4, fc_size=4), {"fingerprint": "right", "input": "caffe"})
+    for path, words in ((other, "is not the spatial net that"), (wide, "takes 4 channels")):
+        with pytest.raises(PredictError, match=words):
+            load_recogniser(model, {"spatial": path}, workspace=tmp_path)
+    with pytest.raises(PredictError, match="a temporal net is of no use"):
+        load_recogniser(model, {"temporal": other}, workspace=tmp_path)
+    with pytest.raises(PredictError, match="train it again"):
+        load_recogniser(save(tmp_path / "old.safetensors", recipe=None), {}, workspace=tmp_path)
+
+
+def test_a_net_that_fits_is_loaded(tmp_path, net):
+    write_net(tmp_path / "net.safetensors", net, {"fingerprint": "right", "input": "caffe"})
+    loaded = load_recogniser(
+        save(tmp_path / "m.safetensors"), {"spatial": tmp_path / "net.safetensors"}, workspace=tmp_path
+    )
+    try:
+        assert loaded.nets["spatial"].layers == ("conv5_3", "fc7")
+        assert loaded.device == torch.device("cpu")
+    finally:
+        loaded.close()
