@@ -107,6 +107,7 @@ def _train(
             f"{sum(p.numel() for p in model.parameters()):,} weights; "
             f"{store.bytes_in_memory / 1e6:,.0f} MB of features ({place}), {group.size} process(es), {group.device}"
         )
+    curve = paths.plots / "train" / f"{name}-{split}.csv"
     started = time.monotonic()
     epochs: list[Epoch] = []
     paces: list[Pace] = []
@@ -114,6 +115,8 @@ def _train(
 
         def on_epoch(epoch: "Epoch", pace: "Pace | None") -> None:
             epochs.append(epoch)
+            if group.main:
+                write_curve(epochs, curve)  # as it grows, so that `dvc plots show` has it while the model trains
             note = f"loss {epoch.loss:.3f} top-1 {epoch.top1:.3f}"
             if pace:
                 paces.append(pace)
@@ -134,7 +137,6 @@ def _train(
     source = params.cubes.fc if VARIANTS[name].source == "fc" else "cubes"
     recipe = feature_recipe(params, config.streams, split, store.clips)
     save_model(TrainedHAN(model, name, table.classes, source, recipe), paths.han(name, split))
-    write_curve(epochs, paths.plots / "train" / f"{name}-{split}.csv")
     checkpoint.discard()
     line = f"train {name}-{split}: loss {epochs[-1].loss:.4f}, {time.monotonic() - started:.1f} s"
     if len(paces) < len(epochs):

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from han_core.clipfile import ClipFileWriter
 from han_core.cubefile import write_cube
 from han_core.datasets.clips import Clip, ClipTable, write_clips
+from han_core.scorefile import NOT_SCORED, read_scores, write_scores
 from pipeline import evaluate, report, train
 
 FRAMES, CHANNELS, SIDE, FC = 4, 6, 3, 5
@@ -42,6 +43,7 @@ def write_store(folder):
                     write_cube(file, cubes.astype(np.float16))
                     file.array("fc7", fc.astype(np.float16), codec="zstd")
                     file.array("frames", np.arange(FRAMES, dtype=np.int32))
+                write_score(folder, stream, split, name, label, rng)
         path = folder / "data/toy/frames" / CLASSES[label] / f"{name}.h5"
         path.parent.mkdir(parents=True, exist_ok=True)
         size = {"width": 32 + label, "height": 24, "count": FRAMES, "fps": 25.0, "quality": 95}
@@ -56,6 +58,22 @@ def write_store(folder):
                 for _ in range(FRAMES - 1):
                     images.append(cv2.imencode(".jpg", np.full((24, 32 + label), 128, np.uint8))[1])
     write_clips(ClipTable(tuple(clips), CLASSES, (1, 2)), folder / "data/toy/clips.csv")
+
+
+def write_score(folder, stream, split, name, label, rng):
+    """What a net says of a clip: the temporal one is nearly always right, the spatial one guesses."""
+    path = folder / "data/toy/scores" / f"{stream}-{split}" / CLASSES[label] / f"{name}.h5"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sure = rng.uniform(0.4, 0.9) if stream == "temporal" else rng.uniform(0.3, 0.7)
+    probabilities = np.array([[sure, 1 - sure][:: 1 - 2 * label]] * 2, np.float32)
+    write_scores(
+        path,
+        clip=name,
+        fingerprint="c" * 64,
+        frames=np.arange(2, dtype=np.int32),
+        probabilities=probabilities,
+        attributes={"stream": stream},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +148,41 @@ def test_figures_are_those_of_the_predictions(project):
         confusion = rows(project / f"plots/toy/confusion/{model}.csv")
         assert [row["actual"] for row in confusion] == [row["class"] for row in mine]
         assert [row["predicted"] for row in confusion] == [row["predicted"] for row in mine]
+
+
+def test_the_nets_have_rows_of_their_own_alone_and_joined(project):
+    figures = summary(project)
+    assert list(figures)[5:9] == ["spatial_net", "temporal_net", "two_stream", "two_stream_svm"]
+    scores = {
+        stream: {p.stem: read_scores(p) for p in (project / f"data/toy/scores/{stream}-2").rglob("*.h5")}
+        for stream in ("spatial", "temporal")
+    }
+    predicted = rows(project / "metrics/toy/predictions.csv")
+    for model, weights in {"spatial_net": (1, 0), "temporal_net": (0, 1), "two_stream": (1, 1)}.items():
+        mine = [row for row in predicted if (row["model"], row["split"]) == (model, "2")]
+        assert len(mine) == 12
+        for row in mine:
+            both = [scores["spatial"][row["clip"]], scores["temporal"][row["clip"]]]
+            mean = np.average(both, axis=0, weights=weights)
+            assert row["predicted"] == CLASSES[mean.argmax()]
+            assert float(row["probability"]) == pytest.approx(mean.max(), abs=1e-4)
+    assert figures["two_stream_svm"]["top1"]["mean"] > 0.7 > figures["spatial_net"]["top1"]["mean"]
+
+
+def test_nets_that_were_not_scored_have_no_rows(project, monkeypatch):
+    monkeypatch.chdir(project)
+    before = {path: path.read_bytes() for path in (project / "data/toy/scores/spatial-1").rglob("*.h5")}
+    reason = project / "data/toy/scores/spatial-1" / NOT_SCORED
+    reason.write_text("its last layer is random\n")
+    try:
+        assert "no row spatial_net of split 1: its last layer is random" in run(evaluate)
+        found = summary(project)
+        assert list(found["temporal_net"]["top1"]) == ["mean", "std", "split_1", "split_2"]
+        assert list(found["two_stream"]["top1"]) == ["mean", "std", "split_2"]
+    finally:
+        reason.unlink()
+        run(evaluate)
+    assert all(path.read_bytes() == content for path, content in before.items())
 
 
 def test_only_test_clips_are_scored_and_only_train_clips_learnt_from(project):
@@ -221,3 +274,18 @@ def test_cues_are_counted_by_the_predicted_class():
     result = evaluate.Result("han", 1, clips, said)
     cues = evaluate.score_cues([result], ClipTable(clips, names, (1,)))["han"]
     assert cues == {"appearance": pytest.approx(2 / 3), "motion": pytest.approx(1 / 3), "order": pytest.approx(2 / 3)}
+
+
+def test_the_curve_can_be_looked_at_while_the_model_trains(project, monkeypatch):
+    monkeypatch.chdir(project)
+    path = project / "plots/toy/train/spatial-1.csv"
+    whole = path.read_bytes()
+    seen = []
+
+    def advance(self, steps=1, note=""):
+        seen.append(len(rows(path)))
+
+    monkeypatch.setattr("pipeline.progress.Progress.advance", advance)
+    run(train, "--model", "spatial", "--split", "1")
+    assert seen == list(range(1, 26))
+    assert path.read_bytes() == whole
