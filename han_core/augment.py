@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 from han_core.two_stream import SIZE, Convention, normalize_flow, normalize_frames, resize
 
+_TEST_SIDE = 256  # shorter side of a frame out of which test crops are cut
+
 
 @dataclass(frozen=True)
 class View:
@@ -56,6 +58,17 @@ def draw_view(random: np.random.Generator, height: int, width: int, augmentation
     crop_width = max(1, round(shorter * scales[int(pick_width * len(scales))]))
     top, left = crop_positions(height, width, crop_height, crop_width)[int(place * 5)]
     return View(top, left, crop_height, crop_width, flip)
+
+
+def views_for_testing(height: int, width: int, crops: Literal[1, 5, 10]) -> list[View]:
+    """The crops by which a net is tested: the centre; with the four corners; and all of them mirrored.
+
+    As in the two-stream ConvNets of Simonyan and Zisserman (2014): 224x224 out of a frame whose shorter side is 256.
+    """
+    side = round(min(height, width) * SIZE / _TEST_SIDE)
+    corners_and_centre = [View(*place, side, side) for place in crop_positions(height, width, side, side)]
+    views = corners_and_centre[4:] if crops == 1 else corners_and_centre
+    return views + [replace(view, flip=True) for view in views] if crops == 10 else views
 
 
 def centre_view(height: int, width: int, augmentation: Augmentation) -> View:

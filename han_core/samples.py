@@ -44,9 +44,15 @@ class FrameClips:
 
     def read(self, clip: int, moment: float) -> np.ndarray:
         """(3, height, width) uint8 RGB, a view of OpenCV's BGR."""
-        path = self.paths[clip]
-        number = int(moment * self.reader.count(path, "frames"))
-        (image,) = self.reader.decode(path, "frames", number, number, grey=False)
+        return self.at(clip, int(moment * self.length(clip)))
+
+    def length(self, clip: int) -> int:
+        """Number of frames."""
+        return self.reader.count(self.paths[clip], "frames")
+
+    def at(self, clip: int, frame: int) -> np.ndarray:
+        """As :meth:`read`, by the number of the frame."""
+        (image,) = self.reader.decode(self.paths[clip], "frames", frame, frame, grey=False)
         return image[..., ::-1].transpose(2, 0, 1)
 
 
@@ -62,9 +68,16 @@ class FlowClips:
 
     def read(self, clip: int, moment: float) -> np.ndarray:
         """(2 * stack, height, width) uint8 levels, x and y interleaved."""
+        return self.at(clip, int(moment * self.length(clip)))
+
+    def length(self, clip: int) -> int:
+        """Number of frames: one more than there are flow fields."""
+        return self.reader.count(self.paths[clip], "x") + 1
+
+    def at(self, clip: int, frame: int) -> np.ndarray:
+        """As :meth:`read`, by the number of the frame in the middle."""
         path = self.paths[clip]
-        count = self.reader.count(path, "x")
-        (fields,) = stack_fields([int(moment * (count + 1))], self.stack, count).tolist()
+        (fields,) = stack_fields([frame], self.stack, self.reader.count(path, "x")).tolist()
         first, last = fields[0], fields[-1]
         x, y = (self.reader.decode(path, name, first, last, grey=True) for name in ("x", "y"))
         return np.stack([component[i - first] for i in fields for component in (x, y)])

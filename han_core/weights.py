@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -103,6 +103,15 @@ def initial_net(
         given = _fit(weights, given, shapes, fc_size)
     drawn = {name: _draw(name, shape, seed) for name, shape in shapes.items() if name not in given}
     return _with_weights(net, drawn | given)
+
+
+def knows_classes(weights: str, classes: Sequence[str]) -> bool:
+    """Whether the last layer of an initial net tells these classes apart: only if a file says that it learnt them."""
+    if weights in ("random", "imagenet"):
+        return False
+    metadata = read_metadata(Path(weights))
+    learnt = metadata.get("classifier") == "trained"
+    return learnt and json.loads(metadata.get("classes", "[]")) == list(classes)
 
 
 def _without_weights(**sizes: Any) -> VGG16:

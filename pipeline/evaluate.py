@@ -62,8 +62,8 @@ def run(params: Params) -> None:
     results: list[Result] = []
     with Progress("evaluate", len(params.splits) * _rows(params)) as progress:
         for split in params.splits:
-            for produced in (_models(params, table, split), _baselines(params, table, split)):
-                for result in produced:
+            for rows in (_models, _two_stream, _baselines):
+                for result in rows(params, table, split):
                     results.append(result)
                     progress.advance(note=f"{result.model}-{split}")
     summary = summarize(results)
@@ -84,8 +84,9 @@ def run(params: Params) -> None:
 
 
 def _rows(params: Params) -> int:
-    """Results of one split: a linear baseline gives three."""
-    return len(params.models) + sum(1 if name == "frame_size" else 3 for name in params.evaluate.baselines)
+    """Results of one split: a linear baseline gives three, two nets give four."""
+    nets = 4 if params.scores.enabled else 0
+    return len(params.models) + nets + sum(1 if name == "frame_size" else 3 for name in params.evaluate.baselines)
 
 
 def _models(params: Params, table: "ClipTable", split: int) -> Iterator[Result]:
@@ -102,6 +103,17 @@ def _models(params: Params, table: "ClipTable", split: int) -> Iterator[Result]:
         store = open_store(params, VARIANTS[name], split, clips)
         scores = score(trained.model, store, device=choose_device(params.run.device)).numpy()
         yield Result(name, split, clips, _with_gaps(scores, clips, store.clips))
+
+
+def _two_stream(params: Params, table: "ClipTable", split: int) -> Iterator[Result]:
+    if not params.scores.enabled:
+        return
+
+    from pipeline.two_stream import two_stream_rows
+
+    clips = table.select(split, "test")
+    for name, scores, scored in two_stream_rows(params, table, split):
+        yield Result(name, split, clips, _with_gaps(scores, clips, scored))
 
 
 def _baselines(params: Params, table: "ClipTable", split: int) -> Iterator[Result]:

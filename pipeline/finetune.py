@@ -68,7 +68,7 @@ def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", to
     """Make the net of a stream and split, or take it from the cache."""
     from han_core.checkpoint import Checkpoint
     from han_core.datasets.clips import ClipTableError, read_clips
-    from han_core.weights import resolve_convention
+    from han_core.weights import knows_classes, resolve_convention
     from pipeline.paths import Paths
     from pipeline.stagelog import stage_log
 
@@ -96,7 +96,8 @@ def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", to
             with cache.create("nets", identity, ".csv") as path:
                 _write_curve(path, curve)
             with cache.create("nets", identity, ".safetensors") as path:
-                _write_net(path, net, settings, identity)
+                learnt_classes = recipe.iterations or knows_classes(recipe.weights, table.classes)
+                _write_net(path, net, settings, identity, "trained" if learnt_classes else "random")
             checkpoint.discard()
     if not together.main:
         return
@@ -231,7 +232,7 @@ def schedule(recipe: Recipe, precision: "Precision") -> "Schedule":
     return Schedule(**recipe.model_dump(include=names), precision=precision, augmentation=augmentation)
 
 
-def _write_net(path: Path, net: "VGG16", settings: dict[str, Any], identity: str) -> None:
+def _write_net(path: Path, net: "VGG16", settings: dict[str, Any], identity: str, classifier: str) -> None:
     """The net with what a person, or stage cubes, needs to know of it; a class list, but nothing of the split."""
     from han_core.weights import write_net
 
@@ -240,6 +241,7 @@ def _write_net(path: Path, net: "VGG16", settings: dict[str, Any], identity: str
     metadata = {
         "architecture": "torchvision vgg16",
         "classes": json.dumps(settings["classes"], ensure_ascii=False),
+        "classifier": classifier,
         "fingerprint": identity,
         "input": settings["input"],
         "recipe": json.dumps(recipe, sort_keys=True),

@@ -198,6 +198,21 @@ class Cubes(Group):
     have it; ``auto`` takes it where torch says that the device has it, float32 elsewhere."""
 
 
+class Scores(Group):
+    """The fine-tuned nets' own answers, by the test protocol of the two-stream ConvNets [16]."""
+
+    enabled: bool = True
+    """false leaves out the rows ``spatial_net``, ``temporal_net``, ``two_stream`` and ``two_stream_svm``."""
+    frames: PositiveInt = 25
+    """Frames a clip, equally spaced in time."""
+    crops: Literal[1, 5, 10] = 10
+    """Of each frame: the centre; the corners too; all of them mirrored too."""
+    batch: PositiveInt = 25
+    """Crops a forward pass; never of two clips."""
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    """Arithmetic of the net, as ``cubes.precision``."""
+
+
 class Optimizer(Group):
     name: Literal["adadelta", "adam", "sgd"] = "adadelta"
     learning_rate: PositiveFloat = 1.0
@@ -237,6 +252,9 @@ class Evaluate(Group):
     """``linear``: logistic regression on cubes averaged over regions, frames side by side; ``linear_mean``: averaged
     over the frames too; ``frame_size``: on width, height and ratio of the frames alone."""
 
+    fusion: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (1.0, 1.0)
+    """Weights of the spatial and the temporal net's scores in ``two_stream``; [16] takes the plain mean."""
+
 
 class Report(Group):
     clips: Annotated[int, Field(ge=0)] | tuple[str, ...] = 4
@@ -256,6 +274,7 @@ class Params(Group):
     flow: Flow = Flow()
     finetune: Finetune = Finetune()
     cubes: Cubes
+    scores: Scores = Scores()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
@@ -281,6 +300,8 @@ class Params(Group):
             problems.append("finetune.splits: must equal splits, because cubes.nets names this dataset's own nets")
         if not own and self.finetune.splits:
             problems.append(f"finetune.splits: must be [], because cubes.nets takes the nets of {self.cubes.nets}")
+        if not any(self.evaluate.fusion):
+            problems.append("evaluate.fusion: one of the two weights must be more than 0")
         if self.run.executor == "dask" and not self.run.scheduler:
             problems.append("run.scheduler: is missing, but run.executor is dask")
         if problems:

@@ -44,6 +44,10 @@ class Paths:
         """Folder of one stream's cubes, made with the nets of one split."""
         return self.data / "cubes" / f"{stream}-{split}"
 
+    def scores(self, stream: str, split: int) -> Path:
+        """Folder of what the net of one stream and split says of each clip."""
+        return self.data / "scores" / f"{stream}-{split}"
+
     @property
     def models(self) -> Path:
         return Path("models", self.dataset)

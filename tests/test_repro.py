@@ -118,11 +118,12 @@ def checkout(repository, tmp_path_factory):
     return made
 
 
-AFTER_FLOW = {"finetune-temporal", "cubes-temporal", "train", "evaluate", "report"}
+AFTER_FLOW = {"finetune-temporal", "cubes-temporal", "scores-temporal", "train", "evaluate", "report"}
 
 
 def test_one_command_runs_everything(checkout):
-    assert checkout.first_run == {"prepare", "decode", "flow", "finetune-spatial", "cubes-spatial"} | AFTER_FLOW
+    before = {"prepare", "decode", "flow", "finetune-spatial", "cubes-spatial", "scores-spatial"}
+    assert checkout.first_run == before | AFTER_FLOW
     for name in ("metrics/tiny/evaluate.json", "report/tiny/report.md", "models/tiny/han/han-1.safetensors"):
         assert (checkout.path / name).is_file()
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from han_core.clipfile import ClipFileWriter
 from han_core.datasets.clips import Clip, ClipTable, write_clips
-from pipeline import cubes, finetune
+from pipeline import cubes, finetune, scores
 from pipeline.ledger import write_failures
 
 CLASSES = ("left", "right")
@@ -37,7 +37,7 @@ class NetsProject:
 
     def run(self, stage: str, stream: str = "spatial", split: int = 1) -> Result:
         (self.folder / "params.yaml").write_text(yaml.safe_dump(self.params), encoding="utf-8")
-        command = {"finetune": finetune.main, "cubes": cubes.main}[stage]
+        command = {"finetune": finetune.main, "cubes": cubes.main, "scores": scores.main}[stage]
         return self.runner.invoke(command, ["--stream", stream, "--split", str(split)])
 
     def ok(self, stage: str, stream: str = "spatial", split: int = 1) -> str:
@@ -92,6 +92,7 @@ def nets_project(repository, tmp_path, monkeypatch) -> NetsProject:
         for stream in ("spatial", "temporal")
     }
     params["cubes"] |= {"nets": "toy", "frames": 2, "batch": 2, "precision": "float32"}
+    params["scores"] |= {"frames": 2, "crops": 5, "precision": "float32"}
     project = NetsProject(tmp_path, params)
     table = [
         Clip(name, f"{name}.avi", CLASSES[name[0] == "b"], int(name[0] == "b"), name, dict(enumerate(roles, start=1)))

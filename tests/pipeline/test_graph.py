@@ -37,6 +37,8 @@ STAGES = [
     "finetune-temporal",
     "cubes-spatial",
     "cubes-temporal",
+    "scores-spatial",
+    "scores-temporal",
     "train",
     "evaluate",
     "report",

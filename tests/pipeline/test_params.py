@@ -48,6 +48,23 @@ def test_presets_are_valid(repository, name):
     assert "shared" not in (repository / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
+def test_the_recipe_of_good_practices(repository):
+    """Every number of Wang et al. 2015; what is not about fine-tuning is the paper's preset."""
+    presets = repository / "presets"
+    paper, practices = (load_params(presets / f"{name}.yaml") for name in ("ucf101", "ucf101_good_practices"))
+    assert practices.model_dump(exclude={"finetune"}) == paper.model_dump(exclude={"finetune"})
+    spatial, temporal = practices.finetune.spatial, practices.finetune.temporal
+    assert (spatial.learning_rate, spatial.steps, spatial.iterations) == (0.001, (4000,), 10000)
+    assert (temporal.learning_rate, temporal.steps, temporal.iterations) == (0.005, (10000, 20000), 30000)
+    assert (spatial.dropout, temporal.dropout) == ((0.9, 0.9), (0.9, 0.8))
+    assert (spatial.scales, temporal.scales) == ((1, 0.875, 0.75, 0.66), (1, 0.875, 0.75))
+    for recipe in (spatial, temporal):
+        assert (recipe.batch, recipe.weight_decay, recipe.momentum, recipe.gamma) == (256, 0.0005, 0.9, 0.1)
+        assert (recipe.weights, recipe.frozen, recipe.fc_size) == ("imagenet", None, 4096)
+        assert recipe.corner_crops
+        assert recipe.flip
+
+
 @pytest.mark.parametrize("name", ["ucf101", "hmdb51"])
 def test_the_papers_sizes(repository, name):
     params = load_params(repository / "presets" / f"{name}.yaml")
@@ -58,7 +75,8 @@ def test_the_papers_sizes(repository, name):
         spatial, temporal = params.finetune.spatial, params.finetune.temporal
         assert (spatial.iterations, temporal.iterations) == (30000, 10000)
         assert (spatial.learning_rate, spatial.steps, spatial.momentum) == (0.01, (10000,), 0.9)
-        assert spatial.fc_size == 4096
+        assert (temporal.learning_rate, temporal.steps) == (0.01, (10000,))
+        assert (spatial.batch, spatial.fc_size, spatial.dropout) == (256, 4096, (0.5, 0.5))
 
 
 def test_all_problems_at_once(tmp_path, default):

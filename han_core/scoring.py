@@ -1,0 +1,96 @@
+"""What a fine-tuned net says of a clip: the test protocol of the two-stream ConvNets (Simonyan and Zisserman 2014).
+
+Equally spaced frames, several crops of each, the class probabilities averaged.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+import torch
+
+from han_core.augment import apply_views, views_for_testing
+from han_core.precision import Precision
+from han_core.samples import FlowClips, FrameClips
+from han_core.two_stream import VGG16, Convention, sample_frames
+
+
+def read_test_frames(
+    path: str | Path, frames: int, *, stack: int = 0
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Read equally spaced frames of a clip, or the flow stacks around them.
+
+    Args:
+        path: a clip file of kind frames (``stack`` 0) or flow.
+        frames: how many; the first and the last frame are among them.
+        stack: L, flow fields of a stack; 0 for the spatial stream.
+
+    Returns:
+        The number of each frame (frames,) int32; which of the images below it is (frames,); and the images, each
+        once, (channels, height, width) uint8.
+
+    Raises:
+        ClipFileError: the file is damaged, or holds no images.
+    """
+    clips = FlowClips([Path(path)], [0], stack) if stack else FrameClips([Path(path)], [0])
+    chosen = sample_frames(clips.length(0), frames)
+    distinct, order = np.unique(chosen, return_inverse=True)
+    return chosen, order, [clips.at(0, int(frame)) for frame in distinct]
+
+
+class ScoringNet:
+    """A net that scores images, run by one thread; a context manager.
+
+    Args:
+        net: its weights are converted in place.
+        convention: scale of its input.
+        kind: what its images are.
+        crops: of each image: 1 (centre), 5 (and the corners) or 10 (and all mirrored).
+        batch: largest number of crops of a forward pass, which never holds those of two clips: rounding may depend
+            on what a pass holds, and a clip's scores must not depend on which other clips are in work.
+        precision: arithmetic of the net.
+    """
+
+    def __init__(
+        self,
+        net: VGG16,
+        convention: Convention,
+        *,
+        kind: Literal["frames", "flow"],
+        crops: Literal[1, 5, 10] = 10,
+        batch: int = 25,
+        precision: Precision = "float32",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._convention, self._kind, self._crops, self._batch = convention, kind, crops, batch
+        self._device, self._dtype = torch.device(device), getattr(torch, precision)
+        self._net = net.to(self._device, self._dtype).eval()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="net")
+
+    def probabilities(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Class probabilities (n, classes) float32 of n images (channels, height, width) uint8, mean over the crops.
+
+        May be called from any number of threads; clips are computed one after the other.
+        """
+        return self._thread.submit(self._compute, images).result()
+
+    @torch.inference_mode()
+    def _compute(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        wanted = [(image, view) for image in images for view in views_for_testing(*image.shape[1:], self._crops)]
+        found = []
+        for start in range(0, len(wanted), self._batch):
+            pixels, views = zip(*wanted[start : start + self._batch], strict=True)
+            batch = apply_views(pixels, views, kind=self._kind, convention=self._convention, device=self._device)
+            found.append(self._net(batch.to(self._dtype)).float().softmax(1))
+        return torch.cat(found).view(len(images), self._crops, -1).mean(1).cpu().numpy()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown(cancel_futures=True)

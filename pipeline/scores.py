@@ -1,0 +1,212 @@
+"""Stage ``scores``: the class scores of a stream's net on every clip, ``data/<dataset>/scores/<stream>-<split>``.
+
+The test protocol of the two-stream ConvNets [16]: equally spaced frames, crops of each, probabilities averaged; of the
+training clips too, because the SVM that joins the streams is fitted to those. A net that cannot be scored (its
+classifier is random, or knows other classes), and ``scores.enabled: false``, leave ``not_scored.txt`` with the
+reason in place of the clips, and stage ``evaluate`` has no rows of the nets then.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from han_core.errors import HanError
+from pipeline.params import Params, load_params, params_option
+
+if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
+    from han_core.cache import ClipCache
+    from han_core.scoring import ScoringNet
+    from pipeline.runner import ClipTask
+
+VERSION = 1
+_CLIPS_IN_WORK = 3  # two being read, one computed
+
+
+@click.command()
+@click.option("--stream", type=click.Choice(["spatial", "temporal"]), required=True)
+@click.option("--split", type=click.IntRange(min=1), required=True)
+@params_option
+def main(stream: str, split: int, params_path: Path) -> None:
+    """Score the clips of one split with the net of one stream."""
+    params = load_params(params_path)
+    if not params.scores.enabled:
+        _leave_out(params, stream, split, "scores.enabled is false")
+        return
+
+    from han_core.cache import ClipCache
+
+    try:
+        scores(params, stream, split, ClipCache.from_environment(verify=params.run.verify))
+    except HanError as error:
+        raise click.ClickException(f"scores {stream}-{split}: {error}") from None
+
+
+def scores(params: Params, stream: str, split: int, cache: "ClipCache") -> None:
+    """Run the stage."""
+    from han_core.datasets.clips import ClipTableError, read_clips
+    from han_core.precision import resolve_precision
+    from han_core.scorefile import NOT_SCORED
+    from han_core.scoring import ScoringNet
+    from han_core.trailer import ClipFileError, read_trailer
+    from han_core.weights import WeightsError, net_identity, read_metadata, read_net, resolve_convention
+    from pipeline.device import choose_device
+    from pipeline.paths import Paths, clip_file
+    from pipeline.runner import ClipTask, map_clips, read_failures
+
+    paths, settings = Paths.of(params), params.scores
+    table = read_clips(paths.clips)
+    if split not in table.splits:
+        known = ", ".join(map(str, table.splits))
+        raise ClipTableError(f"{paths.clips}: has no split {split}, only {known}; set splits and run stage prepare")
+    net_path = paths.net(stream, split)
+    if not net_path.exists():
+        raise WeightsError(f"{net_path}: is missing; make it with stage finetune of dataset {params.cubes.nets}")
+    metadata = read_metadata(net_path)
+    if reason := why_not(metadata, table.classes):
+        _leave_out(params, stream, split, f"{net_path}: {reason}")
+        return
+
+    source, kind = (paths.frames, "frames") if stream == "spatial" else (paths.flow, "flow")
+    failed = {name: f"no {kind}: {reason}" for name, reason in read_failures(source).items()}
+    device = choose_device(params.run.device)
+    stack = params.stack if stream == "temporal" else 0
+    net, _ = read_net(net_path)
+    if net.in_channels != (2 * stack or 3):
+        raise WeightsError(f"{net_path}: takes {net.in_channels} channels, the {stream} stream has {2 * stack or 3}")
+    plan = Plan(
+        net=net_identity(net_path, metadata),
+        input=resolve_convention(str(net_path)),
+        stream=stream,
+        stack=stack,
+        frames=settings.frames,
+        crops=settings.crops,
+        batch=settings.batch,
+        precision=resolve_precision(settings.precision, device),
+    )
+    tasks = []
+    for clip in {clip for role in ("train", "test") for clip in table.select(split, role)}:
+        path = clip_file(source, clip.class_name, clip.name)
+        identity = ""
+        if clip.name not in failed:
+            try:
+                identity = plan.fingerprint(read_trailer(path).fingerprint)
+            except ClipFileError:
+                failed[clip.name] = f"its {kind} file is missing or damaged; run the stage that makes {kind} again"
+        tasks.append(ClipTask(clip, identity, path))
+    click.echo(
+        f"scores {stream}-{split}: {plan.crops} crop(s) of {plan.frames} frame(s) of {len(tasks)} clips, on {device} "
+        f"in {plan.precision}, with {net_path}"
+    )
+    output = paths.scores(stream, split)
+    (output / NOT_SCORED).unlink(missing_ok=True)
+    scoring = ScoringNet(
+        net,
+        plan.input,
+        kind=kind,
+        crops=plan.crops,
+        batch=plan.batch,
+        precision=plan.precision,
+        device=device,
+    )
+    with scoring, ThreadPoolExecutor(_CLIPS_IN_WORK, thread_name_prefix="clips") as pool:
+        try:
+            map_clips(
+                f"scores-{stream}-{split}",
+                ScoreClip(scoring, plan),
+                tasks,
+                kind="scores",
+                output=output,
+                cache=cache,
+                run=params.run,
+                allowed_failures=params.dataset.allowed_failures,
+                failed=failed,
+                executor=pool,
+                log_path=paths.log(f"scores-{stream}-{split}"),
+            )
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def why_not(metadata: Mapping[str, str], classes: Sequence[str]) -> str:
+    """Why a net's scores would mean nothing for a dataset of these classes; "" if they mean something."""
+    if metadata.get("classifier") == "random":
+        return "its last layer is random: it was not trained (finetune iterations: 0)"
+    if "classes" not in metadata:
+        return "the file does not say which classes it knows"
+    known = json.loads(metadata["classes"])
+    if known != list(classes):
+        return f"it knows other classes ({len(known)}, {', '.join(known[:3])}, ..) than the dataset ({len(classes)})"
+    return ""
+
+
+def _leave_out(params: Params, stream: str, split: int, reason: str) -> None:
+    from han_core.scorefile import NOT_SCORED
+    from pipeline.paths import Paths
+
+    output = Paths.of(params).scores(stream, split)
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    (output / NOT_SCORED).write_text(reason + "\n", encoding="utf-8")
+    click.echo(f"scores {stream}-{split}: not scored: {reason}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides a clip's scores, besides its frames or flow."""
+
+    net: str
+    """Fingerprint of the net."""
+    input: str
+    stream: str
+    stack: int
+    """0 for the spatial stream."""
+    frames: int
+    crops: int
+    batch: int
+    """Crops of a forward pass: rounding may depend on it."""
+    precision: str
+
+    def fingerprint(self, source: str) -> str:
+        """Identity of a clip's scores, given that of its frames or flow file."""
+        from han_core.cache import fingerprint
+
+        parameters = {name: value for name, value in vars(self).items() if name != "net"}
+        return fingerprint("scores", VERSION, parameters, {"net": self.net, "source": source})
+
+
+@dataclass(frozen=True)
+class ScoreClip:
+    """Makes the score file of one clip; called from several threads."""
+
+    net: "ScoringNet"
+    plan: Plan
+
+    def __call__(self, task: "ClipTask", path: Path) -> None:
+        """Score a clip, whose frames or flow file is the task's argument, and write ``path``.
+
+        Raises:
+            ClipFileError: the frames or flow file is damaged.
+        """
+        from han_core.scorefile import write_scores
+        from han_core.scoring import read_test_frames
+
+        plan = self.plan
+        frames, order, images = read_test_frames(task.arguments, plan.frames, stack=plan.stack)
+        write_scores(
+            path,
+            clip=task.clip.name,
+            fingerprint=task.fingerprint,
+            frames=frames,
+            probabilities=self.net.probabilities(images)[order],
+            attributes={key: getattr(plan, key) for key in ("stream", "stack", "net", "input", "crops", "precision")},
+        )
+
+
+if __name__ == "__main__":
+    main()

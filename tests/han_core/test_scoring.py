@@ -1,0 +1,97 @@
+"""The two-stream ConvNets' test protocol, against crops that are cut, mirrored and averaged by hand."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from han_core.clipfile import ClipFileWriter
+from han_core.scorefile import read_scores, write_scores
+from han_core.scoring import ScoringNet, read_test_frames
+from tests.small_net import SmallVGG16
+
+
+def noise(channels: int, height: int, width: int, seed: int) -> np.ndarray:
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
+    return np.ascontiguousarray(cv2.GaussianBlur(values, (9, 9), 3).transpose(2, 0, 1))
+
+
+def by_hand(net: SmallVGG16, image: np.ndarray, flow: bool, mirrored: bool, crops: list[tuple[int, int]]) -> np.ndarray:
+    """Shorter side 128: crops of 112, enlarged twice, flow vectors with them."""
+    found = []
+    for mirror in (False, True)[: 1 + mirrored]:
+        for top, left in crops:
+            values = image[:, top : top + 112, left : left + 112].astype(np.float64)
+            values = values - 127.5 if flow else values - np.array([123.68, 116.779, 103.939])[:, None, None]
+            if flow:
+                values *= 2
+            if mirror:
+                values = values[:, :, ::-1].copy()
+                if flow:
+                    values[0::2] *= -1
+            one = torch.from_numpy(values).float()[None]
+            one = F.interpolate(one, (224, 224), mode="bilinear", antialias=True)
+            with torch.no_grad():
+                found.append(net.eval()(one)[0].softmax(0).numpy())
+    return np.mean(found, axis=0)
+
+
+CORNERS = [(0, 0), (0, 58), (16, 0), (16, 58)]
+CENTRE = (8, 29)
+
+
+@pytest.mark.parametrize("flow", [False, True])
+@pytest.mark.parametrize("crops", [1, 5, 10])
+def test_probabilities_are_the_mean_over_the_crops(flow, crops):
+    channels = 4 if flow else 3
+    images = [noise(channels, 128, 170, seed) for seed in (1, 2)]
+    net = SmallVGG16(classes=3, in_channels=channels, seed=3)
+    net.classifier[6].weight.data *= 0.02  # small differences count: nothing is near 0 or 1
+    expected = [
+        by_hand(net, image, flow, crops == 10, [CENTRE] if crops == 1 else [*CORNERS, CENTRE]) for image in images
+    ]
+    for batch in (25, 3):
+        with ScoringNet(net, "caffe", kind="flow" if flow else "frames", crops=crops, batch=batch) as scoring:
+            found = scoring.probabilities(images)
+        np.testing.assert_allclose(found, expected, atol=2e-4)
+    assert np.ptp(expected, axis=0).max() > 1e-3  # the images differ by more than the tolerance
+
+
+def frames_file(path, count):
+    with ClipFileWriter(path, kind="frames", clip="a", fingerprint="f" * 64) as file:
+        images = file.images("frames")
+        for i in range(count):
+            images.append(cv2.imencode(".png", np.full((24, 32, 3), 10 * i, np.uint8))[1])
+    return path
+
+
+def test_frames_are_equally_spaced_and_read_once(tmp_path):
+    frames, order, images = read_test_frames(frames_file(tmp_path / "a.h5", 9), 5)
+    assert frames.tolist() == [0, 2, 4, 6, 8]
+    assert [int(image[0, 0, 0]) for image in images] == [0, 20, 40, 60, 80]
+    frames, order, images = read_test_frames(frames_file(tmp_path / "b.h5", 2), 5)
+    assert len(images) == 2
+    assert [int(images[i][0, 0, 0]) // 10 for i in order] == frames.tolist() == [0, 0, 1, 1, 1]
+
+
+def test_stacks_lie_around_the_frames(tmp_path):
+    path = tmp_path / "a.h5"
+    with ClipFileWriter(path, kind="flow", clip="a", fingerprint="f" * 64) as file:
+        for name, offset in (("x", 0), ("y", 100)):
+            images = file.images(name)
+            for i in range(8):
+                images.append(cv2.imencode(".png", np.full((24, 32), offset + i, np.uint8))[1])
+    frames, _, images = read_test_frames(path, 3, stack=2)
+    assert frames.tolist() == [0, 4, 8]
+    assert [image[:, 0, 0].tolist() for image in images] == [
+        [0, 100, 0, 100],
+        [3, 103, 4, 104],
+        [7, 107, 7, 107],
+    ]
+
+
+def test_a_file_of_scores_is_read_as_their_mean(tmp_path):
+    path, values = tmp_path / "s.h5", np.array([[0.2, 0.8], [0.6, 0.4]], np.float32)
+    write_scores(path, clip="a", fingerprint="e" * 64, frames=np.arange(2), probabilities=values, attributes={})
+    np.testing.assert_allclose(read_scores(path), [0.4, 0.6])
