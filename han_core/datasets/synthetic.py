@@ -1,21 +1,29 @@
 """The generated dataset: real video files, made so that each claim of the paper can be tested.
 
-A figure acts in a small part of a cluttered, moving picture, at a place that differs by group, among moving
-distractors. The eight classes cross three cues of two values each, and telling a class needs all three:
+A figure, the actor, acts in a small part of a cluttered, moving picture, among moving distractors and beside a
+bystander, a second figure that acts as well. The eight classes cross three cues of two values each, and telling a class
+needs all three:
 
 ``appearance``: ``green`` or ``magenta``
-    The colour of the garment. Both have the same grey value, so that every RGB frame shows the cue and flow, which is
-    computed on grey images, does not. Blobs in both colours lie elsewhere in the picture.
+    The colour of the actor's garment. Both have the same grey value, so that every RGB frame shows the cue and flow,
+    which is computed on grey images, does not. Blobs in both colours lie elsewhere in the picture.
 ``motion``: ``fast`` or ``slow``
-    The tempo of the swinging. Every short stack of flow shows it; no single frame does, because both tempos visit the
+    The tempo of its swinging. Every short stack of flow shows it; no single frame does, because both tempos visit the
     same postures, each equally often (see :func:`poses`).
 ``order``: ``crouch_wave`` or ``wave_crouch``
     Which of two sub-actions comes first. Frames and short motions are the same; only their sequence differs.
 
+A fourth thing must be known to tell a class, and is no cue of its own: the place. Garment and tempo of the bystander
+are drawn without a look at the class, and it does the same sub-action at the same time. Only where they stand says who
+is the actor: it waves on the left and crouches on the right (``synthetic_scene.PLACES``), the bystander the other way
+round; between the sub-actions the two change places from one frame to the next, as at a cut. So where to look follows
+from what has been seen, the sub-action, which is what HAN's attention can learn: it scores places from the state of its
+LSTMs.
+
 A class is named ``<appearance>_<motion>_<order>``, e.g. ``green_fast_wave_crouch``. All else (background, camera,
-distractors, proportions, place) is drawn from seed, group and take alone and is the same in every class, so nothing
-but the cues tells classes apart. The best accuracy of a model that is blind to some cues is therefore known exactly,
-:func:`ceiling`: 1/2 if blind to one cue, 1/4 to two, 1/8 to all.
+distractors, proportions, exact places) is drawn from seed, group and take alone and is the same in every class, so
+nothing but the cues tells classes apart. The best accuracy of a model that is blind to some cues is therefore known
+exactly, :func:`ceiling`: 1/2 if blind to one cue, 1/4 to two, 1/8 to all.
 
 * Blind to appearance: all that sees flow alone, as variant ``temporal`` does: 1/2.
 * Blind to motion: all that sees unordered RGB frames (blind to order too): 1/4. Variant ``spatial`` reads its frames in
@@ -23,11 +31,13 @@ but the cues tells classes apart. The best accuracy of a model that is blind to 
   frames apart, and the tempos, a cycle in 15 and in 7.5 frames, are then aliases: a phase step of 1/3 and of 2/3.
 * Blind to order: all that averages over time: 1/2. (A stack of flow in the middle of a clip sees the end of one
   sub-action and the start of the other, which is a small leak.)
+* Blind to place: all that averages over the picture, as variant ``no_attention`` and the linear baselines do: 5/8,
+  :func:`ceiling_without_place`.
 
 Written to ``root``:
 
 * ``<class>/<class>_gGG_tTT.avi``: MJPG in AVI, GG the group, TT the take.
-* ``boxes.csv``: columns clip,frame,x,y,w,h: the smallest box around the figure in every frame, in pixels, x and y of
+* ``boxes.csv``: columns clip,frame,x,y,w,h: the smallest box around the actor in every frame, in pixels, x and y of
   its top left corner. Sorted by clip and frame; read by :func:`read_boxes`.
 """
 
@@ -80,6 +90,16 @@ def ceiling(blind_to: Iterable[str]) -> float:
     return 1 / math.prod(len(CUES[cue]) for cue in blind)
 
 
+def ceiling_without_place() -> float:
+    """Best possible top-1 accuracy of a model that sees both figures and cannot tell which is the actor.
+
+    Of the four pairs of garment and tempo the bystander has the actor's own in one case: the class is sure. In the
+    other three it is a guess between two.
+    """
+    pairs = len(CUES["appearance"]) * len(CUES["motion"])
+    return (1 + (pairs - 1) / 2) / pairs
+
+
 @dataclass(frozen=True)
 class SyntheticSpec:
     """How many videos of which size; see ``Synthetic`` in ``pipeline/params.py`` for the defaults' meaning."""
@@ -121,30 +141,52 @@ def poses(motion: str, order: str, *, frames: int, lead: float, phase: float) ->
         lead: share of the spare frames, at rest, that comes before the action.
         phase: where in its cycle a sub-action starts, in cycles.
     """
-    turn = max(1, frames // 36)
-    length = frames // 2 - 2 * turn
-    length -= 1 - length % 2
+    turn, length, before = _plan(frames, lead)
     cycles = max(1, round(length / _CYCLE)) * {"slow": 1, "fast": 2}[motion]
     blocks = []
     for action in order.split("_"):
         enter = [between(REST, action_pose(action, phase), (i + 1) / (turn + 1)) for i in range(turn)]
         swing = [action_pose(action, (phase + (cycles * k % length) / length) % 1.0) for k in range(length)]
         blocks.append([*enter, *swing, *reversed(enter)])
-    spare = frames - sum(map(len, blocks))
-    before = min(int(lead * (spare + 1)), spare)
-    return [REST] * before + blocks[0] + blocks[1] + [REST] * (spare - before)
+    after = frames - before - sum(map(len, blocks))
+    return [REST] * before + blocks[0] + blocks[1] + [REST] * after
+
+
+def change_frame(frames: int, lead: float) -> int:
+    """The first frame of the second sub-action, at which actor and bystander have changed places."""
+    turn, length, before = _plan(frames, lead)
+    return before + length + 2 * turn
+
+
+def _plan(frames: int, lead: float) -> tuple[int, int, int]:
+    """Frames from rest into a sub-action, of a sub-action, and at rest before the first."""
+    turn = max(1, frames // 36)
+    length = frames // 2 - 2 * turn
+    length -= 1 - length % 2
+    spare = frames - 2 * (length + 2 * turn)
+    return turn, length, min(int(lead * (spare + 1)), spare)
 
 
 def render_clip(
     spec: SyntheticSpec, class_name: str, group: int, take: int
 ) -> Iterator[tuple[np.ndarray, tuple[int, int, int, int]]]:
-    """The frames of a clip, (height,width,3) uint8 RGB, each with the figure's box x, y, w, h in pixels."""
+    """The frames of a clip, (height,width,3) uint8 RGB, each with the actor's box x, y, w, h in pixels."""
     cues = class_cues(class_name)
     scene = draw_scene(spec.seed, group, take, frames=spec.frames, width=spec.width, height=spec.height)
-    postures = poses(cues["motion"], cues["order"], frames=spec.frames, lead=scene.lead, phase=scene.phase)
-    for index, pose in enumerate(postures):
+    first, second = cues["order"].split("_")
+    change = change_frame(spec.frames, scene.lead)
+    timing = {"frames": spec.frames, "lead": scene.lead}
+    acted = poses(cues["motion"], cues["order"], phase=scene.phase, **timing)
+    copied = poses(scene.bystander_tempo, cues["order"], phase=scene.bystander_phase, **timing)
+    for index, (pose, other) in enumerate(zip(acted, copied, strict=True)):
+        action, elsewhere = (first, second) if index < change else (second, first)
+        here, there = (
+            tuple(p + s for p, s in zip(scene.places[name], scene.shake[index], strict=True))
+            for name in (action, elsewhere)
+        )
         image = scene.empty_frame(index, spec.width, spec.height)
-        box = draw_figure(image, scene.figure, pose, cues["appearance"], tuple(scene.shake[index]))
+        draw_figure(image, scene.bystander, other, scene.bystander_garment, there)
+        box = draw_figure(image, scene.figure, pose, cues["appearance"], here)
         yield image, box
 
 
@@ -222,7 +264,7 @@ def _write_video(path: Path, frames: list[np.ndarray], fps: float) -> None:
 
 
 def read_boxes(root: str | Path, clip: str) -> np.ndarray:
-    """The figure's box in every frame of a clip: (frames,4) int32 of x, y, w, h in pixels of the video.
+    """The actor's box in every frame of a clip: (frames,4) int32 of x, y, w, h in pixels of the video.
 
     Raises:
         FileNotFoundError: ``root`` holds no ``boxes.csv``.

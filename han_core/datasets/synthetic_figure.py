@@ -33,14 +33,10 @@ class Pose:
 
 @dataclass(frozen=True)
 class Figure:
-    """What does not change within a clip: size, place, proportions and colours (RGB, 0 to 255)."""
+    """What does not change within a clip: size, proportions and colours (RGB, 0 to 255)."""
 
     height: float
     """Pixels from the feet to the top of the head, standing."""
-    x: float
-    """Pixels from the left edge to the middle of the feet."""
-    y: float
-    """Pixels from the top edge to the ground."""
     girth: float
     """1 is an ordinary body, larger is wider."""
     arm_length: float
@@ -77,9 +73,9 @@ def garment_colour(name: str, luma: float) -> tuple[float, float, float]:
 
 
 def draw_figure(
-    image: np.ndarray, figure: Figure, pose: Pose, garment: str, shift: tuple[float, float]
+    image: np.ndarray, figure: Figure, pose: Pose, garment: str, place: tuple[float, float]
 ) -> tuple[int, int, int, int]:
-    """Draw the figure into ``image`` (H,W,3) uint8 RGB, moved by ``shift`` pixels (x, y).
+    """Draw the figure into ``image`` (H,W,3) uint8 RGB, the ground between its feet at the pixel ``place`` (x, y).
 
     Returns:
         The box x, y, width, height in pixels that holds every pixel of the figure inside the image.
@@ -89,8 +85,8 @@ def draw_figure(
         ink = figure.skin if part == "head" else garment_colour(garment, figure.garment_luma + _SHADES[part])
         points = [
             tuple(
-                round((origin + moved + figure.height * value) * (1 << _SHIFT))
-                for origin, moved, value in zip((figure.x, figure.y), shift, point, strict=True)
+                round((origin + figure.height * value) * (1 << _SHIFT))
+                for origin, value in zip(place, point, strict=True)
             )
             for point in (start, end)
         ]

@@ -1,4 +1,4 @@
-"""All that is chance in a synthetic clip: background, camera, distractors, and the look and place of the figure.
+"""All that is chance in a synthetic clip: background, camera, distractors, the look of the figures, and their places.
 
 A scene is drawn from (seed, group, take) alone, never from the class. So the clips of one take of a group are the same
 film in every class, save for the cues, and nothing but the cues can tell the classes apart.
@@ -12,7 +12,10 @@ import numpy as np
 
 from han_core.datasets.synthetic_figure import Figure, garment_colour
 
-_GOLDEN = (math.sqrt(5) - 1) / 2
+PLACES = {"wave": (0.18, 0.28), "crouch": (0.72, 0.82)}
+"""Sub-action -> where across the picture the actor does it, as shares of the width, drawn between the two for each
+group. The bystander does the same at the other place, so the place, and it alone, tells who is who."""
+
 _MARGIN = 0.3
 """Share of the frame by which the background is larger than the frame on each side, so that it can be panned."""
 
@@ -60,6 +63,14 @@ class Scene:
     """(frames,2) float: how far the camera's jitter moves the whole picture, x and y."""
     distractors: tuple[Distractor, ...]
     figure: Figure
+    """The actor."""
+    bystander: Figure
+    bystander_garment: str
+    bystander_tempo: str
+    bystander_phase: float
+    """Where in its cycle each of its sub-actions starts, 0 to 1."""
+    places: dict[str, tuple[float, float]]
+    """Sub-action -> the ground, x and y in pixels, on which the actor does it."""
     lead: float
     """Share of the spare frames that lies before the action, 0 to 1."""
     phase: float
@@ -84,7 +95,12 @@ def draw_scene(seed: int, group: int, take: int, *, frames: int, width: int, hei
     """The scene of one take of a group; the same numbers give the same scene."""
     of_group = np.random.default_rng([seed, group])
     of_take = np.random.default_rng([seed, group, take + 1])
-    figure = _draw_figure(of_group, seed, group, width, height)
+    # The two are drawn alike, so that nothing but the place tells them apart.
+    figure, bystander = (_draw_figure(rng, height) for rng in (of_group, of_take))
+    places = {
+        action: (of_group.uniform(*share) * width, of_group.uniform(0.7, 0.92) * height)
+        for action, share in PLACES.items()
+    }
     background = _draw_background(of_group, width, height)
     direction = of_group.uniform(0, 2 * math.pi)
     speed = of_group.uniform(0.1, 0.3) * width / 160
@@ -96,23 +112,23 @@ def draw_scene(seed: int, group: int, take: int, *, frames: int, width: int, hei
         background=background,
         pan=pan,
         shake=of_take.normal(0.0, jitter, (frames, 2)),
-        distractors=tuple(_draw_distractors(of_take, figure, width, height)),
+        distractors=tuple(_draw_distractors(of_take, figure.height, tuple(places.values()), width, height)),
         figure=figure,
+        bystander=bystander,
+        # Each of the four pairs equally often, whatever the number of groups and takes.
+        bystander_garment=("green", "magenta")[(group + take) % 2],
+        bystander_tempo=("fast", "slow")[(group + take) // 2 % 2],
+        bystander_phase=float(of_take.uniform()),
+        places=places,
         lead=float(of_take.uniform()),
         phase=float(of_take.uniform()),
     )
 
 
-def _draw_figure(rng: np.random.Generator, seed: int, group: int, width: int, height: int) -> Figure:
-    size = rng.uniform(0.47, 0.55) * height
-    # Steps of the golden ratio spread the places of any number of groups evenly over the frame.
-    across = (np.random.default_rng(seed).uniform() + group * _GOLDEN) % 1.0
-    reach = 0.4 * size
+def _draw_figure(rng: np.random.Generator, height: int) -> Figure:
     tone = rng.uniform(120, 225)
     return Figure(
-        height=size,
-        x=reach + across * (width - 2 * reach),
-        y=rng.uniform(0.62, 0.95) * height,
+        height=rng.uniform(0.47, 0.55) * height,
         girth=rng.uniform(0.9, 1.15),
         arm_length=rng.uniform(0.29, 0.33),
         skin=(tone, 0.8 * tone, 0.65 * tone),
@@ -147,8 +163,11 @@ def _draw_background(rng: np.random.Generator, width: int, height: int) -> np.nd
     return np.clip(image + grain, 0, 255).astype(np.uint8)
 
 
-def _draw_distractors(rng: np.random.Generator, figure: Figure, width: int, height: int) -> list[Distractor]:
-    """Two blobs in the garments' colours and two bars, each with a path of its own away from the figure."""
+def _draw_distractors(
+    rng: np.random.Generator, tall: float, places: tuple[tuple[float, float], ...], width: int, height: int
+) -> list[Distractor]:
+    """Two blobs in the garments' colours and two bars, each with a path of its own, away from figures ``tall`` pixels
+    high at ``places``."""
     found = []
     # A blob in each garment colour: the colour somewhere in the picture says nothing, it counts on the figure.
     colours = [garment_colour(name, rng.uniform(95, 135)) for name in ("green", "magenta")]
@@ -158,9 +177,9 @@ def _draw_distractors(rng: np.random.Generator, figure: Figure, width: int, heig
         radius = tuple(rng.uniform(0.02, 0.08, 2) * height)
         for _ in range(200):
             centre = (rng.uniform(0, width), rng.uniform(0, height))
-            reach_x = 0.4 * figure.height + radius[0] + 1.8 * size
-            reach_y = 0.5 * figure.height + radius[1] + 1.8 * size
-            if abs(centre[0] - figure.x) > reach_x or abs(centre[1] - (figure.y - 0.5 * figure.height)) > reach_y:
+            reach_x = 0.4 * tall + radius[0] + 1.8 * size
+            reach_y = 0.5 * tall + radius[1] + 1.8 * size
+            if all(abs(centre[0] - x) > reach_x or abs(centre[1] - y + 0.5 * tall) > reach_y for x, y in places):
                 break
         found.append(
             Distractor(

@@ -17,6 +17,8 @@ from han_core.datasets.synthetic import (
     GROUP_PATTERN,
     SyntheticSpec,
     ceiling,
+    ceiling_without_place,
+    change_frame,
     class_cues,
     clip_name,
     count_clips,
@@ -117,15 +119,90 @@ def test_garments_differ_in_colour_and_not_in_grey():
     assert difference.mean() < 0.05
 
 
-def test_all_but_the_figure_is_the_same_in_every_class():
-    films = {name: list(render_clip(SPEC, name, 5, 1)) for name in CLASSES}
-    for moments in zip(*films.values(), strict=True):
-        outside = np.ones((SPEC.height, SPEC.width), bool)
-        for _, (x, y, w, h) in moments:
-            outside[y : y + h, x : x + w] = False
-        assert outside.mean() > 0.5
-        for image, _ in moments[1:]:
-            assert (image[outside] == moments[0][0][outside]).all()
+def scene_of(group, take=1, spec=SPEC):
+    return draw_scene(spec.seed, group, take, frames=spec.frames, width=spec.width, height=spec.height)
+
+
+def figures_only(monkeypatch, class_name, group):
+    """The two figures of a clip, each drawn alone: boxes (frames, 4) of the actor and of the bystander."""
+    drawn = []
+    whole = synthetic.draw_figure
+
+    def recording(*arguments):
+        drawn.append(whole(*arguments))
+        return drawn[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(synthetic, "draw_figure", recording)
+        boxes = [box for _, box in render_clip(SPEC, class_name, group, 1)]
+    bystander, actor = np.array(drawn[::2]), np.array(drawn[1::2])
+    assert actor.tolist() == [list(box) for box in boxes]
+    return actor, bystander
+
+
+def test_all_but_the_actor_is_the_same_in_every_class_of_an_order(monkeypatch):
+    """The bystander too: it follows the order of the sub-actions, and nothing else of the class."""
+    for order in CUES["order"]:
+        names = [name for name in CLASSES if name.endswith(order)]
+        films = {name: list(render_clip(SPEC, name, 5, 1)) for name in names}
+        for moments in zip(*films.values(), strict=True):
+            outside = np.ones((SPEC.height, SPEC.width), bool)
+            for _, (x, y, w, h) in moments:
+                outside[y : y + h, x : x + w] = False
+            assert outside.mean() > 0.5
+            for image, _ in moments[1:]:
+                assert (image[outside] == moments[0][0][outside]).all()
+
+
+# What only the place tells
+
+
+@pytest.mark.parametrize("order", CUES["order"])
+@pytest.mark.parametrize("group", [1, 2, 7])
+def test_the_actor_waves_on_the_left_and_crouches_on_the_right_and_the_bystander_the_other_way(
+    monkeypatch, order, group
+):
+    actor, bystander = figures_only(monkeypatch, f"green_slow_{order}", group)
+    change = change_frame(SPEC.frames, scene_of(group).lead)
+    left = {"actor": actor, "bystander": bystander}
+    for name, boxes in left.items():
+        left[name] = boxes[:, 0] + boxes[:, 2] / 2 < SPEC.width / 2
+    waving = (np.arange(SPEC.frames) < change) == (order == "wave_crouch")
+    assert (left["actor"] == waving).all()
+    assert (left["bystander"] == ~waving).all()
+
+
+def test_the_change_of_places_falls_between_the_sub_actions():
+    for frames, lead in ((36, 0.0), (36, 0.99), (60, 0.5)):
+        postures = poses("slow", "wave_crouch", frames=frames, lead=lead, phase=0.2)
+        change = change_frame(frames, lead)
+        assert all(pose.drop == 0 for pose in postures[:change])
+        assert any(pose.arms > 90 for pose in postures[:change])
+        assert all(pose.arms < 60 for pose in postures[change:])
+
+
+def test_the_bystander_has_each_garment_and_tempo_equally_often():
+    found = Counter((s.bystander_garment, s.bystander_tempo) for s in (scene_of(g) for g in range(1, 13)))
+    assert set(found.values()) == {3}
+    assert len(found) == 4
+    takes = Counter((s.bystander_garment, s.bystander_tempo) for s in (scene_of(3, take) for take in range(1, 5)))
+    assert set(takes.values()) == {1}
+
+
+def test_ceiling_without_place_is_that_of_a_guess_between_the_two_figures():
+    """By counting: who knows both figures' garment and tempo, and not which is the actor's, guesses one of the two."""
+    pairs = list(itertools.product(CUES["appearance"], CUES["motion"]))
+    right = [1 / len({actor, bystander}) for actor in pairs for bystander in pairs]
+    assert ceiling_without_place() == pytest.approx(np.mean(right)) == 0.625
+
+
+def test_actor_and_bystander_are_drawn_alike():
+    """Over many groups their sizes have the same range: a look at one figure does not say which it is."""
+    heights = np.array([[s.figure.height, s.bystander.height] for s in (scene_of(g) for g in range(1, 60))])
+    low, high = heights.min(axis=0), heights.max(axis=0)
+    assert np.abs(low[0] - low[1]) < 1.5
+    assert np.abs(high[0] - high[1]) < 1.5
+    assert np.abs(np.corrcoef(heights.T)[0, 1]) < 0.4
 
 
 def test_the_camera_moves_the_whole_picture_figure_included(monkeypatch):
@@ -146,10 +223,15 @@ def test_the_camera_moves_the_whole_picture_figure_included(monkeypatch):
 # Where the figure is
 
 
-def test_box_is_the_smallest_around_the_figure():
+def test_box_is_the_smallest_around_the_actor(monkeypatch):
+    whole = synthetic.draw_figure
     for group in (1, 2, 3):
-        scene = draw_scene(SPEC.seed, group, 1, frames=SPEC.frames, width=SPEC.width, height=SPEC.height)
-        for index, (image, box) in enumerate(render_clip(SPEC, "magenta_slow_crouch_wave", group, 1)):
+        scene = scene_of(group)
+        with monkeypatch.context() as patch:  # without the bystander, who may stand in front of the background alone
+            patch.setattr(synthetic, "draw_figure", lambda i, f, *rest, s=scene: f is s.bystander or whole(i, f, *rest))
+            patch.setattr(synthetic, "draw_scene", lambda *args, s=scene, **sizes: s)
+            film = list(render_clip(SPEC, "magenta_slow_crouch_wave", group, 1))
+        for index, (image, box) in enumerate(film):
             changed = np.any(image != scene.empty_frame(index, SPEC.width, SPEC.height), axis=2)
             x, y, w, h = cv2.boundingRect(changed.astype(np.uint8))
             # The faint rim of a smooth edge may happen to have the background's colour.
@@ -158,15 +240,21 @@ def test_box_is_the_smallest_around_the_figure():
             )
 
 
-def test_figure_is_small_whole_and_at_many_places():
-    boxes = np.array([[box for _, box in render_clip(SPEC, CLASSES[0], group, 1)] for group in range(1, 13)])
+def test_figures_are_small_whole_apart_and_at_places_of_their_own(monkeypatch):
+    both = [figures_only(monkeypatch, CLASSES[0], group) for group in range(1, 13)]
+    boxes = np.array([actor for actor, _ in both])
     area = (boxes[..., 2] * boxes[..., 3]).mean() / (SPEC.width * SPEC.height)
     assert 0.08 < area < 0.2
     assert 1 / 6 < boxes[..., 2].mean() / SPEC.width < 1 / 3
     assert (boxes[..., 3] > 0.25 * SPEC.height).all()
-    middles = (boxes[..., 0] + boxes[..., 2] / 2).mean(1) / SPEC.width
-    assert np.diff(np.sort(middles)).max() < 0.2
-    assert middles.max() - middles.min() > 0.5
+    for actor, bystander in both:  # side by side, never one before the other
+        first, second = (
+            np.where(actor[:, :1] < bystander[:, :1], *pair) for pair in ((actor, bystander), (bystander, actor))
+        )
+        assert (first[:, 0] + first[:, 2] <= second[:, 0]).all()
+    middles = (boxes[..., 0] + boxes[..., 2] / 2)[:, 0] / SPEC.width
+    assert len(set(middles.round(3))) > 6
+    assert middles.max() - middles.min() > 0.05
 
 
 # What is on disk
