@@ -31,6 +31,7 @@ def project(repository, tmp_path, monkeypatch):
     params["models"] = ["han", "no_attention"]
     params["synthetic"].update(groups=2, clips_per_group=1, frames=12, width=SIZE[0], height=SIZE[1])
     params["evaluate"]["baselines"] = []
+    params["scores"]["enabled"] = False
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     clips = []
     rng = np.random.default_rng(0)
