@@ -113,20 +113,23 @@ def apply_views(
     device = torch.device(device)
     pieces = [cut(image, view)[0] for image, view in zip(images, views, strict=True)]
     flips = [view.flip for view in views]
-    if device.type == "cpu":
-        batch = _rescale_each(pieces, flips, size)
-    else:
-        pixels, sides = pack(pieces)
-        pixels = pixels.pin_memory() if device.type == "cuda" else pixels
-        batch = resample(pixels.to(device, non_blocking=True), sides, flips, size)
+    batch = rescale_each(pieces, flips, size) if device.type == "cpu" else rescale_at_once(pieces, flips, size, device)
     if kind == "frames":
         return normalize_frames(batch, convention)
     zooms = [((-size if view.flip else size) / view.width, size / view.height) for view in views]
     return normalize_flow(batch, convention, zooms)
 
 
-def _rescale_each(pieces: Sequence[np.ndarray], flips: Sequence[bool], size: int) -> Tensor:
-    """One after the other: what fits into a processor's cache is fastest."""
+def rescale_each(pieces: Sequence[np.ndarray], flips: Sequence[bool], size: int) -> Tensor:
+    """Rescale and mirror images one after the other: what fits into a processor's cache is fastest.
+
+    Args:
+        pieces: (channels, height, width) uint8, of any height and width.
+        flips: which are mirrored left to right.
+
+    Returns:
+        (n, channels, size, size) float32.
+    """
     shape = len(pieces), len(pieces[0]), size, size
     batch = torch.empty(shape, memory_format=torch.channels_last)
     for row, piece, flip in zip(batch, pieces, flips, strict=True):
@@ -138,6 +141,13 @@ def _rescale_each(pieces: Sequence[np.ndarray], flips: Sequence[bool], size: int
             image = F.interpolate(image, (size, size), mode="bilinear", align_corners=False)
         row.copy_(image[0].flip(2) if flip else image[0])
     return batch
+
+
+def rescale_at_once(pieces: Sequence[np.ndarray], flips: Sequence[bool], size: int, device: torch.device) -> Tensor:
+    """As :func:`rescale_each`, with one copy to the device and a few large operations there."""
+    pixels, sides = pack(pieces)
+    pixels = pixels.pin_memory() if device.type == "cuda" else pixels
+    return resample(pixels.to(device, non_blocking=True), sides, flips, size)
 
 
 def pack(pieces: Sequence[np.ndarray]) -> tuple[Tensor, list[tuple[int, int]]]:

@@ -5,7 +5,18 @@ import numpy as np
 import pytest
 import torch
 
-from han_core.augment import Augmentation, View, apply_views, crop_positions, draw_view
+from han_core.augment import (
+    Augmentation,
+    View,
+    apply_views,
+    centre_view,
+    crop_positions,
+    cut,
+    draw_view,
+    rescale_at_once,
+    rescale_each,
+    views_for_testing,
+)
 from han_core.two_stream import spatial_input, temporal_input
 
 
@@ -28,6 +39,23 @@ def test_scales_are_shares_of_the_shorter_side_drawn_independently():
     sides = {60, 52, 45, 40}
     assert {(view.height, view.width) for view in views} == {(h, w) for h in sides for w in sides}
     assert all(view.top + view.height <= 60 and view.left + view.width <= 80 for view in views)
+
+
+def test_the_centre_is_a_square_of_the_shorter_side():
+    assert centre_view(240, 320, Augmentation()) == View(0, 40, 240, 240)
+    assert centre_view(320, 241, Augmentation()) == View(39, 0, 241, 241)
+    assert centre_view(240, 320, Augmentation(corner_crops=False)) == View(0, 0, 240, 320)
+
+
+def test_ten_crops_are_corners_centre_and_their_mirrors():
+    """Of a frame of 256x340, as the two-stream ConvNets cut them: 224x224."""
+    places = [(0, 0), (0, 116), (32, 0), (32, 116), (16, 58)]
+    five = [View(top, left, 224, 224) for top, left in places]
+    mirrored = [View(top, left, 224, 224, flip=True) for top, left in places]
+    assert views_for_testing(256, 340, 1) == [View(16, 58, 224, 224)]
+    assert views_for_testing(256, 340, 5) == five
+    assert views_for_testing(256, 340, 10) == five + mirrored
+    assert {view.height for view in views_for_testing(512, 340, 10)} == {round(340 * 0.875)}
 
 
 def test_half_are_mirrored_unless_switched_off():
@@ -108,3 +136,28 @@ def test_vectors_grow_with_the_crop():
     stack = np.full((2, 60, 80), 137, np.uint8)
     out = apply_views([stack], [View(0, 0, 28, 56)], kind="flow", convention="caffe")
     np.testing.assert_allclose(out[0, :, 0, 0], [9.5 * 224 / 56, 9.5 * 224 / 28])
+
+
+def test_cutting_first_changes_nothing():
+    """Readers cut, the device does the rest."""
+    stack = noise(4)
+    view = View(10, 20, 40, 50, flip=True)
+    piece, rest = cut(stack, view)
+    assert rest == View(0, 0, 40, 50, flip=True)
+    assert piece.flags.c_contiguous
+    assert not np.shares_memory(piece, stack)
+    whole = apply_views([stack], [view], kind="flow", convention="caffe")
+    assert torch.equal(apply_views([piece], [rest], kind="flow", convention="caffe"), whole)
+
+
+@pytest.mark.parametrize("size", [32, 224])
+def test_a_batch_at_once_equals_one_image_after_the_other(size):
+    """The way of GPUs against the way of CPUs, for images that grow, shrink, do both, or are mirrored. Sums of a
+    few products of numbers up to 255 differ in float32's last places: 1e-3 is far below one level."""
+    sides = [(60, 80), (33, 31), (240, 210), (300, 20), (20, 300), (224, 224), (32, 32), (1, 1)]
+    pieces = [noise(4, *side, seed=i) for i, side in enumerate(sides)]
+    flips = [False, True, True, False, True, False, True, False]
+    expected = rescale_each(pieces, flips, size)
+    found = rescale_at_once(pieces, flips, size, torch.device("cpu"))
+    assert found.shape == (8, 4, size, size)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)

@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,11 @@ def one_of(rank: int, port: int, size: int, folder: Path, micro_batches: tuple[i
         for micro_batch in micro_batches:
             found = train(_spread(micro_batch), processes=together, validation=CLIPS)
             torch.save(found, folder / f"{rank}-{micro_batch}.pt")
+        checkpoint = Checkpoint(folder / "run.safetensors", seconds=0)
+        train(_spread(1), processes=together, checkpoint=checkpoint)
+        together.barrier()
+        found = train(replace(_spread(1), iterations=4), processes=together, checkpoint=checkpoint)
+        torch.save(found, folder / f"{rank}-resumed.pt")
 
 
 def _spread(micro_batch: int) -> Schedule:
@@ -206,6 +212,16 @@ def test_two_processes_equal_one(two_processes, micro_batch):
         assert (one.top1, one.validation) == (other.top1, other.validation)
     moved = sum(float((expected[n] - v).abs().max()) > 1e-3 for n, v in net().state_dict().items())
     assert moved > 10  # the tolerance is far below what training moved
+
+
+def test_two_processes_go_on_where_they_were(two_processes):
+    expected, curve = train(replace(_spread(1), iterations=4))
+    for rank in range(2):
+        weights, again = torch.load(two_processes / f"{rank}-resumed.pt", weights_only=False)
+        assert [step.iteration for step in again] == [1, 2, 3, 4]
+        assert [step.loss for step in again] == pytest.approx([step.loss for step in curve], rel=1e-4)
+        for name, value in expected.items():
+            torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-5)
 
 
 def test_processes_that_see_different_checkpoints_stop(tmp_path):

@@ -16,7 +16,9 @@ from safetensors.torch import load_file
 
 from han_core import imagefile
 from han_core.cache import ClipCache
+from han_core.distributed import Processes
 from han_core.weights import initial_net, read_metadata, read_net
+from pipeline import finetune as stage
 from pipeline.ledger import Failure, write_failures
 
 pytestmark = pytest.mark.usefixtures("small_training_images")
@@ -161,6 +163,37 @@ def test_plain_errors(nets_project):
     assert "lower learning_rate" in nets_project.refused("finetune")
     assert not nets_project.net().exists()
     assert not list(ClipCache.from_environment().entries(["nets"]))
+
+
+# Several processes
+
+
+def test_a_net_that_is_trained_starts_the_processes_it_is_given(nets_project, monkeypatch):
+    asked = []
+
+    def relaunched(run, module, arguments):
+        asked.append((run.processes, module, arguments))
+        return run.processes > 1
+
+    monkeypatch.setattr(stage, "relaunched", relaunched)
+    nets_project.params["run"]["processes"] = 2
+    nets_project.ok("finetune")
+    assert asked == []  # nothing to train, nothing to share
+    train(nets_project)
+    nets_project.net().unlink()
+    nets_project.ok("finetune")
+    arguments = ["--stream", "spatial", "--split", "1", "--params", "params.yaml"]
+    assert asked == [(2, "pipeline.finetune", arguments)]
+    assert not nets_project.net().exists()  # it is the processes that make it
+
+
+def test_only_the_main_process_prints_and_writes(nets_project, monkeypatch):
+    monkeypatch.setattr(Processes, "main", property(lambda self: False))
+    train(nets_project)
+    assert nets_project.ok("finetune") == ""
+    assert not nets_project.net().exists()
+    assert not list(nets_project.folder.glob("logs/toy/*"))
+    assert not nets_project.cached("nets")
 
 
 # Killed and gone on
