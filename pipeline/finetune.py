@@ -66,6 +66,7 @@ def main(stream: str, split: int, params_path: Path) -> None:
 
 def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", together: "Processes") -> None:
     """Make the net of a stream and split, or take it from the cache."""
+    from han_core.cache import fingerprint
     from han_core.checkpoint import Checkpoint
     from han_core.datasets.clips import ClipTableError, read_clips
     from han_core.weights import knows_classes, resolve_convention
@@ -97,7 +98,9 @@ def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", to
                 _write_curve(path, curve)
             with cache.create("nets", identity, ".safetensors") as path:
                 learnt_classes = recipe.iterations or knows_classes(recipe.weights, table.classes)
-                _write_net(path, net, settings, identity, "trained" if learnt_classes else "random")
+                facts = {"fingerprint": identity, "classifier": "trained" if learnt_classes else "random"}
+                facts |= {"data": fingerprint("training clips", 1, {}, learnt.identity())} if learnt.clips else {}
+                _write_net(path, net, settings, facts)
             checkpoint.discard()
     if not together.main:
         return
@@ -232,8 +235,12 @@ def schedule(recipe: Recipe, precision: "Precision") -> "Schedule":
     return Schedule(**recipe.model_dump(include=names), precision=precision, augmentation=augmentation)
 
 
-def _write_net(path: Path, net: "VGG16", settings: dict[str, Any], identity: str, classifier: str) -> None:
-    """The net with what a person, or stage cubes, needs to know of it; a class list, but nothing of the split."""
+def _write_net(path: Path, net: "VGG16", settings: dict[str, Any], facts: dict[str, str]) -> None:
+    """The net with what a person, or stage cubes, needs to know of it; a class list, but nothing of the split.
+
+    Args:
+        facts: further entries of the metadata.
+    """
     from han_core.weights import write_net
 
     apart = ("classes", "input", "seed", "stack", "stream")
@@ -241,8 +248,7 @@ def _write_net(path: Path, net: "VGG16", settings: dict[str, Any], identity: str
     metadata = {
         "architecture": "torchvision vgg16",
         "classes": json.dumps(settings["classes"], ensure_ascii=False),
-        "classifier": classifier,
-        "fingerprint": identity,
+        **facts,
         "input": settings["input"],
         "recipe": json.dumps(recipe, sort_keys=True),
         "seed": str(settings["seed"]),

@@ -137,8 +137,8 @@ def why_not(metadata: Mapping[str, str], classes: Sequence[str]) -> str:
     """Why a net's scores would mean nothing for a dataset of these classes; "" if they mean something."""
     if metadata.get("classifier") == "random":
         return "its last layer is random: it was not trained (finetune iterations: 0)"
-    if "classes" not in metadata:
-        return "the file does not say which classes it knows"
+    if metadata.get("classifier") != "trained" or "classes" not in metadata:
+        return "the file does not say which classes it learnt; make it with stage finetune"
     known = json.loads(metadata["classes"])
     if known != list(classes):
         return f"it knows other classes ({len(known)}, {', '.join(known[:3])}, ..) than the dataset ({len(classes)})"

@@ -48,6 +48,8 @@ def test_the_file_says_what_the_net_is(nets_project):
     assert metadata["input"] == "torchvision"
     assert json.loads(metadata["classes"]) == ["left", "right"]
     assert json.loads(metadata["recipe"])["iterations"] == 0
+    assert metadata["classifier"] == "random"
+    assert "data" not in metadata
     (cached,) = [path for path in nets_project.cached("nets") if path.suffix == ".safetensors"]
     assert cached.name.startswith(metadata["fingerprint"])
 
@@ -103,6 +105,23 @@ def test_a_kill_between_curve_and_net_makes_both_again(nets_project):
     cached.unlink()
     assert "reused" not in nets_project.ok("finetune")
     assert nets_project.net().exists()
+
+
+def test_a_trained_net_names_its_recipe_and_its_data(nets_project):
+    train(nets_project, iterations=1, batch=1, micro_batch=1, precision="auto")
+    data = []
+    for split, changed in ((1, None), (1, "a3"), (1, "a2"), (2, None)):  # a3 is a test clip of split 1
+        if changed:
+            nets_project.write_clip(changed, 90)
+        nets_project.ok("finetune", split=split)
+        metadata = read_metadata(nets_project.net(split=split))
+        data.append(metadata["data"])
+    assert data[0] == data[1]
+    assert len(set(data)) == 3
+    assert metadata["classifier"] == "trained"
+    recipe = json.loads(metadata["recipe"])
+    assert (recipe["iterations"], recipe["momentum"], recipe["weights"]) == (1, 0.9, "random: He, NumPy PCG64")
+    assert recipe["precision"] in ("float32", "bfloat16")  # what auto came to
 
 
 def fingerprint(project, stream="spatial", split=1):
