@@ -28,7 +28,8 @@ from torch.nn.functional import cross_entropy
 
 from han_core.cubestore import MemoryFeatures
 from han_core.distributed import Processes
-from han_core.han import HAN, HANConfig
+from han_core.han import HAN
+from han_core.han_config import HANConfig
 from han_core.sparse import SparseCubes
 from han_core.training import Schedule, make_optimizer, train
 

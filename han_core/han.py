@@ -24,61 +24,15 @@ The loops over time below are the equations as they stand. :mod:`han_core.recurr
 faster, and is what runs unless ``fast=False`` is asked for; content-based attention always takes the plain loop.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from han_core.han_config import HANConfig
 from han_core.recurrence import DenseGlimpses, Glimpses, attended_lstms, lstm
 from han_core.sparse import SparseCubes
-
-Attention = Literal["location", "content", "uniform"]
-
-
-@dataclass(frozen=True)
-class HANConfig:
-    """Everything that decides the shape of a :class:`HAN`."""
-
-    streams: tuple[str, ...]
-    """Streams in the order in which their states are concatenated: spatial before temporal."""
-    classes: int
-    features: int = 512
-    """D: channels of a cube, or units of a fully connected layer (then R = 1)."""
-    regions: int = 196
-    """R: regions a frame; 1 for features without a place."""
-    attention: Attention = "location"
-    """``location`` is eq. 3. ``content`` also scores the region's own features, as the code of [15] does.
-    ``uniform`` is the paper's "without attention": the mean over the regions."""
-    lstm_size: int = 1024
-    layers: int = 2
-    skip: int = 5
-    dropout: float = 0.5
-    forget_bias: tuple[float, ...] = ()
-    """Initial bias of the forget gate, one a layer; empty is 0 everywhere. See :func:`span_forget_bias`."""
-    initial_state: Literal["zeros", "mean"] = "zeros"
-    """h_0 and c_0: zeros, or an MLP of the clip's mean feature as in [15]."""
-
-    def __post_init__(self) -> None:
-        for name in ("classes", "features", "regions", "lstm_size", "layers", "skip"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not self.streams or len(set(self.streams)) < len(self.streams):
-            raise ValueError(f"streams must name each stream once, not {self.streams}")
-        if self.forget_bias and len(self.forget_bias) != self.layers:
-            raise ValueError(
-                f"forget_bias must have one value for each of {self.layers} layers, not {self.forget_bias}"
-            )
-
-    def to_dict(self) -> dict:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping) -> "HANConfig":
-        lists = {"streams": tuple(values["streams"]), "forget_bias": tuple(values["forget_bias"])}
-        return cls(**{**values, **lists})
 
 
 class HANOutput(NamedTuple):
@@ -450,58 +404,7 @@ def every_kth(states: Tensor, lengths: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return picked, torch.clamp(lengths // k, min=1)
 
 
-def span_forget_bias(frames: int, layers: int, skip: int) -> tuple[float, ...]:
-    """Forget-gate biases with which every layer starts out remembering its whole sequence.
-
-    A gate with bias b multiplies the memory by sigmoid(b) at each step, which forgets with a time constant of
-    1 + e^b steps. With b = log(steps - 1) that is the length of the sequence (the middle of what Tallec and
-    Ollivier, arXiv 1804.11188, draw at random). With b = 0 half of the memory is gone after each frame, and h_T, all
-    that the classifier sees, knows little but the last few frames.
-
-    Args:
-        frames: T. layers: L. skip: k; layer l has T / k^l steps.
-    """
-    steps = [max(frames // skip**layer, 1) for layer in range(layers)]
-    return tuple(math.log(max(count - 1, 1)) for count in steps)
-
-
 def _state_at(states: Tensor, lengths: Tensor) -> Tensor:
     """The last valid state of each sequence: states (B, T, H), lengths (B,) -> (B, H)."""
     index = (lengths - 1).view(-1, 1, 1).expand(-1, 1, states.shape[2])
     return states.gather(1, index).squeeze(1)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One row of Table 1, or the row [15] of Table 2."""
-
-    title: str
-    streams: tuple[str, ...]
-    source: Literal["cubes", "fc"] = "cubes"
-    attention: bool = True
-    fixed: Mapping[str, str | int] = field(default_factory=dict)
-    """Fields of the config that are part of what the variant is, whatever the settings say."""
-
-
-VARIANTS: dict[str, Variant] = {
-    "han": Variant("Full HAN (spatial CNN cube + temporal CNN cube)", ("spatial", "temporal")),
-    "no_attention": Variant(
-        "HAN without attention 1 (spatial CNN cube + temporal CNN cube)",
-        ("spatial", "temporal"),
-        attention=False,
-    ),
-    "fc_features": Variant(
-        "HAN without attention 2 (spatial CNN 4096 + temporal CNN 4096)",
-        ("spatial", "temporal"),
-        "fc",
-        attention=False,
-    ),
-    "spatial": Variant("Spatial HAN (spatial CNN cube)", ("spatial",)),
-    "temporal": Variant("Temporal HAN (temporal CNN cube)", ("temporal",)),
-    "soft_attention_lstm": Variant(
-        "Soft attention + LSTM [15] (spatial CNN cube)",
-        ("spatial",),
-        fixed={"attention": "content", "layers": 1, "initial_state": "mean"},
-    ),
-}
-"""Table 1 by name, then the row of Table 2 that attends: scores from content, one LSTM, h_0 from the mean feature."""

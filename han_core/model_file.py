@@ -9,7 +9,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from han_core.errors import HanError
-from han_core.han import HAN, HANConfig
+from han_core.han import HAN
+from han_core.han_config import HANConfig
 from han_core.recipe import FeatureRecipe
 
 SCHEMA = 1

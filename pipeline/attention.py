@@ -40,8 +40,8 @@ def attention_maps(
     """
     import torch
 
-    from han_core.han import VARIANTS
     from han_core.model_file import load_model
+    from han_core.variants import VARIANTS
     from pipeline.features import open_store
     from pipeline.paths import Paths
 

@@ -90,9 +90,9 @@ def _rows(params: Params) -> int:
 
 
 def _models(params: Params, table: "ClipTable", split: int) -> Iterator[Result]:
-    from han_core.han import VARIANTS
     from han_core.model_file import load_model
     from han_core.training import score
+    from han_core.variants import VARIANTS
     from pipeline.device import choose_device
     from pipeline.features import open_store
     from pipeline.paths import Paths

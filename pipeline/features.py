@@ -7,7 +7,7 @@ import torch
 
 from han_core.cubestore import CubeStore, Features
 from han_core.datasets.clips import Clip
-from han_core.han import Variant
+from han_core.variants import Variant
 from pipeline.params import Params, Run
 from pipeline.paths import Paths
 

@@ -243,6 +243,6 @@ def _accuracy(figures: dict | None) -> str:
 
 
 def _title(name: str) -> str:
-    from han_core.han import VARIANTS
+    from han_core.variants import VARIANTS
 
     return VARIANTS[name].title if name in VARIANTS else OTHERS.get(name, name)

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from han_core.cubestore import CubeStore
     from han_core.datasets.clips import ClipTable
     from han_core.distributed import Processes
-    from han_core.han import HANConfig, Variant
+    from han_core.han_config import HANConfig
     from han_core.training import Epoch, Pace, Schedule
+    from han_core.variants import Variant
 
 VERSION = 1
 
@@ -54,7 +55,7 @@ def run(params: Params, name: str, split: int) -> None:
 
     from han_core.datasets.clips import read_clips
     from han_core.distributed import processes
-    from han_core.han import VARIANTS
+    from han_core.variants import VARIANTS
     from pipeline.device import choose_device
     from pipeline.features import open_store
     from pipeline.paths import Paths
@@ -84,9 +85,10 @@ def _train(
 ) -> None:
     import torch
 
-    from han_core.han import HAN, VARIANTS
+    from han_core.han import HAN
     from han_core.model_file import TrainedHAN, save_model
     from han_core.training import train
+    from han_core.variants import VARIANTS
     from pipeline.features import placed
     from pipeline.paths import Paths
     from pipeline.progress import Progress
@@ -151,7 +153,7 @@ def _train(
 
 def model_config(settings: Train, variant: "Variant", store: "CubeStore", classes: int) -> "HANConfig":
     """The model that the settings ask for, of a variant, for the features of a store."""
-    from han_core.han import HANConfig, span_forget_bias
+    from han_core.han_config import HANConfig, span_forget_bias
 
     frames, features, regions = store.shapes[variant.streams[0]]
     chosen = {

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from han_core.han import HAN, VARIANTS, HANConfig, every_kth, span_forget_bias
+from han_core.han import HAN, every_kth
+from han_core.han_config import HANConfig, span_forget_bias
+from han_core.variants import VARIANTS
 
 CONFIG = HANConfig(
     streams=("spatial", "temporal"),

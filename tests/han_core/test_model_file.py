@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from han_core.han import HAN, HANConfig
+from han_core.han import HAN
+from han_core.han_config import HANConfig
 from han_core.model_file import ModelFileError, TrainedHAN, load_model, save_model
 
 CONFIG = HANConfig(("spatial", "temporal"), classes=2, features=3, regions=4, lstm_size=5, initial_state="mean")

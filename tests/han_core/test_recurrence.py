@@ -7,7 +7,8 @@ import itertools
 import pytest
 import torch
 
-from han_core.han import HAN, HANConfig
+from han_core.han import HAN
+from han_core.han_config import HANConfig
 from han_core.sparse import SparseCubes
 
 CONFIG = HANConfig(

@@ -9,7 +9,8 @@ import torch.multiprocessing
 from han_core.checkpoint import Checkpoint
 from han_core.cubestore import MemoryFeatures, glimpse_statistics
 from han_core.distributed import processes
-from han_core.han import HAN, HANConfig
+from han_core.han import HAN
+from han_core.han_config import HANConfig
 from han_core.sparse import SparseCubes
 from han_core.training import Epoch, Schedule, TrainingError, make_optimizer, score, train
 

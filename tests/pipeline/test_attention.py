@@ -13,7 +13,8 @@ from han_core.clipfile import ClipFileWriter
 from han_core.cubefile import read_cube, write_cube
 from han_core.datasets.clips import Clip, ClipTable, write_clips
 from han_core.datasets.synthetic import CLASSES, actor_boxes, clip_name, generate_synthetic, read_boxes
-from han_core.han import HAN, HANConfig
+from han_core.han import HAN
+from han_core.han_config import HANConfig
 from han_core.model_file import TrainedHAN, load_model, save_model
 from pipeline import evaluate
 from pipeline.attention import attending_models, score_attention

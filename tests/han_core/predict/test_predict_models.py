@@ -6,7 +6,8 @@ import os
 import pytest
 import torch
 
-from han_core.han import HAN, HANConfig
+from han_core.han import HAN
+from han_core.han_config import HANConfig
 from han_core.model_file import TrainedHAN, save_model
 from han_core.predict.models import PredictError, find_model, find_net, load_recogniser
 from han_core.recipe import FeatureRecipe

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from han_core.han import HAN, HANConfig
+from han_core.han import HAN
+from han_core.han_config import HANConfig
 from han_core.model_file import TrainedHAN
 from han_core.predict.features import FeatureMaker, FrameBuffer
 from han_core.predict.models import Recogniser

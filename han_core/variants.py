@@ -1,0 +1,41 @@
+"""The rows of the paper's tables that are a HAN, by name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of Table 1, or the row [15] of Table 2."""
+
+    title: str
+    streams: tuple[str, ...]
+    source: Literal["cubes", "fc"] = "cubes"
+    attention: bool = True
+    fixed: Mapping[str, str | int] = field(default_factory=dict)
+    """Fields of the config that are part of what the variant is, whatever the settings say."""
+
+
+VARIANTS: dict[str, Variant] = {
+    "han": Variant("Full HAN (spatial CNN cube + temporal CNN cube)", ("spatial", "temporal")),
+    "no_attention": Variant(
+        "HAN without attention 1 (spatial CNN cube + temporal CNN cube)",
+        ("spatial", "temporal"),
+        attention=False,
+    ),
+    "fc_features": Variant(
+        "HAN without attention 2 (spatial CNN 4096 + temporal CNN 4096)",
+        ("spatial", "temporal"),
+        "fc",
+        attention=False,
+    ),
+    "spatial": Variant("Spatial HAN (spatial CNN cube)", ("spatial",)),
+    "temporal": Variant("Temporal HAN (temporal CNN cube)", ("temporal",)),
+    "soft_attention_lstm": Variant(
+        "Soft attention + LSTM [15] (spatial CNN cube)",
+        ("spatial",),
+        fixed={"attention": "content", "layers": 1, "initial_state": "mean"},
+    ),
+}
+"""Table 1 by name, then the row of Table 2 that attends: scores from content, one LSTM, h_0 from the mean feature."""
