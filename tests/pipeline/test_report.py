@@ -87,6 +87,19 @@ def test_strips_are_pictures_of_test_clips_with_frames_map_and_flow(project):
     assert shown == [tested[0], tested[-1]]
 
 
+def test_the_map_of_soft_attention_stands_below_that_of_han(repository, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_results(tmp_path, repository, models=("soft_attention_lstm", "han"))
+    run()
+    picture = cv2.imread(str(tmp_path / "report/toy/attention-1.jpg")).astype(int)
+    assert picture.shape == (4 * 128, 3 * 171, 3)
+    han, soft = picture[128:256], picture[256:384]
+    assert abs(han - soft).mean() > 2, "two models, two maps"
+    # Their maps lie over the same frame: HAN's first is uniform, [15]'s is not, because its h_0 sees the clip.
+    text = markdown(tmp_path)
+    assert "attention maps of HAN and of soft attention" in text
+
+
 def test_clips_can_be_chosen_by_name(project):
     edit(project, lambda params: params["report"].update(clips=["kick_2"]))
     run()

@@ -12,7 +12,8 @@ import yaml
 from han_core.clipfile import ClipFileWriter
 from han_core.cubefile import write_cube
 from han_core.datasets.clips import Clip, ClipTable, write_clips
-from han_core.han import HAN, HANConfig
+from han_core.han import HAN
+from han_core.han_config import HANConfig
 from han_core.model_file import TrainedHAN, save_model
 
 CLASSES = ("hand_shake", "kick")
@@ -76,10 +77,12 @@ def _write_model(path: Path, name: str, seed: int) -> None:
     torch.manual_seed(seed)
     attention = {"han": "location", "soft_attention_lstm": "content"}.get(name, "uniform")
     streams = ("spatial",) if name == "soft_attention_lstm" else ("spatial", "temporal")
-    config = HANConfig(streams, len(CLASSES), 6, 196, attention=attention, lstm_size=4, skip=2)
+    start = "mean" if attention == "content" else "zeros"
+    config = HANConfig(streams, len(CLASSES), 6, 196, attention=attention, lstm_size=4, skip=2, initial_state=start)
     model = HAN(config).eval()
-    if attention == "location":
-        model.attention.regions.weight.data *= 10  # maps that are far from uniform
+    if attention != "uniform":
+        for weight in model.attention.parameters():
+            weight.data *= 10  # maps that are far from uniform
     save_model(TrainedHAN(model, name, CLASSES, "cubes"), path)
 
 
