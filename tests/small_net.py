@@ -13,11 +13,19 @@ NARROW = 16
 class SmallVGG16(VGG16):
     """As :class:`VGG16`, with He-initialised weights of the seed."""
 
-    def __init__(self, *, classes: int = 2, in_channels: int = 3, dropout: float = 0.5, seed: int = 1) -> None:
-        super().__init__(classes=classes, in_channels=in_channels, fc_size=8, dropout=(dropout, dropout))
+    def __init__(
+        self,
+        *,
+        classes: int = 2,
+        in_channels: int = 3,
+        fc_size: int = 8,
+        dropout: tuple[float, float] = (0.5, 0.5),
+        seed: int = 1,
+    ) -> None:
+        super().__init__(classes=classes, in_channels=in_channels, fc_size=fc_size, dropout=dropout)
         self.features = make_layers([layer if layer == "M" else layer // NARROW for layer in cfgs["D"]])
         self.features[0] = nn.Conv2d(in_channels, 64 // NARROW, kernel_size=3, padding=1)
-        self.classifier[0] = nn.Linear(512 // NARROW * 49, 8)
+        self.classifier[0] = nn.Linear(512 // NARROW * 49, fc_size)
         random = np.random.default_rng(seed)
         with torch.no_grad():
             for name, value in self.named_parameters():

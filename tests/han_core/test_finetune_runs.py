@@ -255,7 +255,7 @@ def test_validation_looks_at_the_centre_of_the_middle_frame_without_dropout():
             asked.append((clip, moment))
             return super().read(clip, moment)
 
-    model, held_out = net(dropout=0.9).train(), Watched([0, 1, 1, 0, 1])
+    model, held_out = net(dropout=(0.9, 0.9)).train(), Watched([0, 1, 1, 0, 1])
     schedule = Schedule(iterations=1, micro_batch=2, augmentation=Augmentation())
     with ThreadPoolExecutor(1) as pool:
         share = loop.validation_top1(model, held_out, schedule, pool, convention="torchvision", processes=Processes())

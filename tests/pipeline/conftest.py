@@ -114,3 +114,12 @@ def small_training_images(monkeypatch: pytest.MonkeyPatch) -> Callable:
     whole = feed.apply_views
     monkeypatch.setattr(feed, "apply_views", lambda *args, **options: whole(*args, **options, size=32))
     return whole
+
+
+@pytest.fixture
+def small_nets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All nets, drawn or read from a file, a sixteenth as wide as VGG-16."""
+    from han_core import weights
+    from tests.small_net import SmallVGG16
+
+    monkeypatch.setattr(weights, "_without_weights", SmallVGG16)

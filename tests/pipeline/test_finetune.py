@@ -21,7 +21,8 @@ from han_core.weights import initial_net, read_metadata, read_net
 from pipeline import finetune as stage
 from pipeline.ledger import Failure, write_failures
 
-pytestmark = pytest.mark.usefixtures("small_training_images")
+# Nets and images are small: nothing here depends on the size but the time.
+pytestmark = pytest.mark.usefixtures("small_training_images", "small_nets")
 
 
 def train(project, stream="spatial", **recipe):
@@ -163,7 +164,9 @@ def test_clips_that_failed_before_are_left_out(nets_project):
     assert "on 2 clips" in nets_project.ok("finetune")
 
 
-def test_weights_come_from_a_file_with_its_convention(nets_project, shared_data):
+def test_weights_come_from_a_file_with_its_convention(nets_project, shared_data, monkeypatch):
+    monkeypatch.undo()  # a file of weights is that of a whole VGG-16
+    monkeypatch.chdir(nets_project.folder)
     weights = shared_data / "weights" / "vgg16_imagenet_features.safetensors"
     nets_project.params["finetune"]["temporal"]["weights"] = str(weights)
     nets_project.ok("finetune", "temporal")
@@ -224,7 +227,7 @@ from tests.small_net import SmallVGG16
 
 whole = feed.apply_views
 feed.apply_views = lambda *args, **options: whole(*args, **options, size=32)
-weights.initial_net = lambda *_, classes, in_channels, **__: SmallVGG16(classes=classes, in_channels=in_channels)
+weights._without_weights = SmallVGG16
 from pipeline.finetune import main
 main()
 """
@@ -239,12 +242,13 @@ def start(project, repository, cache: str) -> subprocess.Popen:
 
 def test_kill_9_and_again_gives_the_bytes_of_an_uninterrupted_run(nets_project, repository):
     nets_project.params["run"]["checkpoint_seconds"] = 0
-    train(nets_project, iterations=150, learning_rate=0.01, precision="float32", batch=2, micro_batch=1)
-    whole = start(nets_project, repository, "one")
-    assert whole.wait(60) == 0, whole.stderr.read()
+    train(nets_project, iterations=100, learning_rate=0.01, precision="float32", batch=2, micro_batch=1)
+    nets_project.ok("finetune")
     expected = nets_project.net().read_bytes(), nets_project.curve().read_bytes()
     for path in (nets_project.net(), nets_project.curve()):
         path.unlink()
+    log = nets_project.folder / "logs/toy/finetune-spatial-1.log"
+    log.unlink()
 
     killed = start(nets_project, repository, "other")
     checkpoints = nets_project.folder / "other" / "checkpoints"
@@ -259,9 +263,8 @@ def test_kill_9_and_again_gives_the_bytes_of_an_uninterrupted_run(nets_project, 
 
     again = start(nets_project, repository, "other")
     assert again.wait(60) == 0, again.stderr.read()
-    log = (nets_project.folder / "logs/toy/finetune-spatial-1.log").read_text()
-    done = int(re.search(r"goes on after iteration (\d+)", log)[1])
-    assert 0 < done < 150
-    assert f"{150 - done} iterations in" in log
+    done = int(re.search(r"goes on after iteration (\d+)", log.read_text())[1])
+    assert 0 < done < 100
+    assert f"{100 - done} iterations in" in log.read_text()
     assert (nets_project.net().read_bytes(), nets_project.curve().read_bytes()) == expected
     assert not list(checkpoints.glob("*.safetensors"))

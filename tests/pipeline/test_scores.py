@@ -3,19 +3,12 @@
 import numpy as np
 import pytest
 
-from han_core import scoring
 from han_core.clipfile import ClipFile
 from han_core.scorefile import NOT_SCORED, read_scores
 from pipeline.ledger import Failure, write_failures
 from pipeline.params import load_params
 
-pytestmark = pytest.mark.usefixtures("small_training_images", "small_scored_images")
-
-
-@pytest.fixture
-def small_scored_images(monkeypatch):
-    whole = scoring.apply_views
-    monkeypatch.setattr(scoring, "apply_views", lambda *args, **options: whole(*args, **options, size=32))
+pytestmark = pytest.mark.usefixtures("small_training_images", "small_nets")
 
 
 @pytest.fixture
