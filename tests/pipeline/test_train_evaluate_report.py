@@ -85,7 +85,7 @@ def project(repository, tmp_path_factory):
     params["models"] = MODELS
     params["dataset"].update(name="toy", kind="folder", root="videos", generate=[])
     params["cubes"].update(nets="toy", frames=FRAMES)
-    params["train"].update(lstm_size=8, epochs=25, batch=8)
+    params["train"].update(lstm_size=8, dropout=0.5, epochs=25, batch=8)
     params["train"]["optimizer"].update(name="adam", learning_rate=0.02)
     params["evaluate"]["baselines"] = ["linear", "linear_mean", "frame_size"]
     params["report"]["clips"] = 2
