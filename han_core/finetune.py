@@ -168,7 +168,7 @@ def _restore(
     if not saved:
         return _Progress()
     for value, state in optimizer.state.items():
-        if state.get("momentum_buffer") is not None:  # laid out as the weights, so that sums round as they did
+        if state.get("momentum_buffer") is not None:  # laid out as the weights are: quicker to add
             state["momentum_buffer"] = torch.empty_like(value).copy_(state["momentum_buffer"])
     if saved["scaler"]:
         scaler.load_state_dict(saved["scaler"])

@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     from han_core.sgd import Schedule
     from han_core.two_stream import VGG16, Convention
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("pipeline.finetune")  # not __name__, which is __main__ when this file is the command
 
 VERSION = 2
 _COLUMNS = ("iteration", "loss", "learning_rate", "top1", "validation_top1")

@@ -114,6 +114,20 @@ def test_momentum_is_part_of_what_is_restored(tmp_path, monkeypatch):
     assert not equal(train(checkpoint=checkpoint)[0], whole)
 
 
+def test_the_scale_of_float16_is_part_of_what_is_restored(tmp_path, monkeypatch):
+    schedule = replace(SCHEDULE, precision="float16")
+    checkpoint = Checkpoint(tmp_path / "run.safetensors", seconds=0)
+    with monkeypatch.context() as patch:
+        update = torch.amp.GradScaler.update
+        patch.setattr(torch.amp.GradScaler, "update", lambda self: update(self, 8.0))  # as after many overflows
+        with pytest.raises(Killed):
+            train(schedule, checkpoint=checkpoint, on_step=kill_after(3))
+    scales, step = [], torch.amp.GradScaler.step
+    monkeypatch.setattr(torch.amp.GradScaler, "step", lambda self, o: scales.append(self.get_scale()) or step(self, o))
+    train(schedule, checkpoint=checkpoint)
+    assert scales == [8.0, 8.0, 8.0]
+
+
 def test_a_damaged_checkpoint_starts_afresh(tmp_path):
     path = tmp_path / "run.safetensors"
     path.write_bytes(b"half a file")

@@ -228,8 +228,8 @@ from tests.small_net import SmallVGG16
 whole = feed.apply_views
 feed.apply_views = lambda *args, **options: whole(*args, **options, size=32)
 weights._without_weights = SmallVGG16
-from pipeline.finetune import main
-main()
+import runpy
+runpy.run_module("pipeline.finetune", run_name="__main__")  # as `python -m pipeline.finetune` does
 """
 
 
