@@ -172,6 +172,17 @@ def test_float16_scales_the_loss_and_skips_steps_that_overflow(monkeypatch):
     assert not torch.equal(seen[1], seen[0])
 
 
+def test_the_gradient_is_clipped_by_its_own_norm_not_by_the_scaled_one():
+    schedule = replace(
+        SCHEDULE, iterations=1, precision="float16", learning_rate=1.0, momentum=0, weight_decay=0, clip_gradient=0.01
+    )
+    before = net().state_dict()
+    after, _ = train(schedule)
+    rates = {name: 2 if name.endswith("bias") else 1 for name in before}
+    norm = sum(float(((after[name] - before[name]) / rates[name]).square().sum()) for name in before) ** 0.5
+    assert norm == pytest.approx(0.01, rel=1e-3)
+
+
 # Several processes
 
 
