@@ -226,17 +226,23 @@ def reading(store: Path, number: int) -> dict:
             plain = raw / best(lambda: [file[str(index)][()] for index in range(len(paths))], 3)
     report: dict = {"clips": len(paths), "h5py_gzip4_shuffle_MB_s": plain}
     for kind, work in {"sparse": sparse, "dense, new memory": dense, "dense, into memory at hand": into}.items():
-        one = [raw / best(lambda work=work: [work(index) for index in range(len(paths))], 1) for _ in range(7)]
-        two = []
+
+        def half(first: int, work: Callable[[int], None] = work) -> None:
+            for _ in range(8):  # long enough that starting two threads does not count
+                for index in range(first, len(paths), 2):
+                    work(index)
+
+        one, two = [], []
         with ThreadPoolExecutor(2) as pool:
-            for _ in range(7):
-                two.append(raw / best(lambda work=work: list(pool.map(work, range(len(paths)))), 1))
+            for _ in range(9):
+                one.append(8 * raw / best(lambda half=half: (half(0), half(1)), 1))
+                two.append(8 * raw / best(lambda half=half: list(pool.map(half, (0, 1))), 1))
         report[kind] = {
             "one_thread_MB_s": max(one),
             "ratio_to_h5py": max(one) / plain,
             "two_threads_over_one": {
                 "best": max(two) / max(one),
-                "median": statistics.median(two) / statistics.median(one),
+                "median": statistics.median(b / a for a, b in zip(one, two, strict=True)),
             },
         }
     report["plain_arithmetic_two_threads_over_one"] = arithmetic()

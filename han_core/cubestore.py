@@ -10,7 +10,7 @@ over their regions) have R = 1 and are dense; cubes are :class:`han_core.sparse.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,10 +131,13 @@ class CubeStore:
 
     def batch(self, indices: Sequence[int]) -> dict[str, Values]:
         """{stream: (len(indices), T, D, R)}, read from the files now, several at once."""
-        wanted = [(stream, index) for stream in self._entries for index in indices]
-        with ThreadPoolExecutor(_readers()) as pool:
-            found = list(pool.map(lambda one: self._read(self._entries[one[0]][one[1]]), wanted))
-        parts = {stream: found[i * len(indices) : (i + 1) * len(indices)] for i, stream in enumerate(self._entries)}
+        parts: dict[str, list] = {stream: [None] * len(indices) for stream in self._entries}
+
+        def read(place: int) -> None:
+            for stream, entries in self._entries.items():
+                parts[stream][place] = self._read(entries[indices[place]])
+
+        _by_threads(len(indices), read)
         return {stream: _joined(clips) for stream, clips in parts.items()}
 
     def load(self) -> "MemoryFeatures":
@@ -157,9 +160,7 @@ class CubeStore:
             def put(number: int) -> None:
                 values.put(number, int(places[number]), self._read(entries[number]))
 
-        with ThreadPoolExecutor(_readers()) as pool:
-            for _ in pool.map(put, range(len(entries))):
-                pass
+        _by_threads(len(entries), put)
         return values
 
     @property
@@ -244,8 +245,18 @@ def _version(path: Path) -> tuple[int, int, int]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _readers() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _by_threads(count: int, work: Callable[[int], None]) -> None:
+    """work(0), .. work(count - 1) by a thread a core, each with its share from the start: a task a clip would cost
+    as much as reading it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    def share(first: int) -> None:
+        for number in range(first, count, cores):
+            work(number)
+
+    with ThreadPoolExecutor(cores) as pool:
+        for finished in [pool.submit(share, first) for first in range(min(cores, count))]:
+            finished.result()
 
 
 def prefetched(features: Features, batches: Sequence[Sequence[int]]) -> Iterator[tuple[dict[str, Values], Tensor]]:
