@@ -86,7 +86,8 @@ def table_2(params: Params, summaries: Mapping[str, Summary]) -> list[Block]:
     for row in TABLE_2:
         ran = [name for name in row.ours if any(name in summary for summary in summaries.values())]
         for name in ran or [None]:
-            title = row.title if len(row.ours) < 2 or name is None else f"{row.title}: {_title(name).lower()}"
+            part = _title(name) if name and len(row.ours) > 1 else ""
+            title = f"{row.title}: {part[0].lower()}{part[1:]}" if part else row.title
             # The paper's figure belongs to the method, which is the first of the names; the others are parts of it.
             whole = name is None or name == ran[0]
             cells = [title]

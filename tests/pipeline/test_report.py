@@ -138,9 +138,10 @@ def test_the_page_and_its_twin_say_the_same(project):
 
 
 def test_params_and_versions_are_told_and_how_the_work_was_spread_is_not(project):
+    edit(project, lambda params: params["train"].update(lstm_size=77))
     run()
     text = markdown(project)
-    assert "lstm_size: 256" in text
+    assert "lstm_size: 77" in text
     assert "| torch |" in text
     assert "workers:" not in text
 
