@@ -30,4 +30,4 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands)
 def main() -> None:
-    """Tools of the Hierarchical Attention Network: labels for videos, cached clip files, stores of cubes, optical flow."""
+    """Tools of the Hierarchical Attention Network: labels for videos, cached files, stores of cubes, optical flow."""
