@@ -11,17 +11,16 @@ machine does falls on both; `ratio` is files over memory. Sections measured befo
 
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from itertools import count, islice
 from pathlib import Path
 
 import click
 import torch
+from machine import machine
 
 from han_core.augment import Augmentation
 from han_core.distributed import Processes
@@ -194,22 +193,6 @@ def turns(
 def wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def machine(device: str) -> dict:
-    """What the figures depend on: processor, cores, versions. No names of hosts or folders."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    names = ("numpy", "torch", "opencv-contrib-python")
-    described = {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        **{name: version(name) for name in names},
-    }
-    if device == "cuda":
-        described |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
-    return described
 
 
 if __name__ == "__main__":

@@ -9,14 +9,11 @@ left out. Sections measured before stay in the file until they are measured agai
 """
 
 import json
-import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -24,6 +21,7 @@ import cv2
 import numba
 import numpy as np
 import torch
+from machine import machine
 
 from han_core.flowio import read_flo
 from han_core.tvl1 import TVL1Params, tvl1_flow
@@ -352,22 +350,6 @@ def spread(seconds: list[float]) -> dict:
         "least": round(min(seconds), 5),
         "most": round(max(seconds), 5),
     }
-
-
-def machine(backend: str) -> dict:
-    """What the figures depend on: processor, cores, versions. No names of hosts or folders."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    names = ("numpy", "numba", "llvmlite", "torch", "opencv-contrib-python")
-    described = {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in names},
-    }
-    if backend == "cuda":
-        described |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda, "triton": version("triton")}
-    return described
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-PACKAGES = ("torch", "numpy", "numba", "h5py", "hdf5plugin", "zstandard", "opencv-contrib-python")
+PACKAGES = ("torch", "triton", "numpy", "numba", "llvmlite", "h5py", "hdf5plugin", "zstandard", "opencv-contrib-python")
 
 
 def machine(device: str = "cpu") -> dict:
-    """Processor, cores, device and versions."""
+    """What the figures depend on: processor, cores, device and versions. No names of hosts or folders."""
     told: dict = {"processor": _processor(), "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
     if device.startswith("cuda"):
-        told["gpu"] = torch.cuda.get_device_name(device)
+        told |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
     for package in PACKAGES:
         try:
             told[package] = version(package)
