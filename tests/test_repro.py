@@ -71,6 +71,7 @@ class Checkout:
             for n in range(CLIPS):
                 write_video(self.videos / class_name / f"{class_name}_g{n}.avi", speed, n)
         self.params = small_params(repository, self.videos)
+        self.first_dropout = self.params["train"]["dropout"]
         self.write_params()
         for command in (
             ["init", "-q"],
@@ -147,13 +148,14 @@ def test_a_run_without_the_clip_cache_gives_the_same_bytes_too(checkout, tmp_pat
 
 
 def test_editing_dropout_runs_train_and_what_follows(checkout):
+    assert checkout.first_dropout != 0.25
     checkout.params["train"]["dropout"] = 0.25
     checkout.write_params()
     assert checkout.repro()[0] == {"train", "evaluate", "report"}
 
 
 def test_reverting_restores_from_the_cache(checkout):
-    checkout.params["train"]["dropout"] = 0.5
+    checkout.params["train"]["dropout"] = checkout.first_dropout
     checkout.write_params()
     started = time.monotonic()
     assert checkout.repro()[0] == set()
