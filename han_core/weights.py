@@ -101,7 +101,7 @@ def initial_net(
     if weights != "random":
         given = _download() if weights == "imagenet" else _read_tensors(Path(weights))
         given = _fit(weights, given, shapes, fc_size)
-    drawn = {name: _draw(name, shape, seed) for name, shape in shapes.items() if name not in given}
+    drawn = {name: _draw(name, shape, seed, alone=not given) for name, shape in shapes.items() if name not in given}
     return _with_weights(net, drawn | given)
 
 
@@ -125,8 +125,12 @@ def _with_weights(net: VGG16, tensors: Mapping[str, Tensor]) -> VGG16:
     return net.to(memory_format=torch.channels_last)
 
 
-def _draw(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
-    """He initialisation (fan in, ReLU) of one tensor; biases are 0, fc8 is small so that all classes start equal.
+def _draw(name: str, shape: tuple[int, ...], seed: int, *, alone: bool) -> Tensor:
+    """Draw one tensor; biases are 0, fc8 is small so that all classes start equal.
+
+    Where nothing is given (``alone``) He's rule (fan in, ReLU) keeps the size of the activations from layer to layer.
+    Layers on top of given ones have deviation 0.01, as VGG's authors and torchvision draw them: ImageNet's conv5_3 is
+    large, and with He's rule the scores start so far apart that the first steps can put out units for good.
 
     NumPy draws, because its stream is the same on every machine; each tensor has its own, so that one layer's shape
     does not change another layer's values.
@@ -134,7 +138,8 @@ def _draw(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
     if name.endswith(".bias"):
         return torch.zeros(shape)
     random = np.random.default_rng([seed, *name.encode()])
-    deviation = 0.01 if name.startswith(_FC8) else math.sqrt(2 / math.prod(shape[1:]))
+    he = alone and not name.startswith(_FC8)
+    deviation = math.sqrt(2 / math.prod(shape[1:])) if he else 0.01
     return torch.from_numpy(random.standard_normal(shape, dtype=np.float32)).mul_(deviation)
 
 

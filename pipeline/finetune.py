@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
 
 log = logging.getLogger("pipeline.finetune")  # not __name__, which is __main__ when this file is the command
 
-VERSION = 2
+VERSION = 3
 _COLUMNS = ("iteration", "loss", "learning_rate", "top1", "validation_top1")
 _INITIAL = ("weights", "input", "fc_size")  # of the recipe: all that matters to a net that is not trained
 

@@ -225,6 +225,17 @@ def test_a_file_may_hold_the_convolutions_only(shared_data):
     assert not torch.equal(first["classifier.3.weight"], other["classifier.3.weight"])
 
 
+def test_layers_on_top_of_given_ones_are_drawn_small(net, tmp_path):
+    path = tmp_path / "convolutions.safetensors"
+    given = {name: value.contiguous() for name, value in net.state_dict().items() if name.startswith("features.")}
+    save_file(given, path)
+    taken, alone = (initial_net(weights, **SMALL).state_dict() for weights in (str(path), "random"))
+    for layer in ("classifier.0", "classifier.3", "classifier.6"):
+        assert taken[f"{layer}.weight"].std().item() == pytest.approx(0.01, rel=0.15), layer
+        assert not taken[f"{layer}.bias"].any()
+    assert alone["classifier.3.weight"].std().item() == pytest.approx((2 / 16) ** 0.5, rel=0.15), "He's rule"
+
+
 def test_a_temporal_file_starts_a_temporal_net_of_its_own_stack_only(tmp_path):
     path = tmp_path / "temporal.safetensors"
     write_net(path, initial_net("random", **SMALL, in_channels=4), {"input": "caffe"})
