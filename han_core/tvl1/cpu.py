@@ -66,7 +66,7 @@ class _Workspace:
                 for k in range(2):
                     u = np.ascontiguousarray(coarser.flow(k))
                     level.flow(k)[:] = cv2.resize(u, (level.width, level.height)) * np.float32(1 / step)
-            iterations.append(level.solve(*pair, self.params))
+            iterations.append(level.solve(*pair, self.params, finest=level is self.levels[0]))
             coarser = level
         for k in range(2):
             np.divide(coarser.flow(k), np.float32(scale), out=flow[k])
@@ -87,29 +87,35 @@ class _Level:
         """View (H, W) of the component k of U."""
         return self.state[: self.height, k, : self.width]
 
-    def solve(self, first: np.ndarray, second: np.ndarray, params: TVL1Params) -> int:
+    def solve(self, first: np.ndarray, second: np.ndarray, params: TVL1Params, *, finest: bool) -> int:
         """All warps of this level, the dual variables going on from warp to warp; returns the iterations done."""
         total = 0
+        kernels.fill_quads(second, self.quads)
+        for _ in range(params.warps):
+            kernels.linearise(first, self.quads, self.state, self.data, params.tau / params.theta)
+            total += self._iterate(params)
+        if finest and params.settle:
+            total += self._iterate(params.settling())
+        return total
+
+    def _iterate(self, params: TVL1Params) -> int:
+        """All iterations of one warp; returns how many."""
         scale = params.tau / params.theta
         bound = scale**2 * params.lambda_ * params.theta
         limit = (scale * params.epsilon) ** 2 * self.height * self.width
-        kernels.fill_quads(second, self.quads)
-        for _ in range(params.warps):
-            kernels.linearise(first, self.quads, self.state, self.data, scale)
-            left = params.iterations
-            while left > 0:
-                count = left
-                if params.median > 1:
-                    count = min(left, MEDIAN_PERIOD)
-                    for k in range(2):
-                        u = np.ascontiguousarray(self.flow(k))
-                        self.flow(k)[:] = cv2.medianBlur(u, params.median)
-                done, converged = kernels.iterate(self.state, self.data, self.width, params.tau, bound, limit, count)
-                total += done
-                left -= done
-                if converged:
-                    break
-        return total
+        left = params.iterations
+        while left > 0:
+            count = left
+            if params.median > 1:
+                count = min(left, MEDIAN_PERIOD)
+                for k in range(2):
+                    u = np.ascontiguousarray(self.flow(k))
+                    self.flow(k)[:] = cv2.medianBlur(u, params.median)
+            done, converged = kernels.iterate(self.state, self.data, self.width, params.tau, bound, limit, count)
+            left -= done
+            if converged:
+                break
+        return params.iterations - left
 
 
 def _aligned(*shape: int) -> np.ndarray:

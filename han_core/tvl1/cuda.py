@@ -102,7 +102,8 @@ class _Solver:
         for level, pyramid in zip(reversed(self.levels), reversed(images), strict=True):
             if u is not None:
                 u = resize(u, (level.height, level.width)) / self.params.scale_step
-            u = level.solve(pyramid[:, 0].contiguous(), pyramid[:, 1].contiguous(), u)
+            finest = level is self.levels[0]
+            u = level.solve(pyramid[:, 0].contiguous(), pyramid[:, 1].contiguous(), u, finest=finest)
         return u / (self.params.tau / self.params.theta)
 
 
@@ -122,12 +123,12 @@ class _Level:
         self.partial = torch.zeros(batch, self.tiles, tuning.steps, device=state.device)
         self.plan = torch.zeros(batch, 4, dtype=torch.int32, device=state.device)
         self.scale = params.tau / params.theta
-        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self.graphs: dict[tuple[int, float], torch.cuda.CUDAGraph] = {}
         if state.is_cuda:
             self.read = [torch.zeros(batch, 4, dtype=torch.int32, pin_memory=True) for _ in range(2)]
             self.ready = [torch.cuda.Event() for _ in range(2)]
 
-    def solve(self, first: Tensor, second: Tensor, u: Tensor | None) -> Tensor:
+    def solve(self, first: Tensor, second: Tensor, u: Tensor | None, *, finest: bool) -> Tensor:
         """All warps of this level: images (N, H, W), scaled flow so far (N, 2, H, W) -> scaled flow."""
         self.plan.zero_()
         self.state[0].zero_()
@@ -146,39 +147,41 @@ class _Level:
                 self.scale,
                 BLOCK=self.tuning.block,
             )
-            self._iterate()
+            self._iterate(self.params)
+        if finest and self.params.settle:
+            self._iterate(self.params.settling())
         return self._current()
 
     def _current(self) -> Tensor:
         """The scaled flow of each pair, from whichever buffer holds it."""
         return torch.where(self.plan[:, 1, None, None, None] == 0, self.state[0, :, :2], self.state[1, :, :2])
 
-    def _iterate(self) -> None:
+    def _iterate(self, params: TVL1Params) -> None:
         """All iterations of one warp."""
-        left = self.params.iterations
+        left = params.iterations
         self.plan[:, 3] = kernels.RUNNING
         while left > 0:
-            count = left if self.params.median == 1 else min(left, MEDIAN_PERIOD)
+            count = left if params.median == 1 else min(left, MEDIAN_PERIOD)
             # A pair that met the limit is through with this warp; one that only used up its count goes on.
             open_ = self.plan[:, 3] != kernels.CONVERGED
-            if self.params.median > 1:
-                filtered = median_filter(self._current(), self.params.median)
+            if params.median > 1:
+                filtered = median_filter(self._current(), params.median)
                 for buffer in range(2):
                     mine = (open_ & (self.plan[:, 1] == buffer))[:, None, None, None]
                     self.state[buffer, :, :2] = torch.where(mine, filtered, self.state[buffer, :, :2])
             self.plan[:, 0] = torch.where(open_, min(self.tuning.steps, count), 0)
             self.plan[:, 2] = 0
             self.plan[:, 3] = torch.where(open_, kernels.RUNNING, kernels.CONVERGED)
-            self._run(count)
+            self._run(count, params.epsilon)
             left -= count
 
-    def _run(self, count: int) -> None:
+    def _run(self, count: int, epsilon: float) -> None:
         """Launch until every pair is finished."""
         if not self.state.is_cuda:
             while bool((self.plan[:, 0] > 0).any()):
-                self._launch(count)
+                self._launch(count, epsilon)
             return
-        graph = self.graphs.get(count) or self._capture(count)
+        graph = self.graphs.get((count, epsilon)) or self._capture(count, epsilon)
         most = triton.cdiv(triton.cdiv(count, self.tuning.steps) + 1, self.tuning.launches)
         for n in range(most):
             graph.replay()
@@ -189,7 +192,7 @@ class _Level:
                 if not bool((self.read[(n - 1) % 2][:, 0] > 0).any()):
                     return
 
-    def _launch(self, count: int) -> None:
+    def _launch(self, count: int, epsilon: float) -> None:
         t = self.tuning
         kernels.advance[(self.tiles, self.batch)](
             self.state,
@@ -209,23 +212,23 @@ class _Level:
             self.partial,
             self.plan,
             self.tiles,
-            (self.scale * self.params.epsilon) ** 2 * self.height * self.width,
+            (self.scale * epsilon) ** 2 * self.height * self.width,
             count,
             STEPS=t.steps,
             TILES=triton.next_power_of_2(self.tiles),
             STEPS2=triton.next_power_of_2(t.steps),
         )
 
-    def _capture(self, count: int) -> torch.cuda.CUDAGraph:
+    def _capture(self, count: int, epsilon: float) -> torch.cuda.CUDAGraph:
         """A graph of a few launches. The plan is empty while it is made, so that nothing is solved by it."""
         plan = self.plan.clone()
         self.plan.zero_()
-        self._launch(count)  # compiles the kernels, which must not happen while launches are being recorded
+        self._launch(count, epsilon)  # compiles the kernels, which must not happen while launches are being recorded
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             for _ in range(self.tuning.launches):
-                self._launch(count)
+                self._launch(count, epsilon)
         self.plan.copy_(plan)
-        self.graphs[count] = graph
+        self.graphs[count, epsilon] = graph
         return graph

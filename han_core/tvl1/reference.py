@@ -38,11 +38,11 @@ def solve(first: Tensor, second: Tensor, params: TVL1Params) -> Tensor:
     for level in reversed(range(len(sizes))):
         if level < len(sizes) - 1:
             u = resize(u, sizes[level]) / params.scale_step
-        u = solve_level(images[level][:, 0], images[level][:, 1], u, params)
+        u = solve_level(images[level][:, 0], images[level][:, 1], u, params, finest=level == 0)
     return u
 
 
-def solve_level(first: Tensor, second: Tensor, u: Tensor, params: TVL1Params) -> Tensor:
+def solve_level(first: Tensor, second: Tensor, u: Tensor, params: TVL1Params, *, finest: bool) -> Tensor:
     """All warps on one level: images (N, H, W), flow so far (N, 2, H, W) -> flow (N, 2, H, W).
 
     The dual variables p, (N, 2, 2, H, W) = (component of u, x or y), start at zero and go on from warp to warp.
@@ -54,6 +54,8 @@ def solve_level(first: Tensor, second: Tensor, u: Tensor, params: TVL1Params) ->
         slope = warped[:, 1:]
         constant = warped[:, 0] - (slope * u).sum(1) - first  # rho(u) = constant + <slope, u>, eq. 6
         u, p = iterate(u, p, slope, constant, params)
+    if finest and params.settle:
+        u, p = iterate(u, p, slope, constant, params.settling())
     return u
 
 

@@ -13,15 +13,23 @@ from tests.han_core.tvl1.flow_pairs import end_point_error, textured_pair, video
 
 pytest.importorskip("triton", reason="triton is not installed here")
 
+LARGE = {"rows": 64, "columns": 64}
 CASES = {
     # Tiles of 32x32 whose core is 28x28: four tiles a pair, which hand their edges on from launch to launch.
-    "tiles": (TVL1Params(scales=1, warps=1, epsilon=0, iterations=7), {"steps": 2}),
+    "tiles": (TVL1Params(scales=1, warps=1, epsilon=0, iterations=7, settle=0), {"steps": 2}),
     # Three iterations a launch and a limit that is met in the middle of one: it has to be repeated in part.
-    "stops": (TVL1Params(scales=1, warps=2, epsilon=0.02, iterations=60), {"steps": 3, "rows": 64, "columns": 64}),
-    "levels": (TVL1Params(scales=2, warps=1, epsilon=0.05, iterations=8), {"steps": 4, "rows": 64, "columns": 64}),
+    "stops": (
+        TVL1Params(scales=1, warps=2, epsilon=0.02, iterations=60, settle=0),
+        {"steps": 3, "rows": 64, "columns": 64},
+    ),
+    # On the finest level alone more iterations follow, here not a multiple of those of a launch.
+    "levels": (
+        TVL1Params(scales=2, warps=1, epsilon=0.05, iterations=8, settle=6),
+        {"steps": 4, "rows": 64, "columns": 64},
+    ),
     "median": (
-        TVL1Params(scales=1, warps=1, epsilon=0.003, iterations=34, median=3),
-        {"steps": 8, "rows": 64, "columns": 64},
+        TVL1Params(scales=1, warps=1, epsilon=0.003, iterations=34, median=3, settle=0),
+        {"steps": 8} | LARGE,
     ),
 }
 

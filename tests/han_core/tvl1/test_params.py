@@ -20,8 +20,9 @@ def test_theta_must_be_a_finite_number_above_zero(value):
         TVL1Params(theta=value)
 
 
-def test_epsilon_may_be_zero():
-    assert TVL1Params(epsilon=0).epsilon == 0
+@pytest.mark.parametrize("name", ["epsilon", "settle"])
+def test_some_may_be_zero(name):
+    assert getattr(TVL1Params(**{name: 0}), name) == 0
 
 
 def test_pyramid_ends_before_a_side_falls_under_sixteen_pixels():

@@ -74,8 +74,9 @@ def test_tensors_give_tensors(pairs, backend):
 @pytest.mark.parametrize("size", [(3, 3), (3, 50), (15, 17), (16, 16), (17, 33), (21, 20)])
 def test_small_frames_use_fewer_levels(backend, size):
     a, b = textured_pair(*size, shift=(0.5, 0.3))
-    flow = tvl1_flow(a[None], b[None], backend=backend)
-    expected = tvl1_flow(a[None], b[None], backend="opencv")
+    params = TVL1Params(settle=0)  # few levels converge slowly, so that more iterations move the flow
+    flow = tvl1_flow(a[None], b[None], backend=backend, params=params)
+    expected = tvl1_flow(a[None], b[None], backend="opencv", params=params)
     assert np.abs(flow - expected).mean() < 0.05
 
 
