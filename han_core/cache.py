@@ -233,16 +233,19 @@ class ClipCache:
 
         An entry is in use if it has a second name on disk (a hard link of a workspace or of DVC's cache), or if a
         file under ``data``, ``models`` or ``plots`` of one of the workspaces has its fingerprint (clip files) or its
-        content (others): workspaces on another disk hold copies. A temporary is left over if its process is gone or,
+        content (others): workspaces on another disk hold copies. What has the same fingerprint as an entry in use (a
+        net's curve) is in use with it. A temporary is left over if its process is gone or,
         for one of another machine, if it was not touched for a day.
 
         Args:
             workspaces: project folders that use this cache. Those not named here are known only by their hard links.
             older_than: seconds; younger entries are kept.
         """
-        lonely = [entry for entry in self.entries() if entry.links == 1 and entry.age >= older_than]
-        used = _used_in(workspaces, lonely)
-        entries = tuple(entry for entry in lonely if _identity(entry) not in used)
+        known = list(self.entries())
+        lonely = [entry for entry in known if entry.links == 1]
+        copied = _used_in(workspaces, lonely)
+        used = {entry.fingerprint for entry in known if entry.links > 1 or _identity(entry) in copied}
+        entries = tuple(entry for entry in lonely if entry.fingerprint not in used and entry.age >= older_than)
         abandoned = (p for p in sorted((self.root / "checkpoints").glob("*")) if _is_abandoned(p))
         return Prunable(entries, (*self.left_over(), *abandoned))
 

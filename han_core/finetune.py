@@ -61,6 +61,7 @@ def finetune(
     readers: int = 2,
     validation: TrainingClips | None = None,
     checkpoint: Checkpoint | None = None,
+    on_resume: Callable[[list[Step]], object] = lambda steps: None,
     on_step: Callable[[Step], object] = lambda step: None,
 ) -> list[Step]:
     """Train ``net`` in place and leave it in evaluation mode.
@@ -75,6 +76,7 @@ def finetune(
         readers: threads that read and decode ahead; no influence on the result.
         validation: clips held out of the training clips.
         checkpoint: where the run is saved now and then, and goes on from. Its owner discards it.
+        on_resume: called once, before the first iteration, with those of the run that is gone on with, if any.
         on_step: called after each iteration, in every process.
 
     Returns:
@@ -93,6 +95,8 @@ def finetune(
     optimizer = make_optimizer(net, schedule)
     scaler = torch.amp.GradScaler(device.type, enabled=schedule.precision == "float16")
     progress = _restore(net, optimizer, scaler, checkpoint, processes)
+    if progress.curve:
+        on_resume([Step(*row) for row in progress.curve])
     with ExitStack() as stack:
         stack.enter_context(_deterministic(device))
         pool = stack.enter_context(ThreadPoolExecutor(max(1, readers)))

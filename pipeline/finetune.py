@@ -1,13 +1,15 @@
 """Stage ``finetune``: one VGG-16 of a stream, trained on the training clips of a split.
 
-Reads the clip files of the stream (frames or flow) and writes the net and its training curve. Both are kept in the
-cache under the net's fingerprint, so a net is trained once, and nets that are used as they are (``iterations: 0``)
-are one file for all splits. A run that was killed goes on from its last checkpoint, which lies beside the cache.
+Reads the clip files of the stream (frames or flow) and writes the net and its training curve, the latter as it grows.
+Both are kept in the cache under the net's fingerprint, so a net is trained once, and nets that are used as they are
+(``iterations: 0``) are one file for all splits. A run that was killed goes on from its last checkpoint, which lies
+beside the cache.
 """
 
 import csv
 import json
 import logging
+import math
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
@@ -33,10 +35,12 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     from han_core.samples import TrainingClips
     from han_core.sgd import Schedule
     from han_core.two_stream import VGG16, Convention
+    from pipeline.curve import Curve
 
 log = logging.getLogger("pipeline.finetune")  # not __name__, which is __main__ when this file is the command
 
 VERSION = 3
+_POINTS = 250  # of a curve that is shown: DVCLive reads its files again at every step
 _COLUMNS = ("iteration", "loss", "learning_rate", "top1", "validation_top1")
 _INITIAL = ("weights", "input", "fc_size")  # of the recipe: all that matters to a net that is not trained
 
@@ -70,6 +74,7 @@ def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", to
     from han_core.checkpoint import Checkpoint
     from han_core.datasets.clips import ClipTableError, read_clips
     from han_core.weights import knows_classes, resolve_convention
+    from pipeline.curve import Curve
     from pipeline.paths import Paths
     from pipeline.stagelog import stage_log
 
@@ -88,14 +93,16 @@ def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", to
     settings = net_settings(params, stream, convention, table.classes, together.device)
     identity = net_fingerprint(settings, learnt, held_out)
 
+    curve_path = paths.plots / "finetune" / f"{stream}-{split}"
     reused = all(cache.find("nets", identity, suffix) for suffix in (".csv", ".safetensors"))
     if not reused:
         checkpoint = Checkpoint(cache.checkpoint_path(identity), seconds=params.run.checkpoint_seconds)
         with stage_log(paths.log(f"finetune-{stream}-{split}")) if together.main else nullcontext():
-            net, curve = _make_net(params, stream, split, settings, learnt, held_out, checkpoint, together)
+            drawn = Curve(curve_path) if together.main else None
+            net, curve = _make_net(params, stream, split, settings, learnt, held_out, checkpoint, together, drawn)
         if together.main:
             with cache.create("nets", identity, ".csv") as path:
-                _write_curve(path, curve)
+                _write_record(path, curve)
             with cache.create("nets", identity, ".safetensors") as path:
                 learnt_classes = recipe.iterations or knows_classes(recipe.weights, table.classes)
                 facts = {"fingerprint": identity, "classifier": "trained" if learnt_classes else "random"}
@@ -105,9 +112,9 @@ def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", to
     if not together.main:
         return
     net_path = replace(paths, nets=paths.dataset).net(stream, split)
-    curve_path = paths.plots / "finetune" / f"{stream}-{split}.csv"
     cache.link("nets", identity, net_path, ".safetensors")
-    cache.link("nets", identity, curve_path, ".csv")
+    if reused:
+        _draw_record(cache.find("nets", identity, ".csv"), curve_path, recipe.iterations)
     how = "reused" if reused else f"{recipe.iterations} iterations on {len(learnt.clips)} clips"
     click.echo(f"finetune {stream}-{split}: {how}; net in {net_path}, curve in {curve_path}")
 
@@ -170,7 +177,9 @@ def _make_net(
     held_out: ClipFiles,
     checkpoint: "Checkpoint",
     together: "Processes",
+    drawn: "Curve | None",
 ) -> tuple["VGG16", list["Step"]]:
+    """Train, or take the initial net; ``drawn`` shows the curve, in the process that speaks."""
     from han_core.finetune import finetune
     from han_core.samples import FlowClips, FrameClips
     from han_core.weights import initial_net
@@ -187,7 +196,8 @@ def _make_net(
         seed=params.seed,
     )
     if not recipe.iterations:
-        return net, []
+        with drawn or nullcontext():
+            return net, []
     assert all(clip.roles[split] == "train" for clip in learnt.clips), "only training clips may be learned from"
 
     def source(files: ClipFiles) -> "TrainingClips":
@@ -195,12 +205,22 @@ def _make_net(
         return FrameClips(files.paths, labels) if stream == "spatial" else FlowClips(files.paths, labels, params.stack)
 
     started, computed = time.monotonic(), 0
-    with Progress(f"finetune {stream}-{split}", recipe.iterations, unit="iteration") as progress:
+    with (
+        Progress(
+            f"finetune {stream}-{split}", recipe.iterations, unit="iteration", quiet=not together.main
+        ) as progress,
+        drawn or nullcontext(),
+    ):
+
+        def on_resume(steps: "list[Step]") -> None:
+            for step in steps if drawn else ():
+                _draw(drawn, step.iteration, _figures(step), recipe.iterations)
 
         def on_step(step: "Step") -> None:
             nonlocal computed
             computed += 1
-            if together.main:
+            if drawn:
+                _draw(drawn, step.iteration, _figures(step), recipe.iterations)
                 seen = "" if step.validation is None else f" validation {step.validation:.2f}"
                 progress.advance(step.iteration - progress.done, f"loss {step.loss:.3f} top-1 {step.top1:.2f}{seen}")
 
@@ -214,6 +234,7 @@ def _make_net(
             readers=worker_count(params.run),
             validation=source(held_out) if held_out.clips else None,
             checkpoint=checkpoint,
+            on_resume=on_resume,
             on_step=on_step,
         )
     seconds = time.monotonic() - started
@@ -258,14 +279,43 @@ def _write_net(path: Path, net: "VGG16", settings: dict[str, Any], facts: dict[s
     write_net(path, net, metadata)
 
 
-def _write_curve(path: Path, curve: Iterable["Step"]) -> None:
+def _figures(step: "Step") -> dict[str, float | None]:
+    """What is told of one iteration, rounded."""
+    seen = None if step.validation is None else float(f"{step.validation:.4g}")
+    return {
+        "loss": float(f"{step.loss:.6g}"),
+        "learning_rate": float(f"{step.learning_rate:.6g}"),
+        "top1": float(f"{step.top1:.4g}"),
+        "validation_top1": seen,
+    }
+
+
+def _write_record(path: Path, curve: Iterable["Step"]) -> None:
+    """The whole curve as it is kept beside the net in the cache."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)
         for step in curve:
-            seen = "" if step.validation is None else f"{step.validation:.4g}"
-            figures = (f"{step.loss:.6g}", f"{step.learning_rate:.6g}", f"{step.top1:.4g}", seen)
-            writer.writerow([step.iteration, *figures])
+            figures = _figures(step)
+            told = ("" if figures[name] is None else f"{figures[name]:.6g}" for name in _COLUMNS[1:])
+            writer.writerow([step.iteration, *told])
+
+
+def _draw(curve: "Curve", iteration: int, figures: dict[str, float | None], iterations: int) -> None:
+    """Add an iteration to the curve that is shown, which has some hundred points however long the run."""
+    every = math.ceil(iterations / _POINTS)
+    if iteration % every == 0 or iteration == iterations or figures["validation_top1"] is not None:
+        curve.add(iteration, figures)
+
+
+def _draw_record(record: Path, folder: Path, iterations: int) -> None:
+    """The curve of a net that was taken from the cache."""
+    from pipeline.curve import Curve
+
+    with record.open(encoding="utf-8", newline="") as file, Curve(folder) as curve:
+        for row in csv.DictReader(file):
+            figures = {name: float(row[name]) if row[name] else None for name in _COLUMNS[1:]}
+            _draw(curve, int(row["iteration"]), figures, iterations)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import numpy as np
 from han_core.errors import HanError
 from han_core.report.charts import confusion_chart, line_chart
 from han_core.report.document import Block, Fold, Heading, Paragraph, Picture
+from pipeline.curve import read_curve
 from pipeline.params import Params
 
 if TYPE_CHECKING:
@@ -46,11 +47,10 @@ def curves(params: Params, paths: "Paths") -> list[Block]:
 def _mean_curve(params: Params, paths: "Paths", model: str, column: str) -> list[float]:
     splits = []
     for split in params.splits:
-        with (paths.plots / "train" / f"{model}-{split}.csv").open(encoding="utf-8", newline="") as file:
-            values = [row[column] for row in csv.DictReader(file)]
-        if not values or "" in values:
+        values = read_curve(paths.plots / "train" / f"{model}-{split}", column)
+        if not values:
             return []
-        splits.append([float(value) for value in values])
+        splits.append(list(values.values()))
     return [sum(values) / len(values) for values in zip(*splits, strict=True)]
 
 

@@ -1,13 +1,14 @@
 """Stage ``train``: fit one variant of HAN to the cubes of one split's training clips (eq. 2 to 6).
 
-Reads ``data/<dataset>/cubes/<stream>-<split>``, writes ``models/<dataset>/han/<model>-<split>.safetensors`` and the
-learning curve ``plots/<dataset>/train/<model>-<split>.csv``. Interrupted, it goes on from its last checkpoint, which
-lies beside the clip cache. Several processes: ``run.processes``, or ``torchrun -m pipeline.train ..`` by hand.
+Reads ``data/<dataset>/cubes/<stream>-<split>``, writes ``models/<dataset>/han/<model>-<split>.safetensors`` and,
+epoch by epoch, the learning curve ``plots/<dataset>/train/<model>-<split>``. Interrupted, it goes on from its last
+checkpoint, which lies beside the clip cache. Several processes: ``run.processes``, or by hand ``torchrun -m
+pipeline.train ..``.
 """
 
-import csv
 import time
-from dataclasses import asdict, fields
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,7 @@ def _train(
     from han_core.model_file import TrainedHAN, save_model
     from han_core.training import train
     from han_core.variants import VARIANTS
+    from pipeline.curve import Curve
     from pipeline.features import placed
     from pipeline.paths import Paths
     from pipeline.progress import Progress
@@ -109,16 +111,19 @@ def _train(
             f"{sum(p.numel() for p in model.parameters()):,} weights; "
             f"{store.bytes_in_memory / 1e6:,.0f} MB of features ({place}), {group.size} process(es), {group.device}"
         )
-    curve = paths.plots / "train" / f"{name}-{split}.csv"
     started = time.monotonic()
     epochs: list[Epoch] = []
     paces: list[Pace] = []
-    with Progress(f"train {name}-{split}", settings.epochs, unit="epoch", quiet=not group.main) as progress:
+    with (
+        Progress(f"train {name}-{split}", settings.epochs, unit="epoch", quiet=not group.main) as progress,
+        Curve(paths.plots / "train" / f"{name}-{split}") if group.main else nullcontext() as curve,
+    ):
 
         def on_epoch(epoch: "Epoch", pace: "Pace | None") -> None:
             epochs.append(epoch)
-            if group.main:
-                write_curve(epochs, curve)  # as it grows, so that `dvc plots show` has it while the model trains
+            if curve is not None:
+                figures = asdict(epoch)
+                curve.add(figures.pop("number"), figures)
             note = f"loss {epoch.loss:.3f} top-1 {epoch.top1:.3f}"
             if pace:
                 paces.append(pace)
@@ -233,17 +238,6 @@ def product_type(settings: Train, device: "torch.device") -> "torch.dtype | None
 
     precision = resolve_precision(settings.precision, device)
     return None if precision == "float32" else getattr(torch, precision)
-
-
-def write_curve(epochs: "list[Epoch]", path: Path) -> None:
-    """One row an epoch; figures that were not asked for (validation) are left empty."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(epochs[0])], lineterminator="\n")
-        writer.writeheader()
-        for epoch in epochs:
-            row = asdict(epoch)
-            writer.writerow({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()})
 
 
 if __name__ == "__main__":

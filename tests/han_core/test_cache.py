@@ -329,6 +329,8 @@ class TestVerifyAndPrune:
             fill(cache, names[what])
         with cache.create("nets", names["net"], ".safetensors") as path:
             path.write_bytes(b"weights")
+        with cache.create("nets", names["net"], ".csv") as path:  # in use while its net is, though nobody has a copy
+            path.write_text("loss")
         cache.link("frames", names["linked"], tmp_path / "elsewhere.h5")
         copied = tmp_path / "work" / "data" / "set" / "frames" / "c.h5"
         copied.parent.mkdir(parents=True)

@@ -1,5 +1,6 @@
 """A tiny dataset as stages decode and flow would leave it, for the stages that run nets."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +75,17 @@ class NetsProject:
         return self.folder / f"models/toy/nets/{stream}-{split}.safetensors"
 
     def curve(self, stream: str = "spatial", split: int = 1) -> Path:
-        return self.folder / f"plots/toy/finetune/{stream}-{split}.csv"
+        return self.folder / f"plots/toy/finetune/{stream}-{split}"
+
+    def made(self, stream: str = "spatial", split: int = 1) -> dict[str, bytes]:
+        """Name -> content of the net and of all files of its curve; empty before there are any."""
+        paths = [self.net(stream, split), *self.curve(stream, split).rglob("*")]
+        return {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in paths if path.is_file()}
+
+    def forget(self, stream: str = "spatial", split: int = 1) -> None:
+        """Delete them."""
+        self.net(stream, split).unlink()
+        shutil.rmtree(self.curve(stream, split))
 
     def cached(self, kind: str) -> list[Path]:
         return sorted((self.folder / ".han_cache" / kind).glob("*/*"))

@@ -1,6 +1,5 @@
 """Stage finetune: from clip files to a net and its curve, once each."""
 
-import csv
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from han_core.cache import ClipCache
 from han_core.distributed import Processes
 from han_core.weights import initial_net, read_metadata, read_net
 from pipeline import finetune as stage
+from pipeline.curve import read_curve
 from pipeline.ledger import Failure, write_failures
 
 # Nets and images are small: nothing here depends on the size but the time.
@@ -33,7 +33,8 @@ def test_without_iterations_the_initial_net_is_one_file_for_all_splits(nets_proj
     for split in (1, 2):
         nets_project.ok("finetune", split=split)
     assert nets_project.net(split=1).samefile(nets_project.net(split=2))
-    assert nets_project.curve().read_text() == "iteration,loss,learning_rate,top1,validation_top1\n"
+    assert json.loads((nets_project.curve() / "metrics.json").read_text()) == {}
+    assert list((nets_project.curve() / "plots/metrics").iterdir()) == []
     expected = initial_net("random", classes=2, fc_size=8, seed=1).state_dict()
     found = load_file(nets_project.net())
     assert found.keys() == expected.keys()
@@ -63,11 +64,13 @@ def test_training_changes_the_net_and_leaves_a_curve(nets_project, stream):
     before = initial_net("random", classes=2, fc_size=8, in_channels=channels, seed=1).state_dict()
     after = load_file(nets_project.net(stream))
     assert not any(torch.equal(before[name], after[name]) for name in before if name.endswith("weight"))
-    with nets_project.curve(stream).open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["iteration"] for row in rows] == ["1", "2"]
-    assert {row["learning_rate"] for row in rows} == {"0.01"}
-    assert all(0 < float(row["loss"]) < 20 and 0 <= float(row["top1"]) <= 1 for row in rows)
+    loss, rate, top1 = (read_curve(nets_project.curve(stream), name) for name in ("loss", "learning_rate", "top1"))
+    assert rate == {1: 0.01, 2: 0.01}
+    assert loss.keys() == top1.keys() == {1, 2}
+    assert all(0 < value < 20 for value in loss.values())
+    assert all(0 <= value <= 1 for value in top1.values())
+    last = json.loads((nets_project.curve(stream) / "metrics.json").read_text())
+    assert last == {"loss": loss[2], "learning_rate": 0.01, "top1": top1[2], "validation_top1": 0, "step": 2}
 
 
 def test_only_training_clips_of_the_split_are_opened(nets_project, monkeypatch):
@@ -90,14 +93,37 @@ def test_only_training_clips_of_the_split_are_opened(nets_project, monkeypatch):
 def test_a_net_is_made_once_and_the_same_bytes_when_made_anew(nets_project, monkeypatch):
     train(nets_project)
     assert "2 iterations on 3 clips" in nets_project.ok("finetune")
-    net, curve = nets_project.net().read_bytes(), nets_project.curve().read_bytes()
-    for path in (nets_project.net(), nets_project.curve()):
-        path.unlink()
+    expected = nets_project.made()
+    assert len(expected) == 6  # the net, the last figures, and four curves
+    nets_project.forget()
     assert "reused" in nets_project.ok("finetune")
-    assert (nets_project.net().read_bytes(), nets_project.curve().read_bytes()) == (net, curve)
+    assert nets_project.made() == expected
     monkeypatch.setenv("HAN_CACHE", "another")
     assert "2 iterations" in nets_project.ok("finetune")
-    assert (nets_project.net().read_bytes(), nets_project.curve().read_bytes()) == (net, curve)
+    assert nets_project.made() == expected
+
+
+def test_the_curve_can_be_looked_at_while_the_net_trains(nets_project, monkeypatch):
+    seen = []
+
+    def advance(self, steps=1, note=""):
+        seen.append(list(read_curve(nets_project.curve(), "loss")))
+
+    monkeypatch.setattr("pipeline.progress.Progress.advance", advance)
+    train(nets_project)
+    nets_project.ok("finetune")
+    assert seen == [[1], [1, 2]]
+
+
+@pytest.mark.parametrize(("iterations", "points"), [(0, []), (3, [1, 2, 3]), (999, [4, 5, 8, 996, 999])])
+def test_a_long_curve_is_thinned_but_for_its_validation(tmp_path, iterations, points):
+    rows = (f"{n},1.5,0.1,0.25,{0.5 if n == 5 else ''}" for n in range(1, iterations + 1))
+    (tmp_path / "record.csv").write_text("\n".join(["iteration,loss,learning_rate,top1,validation_top1", *rows]))
+    stage._draw_record(tmp_path / "record.csv", tmp_path / "curve", iterations)
+    drawn = read_curve(tmp_path / "curve", "loss")
+    assert [*drawn][:3] + [*drawn][3:][-2:] == points
+    assert len(drawn) < 260
+    assert read_curve(tmp_path / "curve", "validation_top1") == ({5: 0.5} if iterations > 5 else {})
 
 
 def test_a_kill_between_curve_and_net_makes_both_again(nets_project):
@@ -244,9 +270,8 @@ def test_kill_9_and_again_gives_the_bytes_of_an_uninterrupted_run(nets_project, 
     nets_project.params["run"]["checkpoint_seconds"] = 0
     train(nets_project, iterations=100, learning_rate=0.01, precision="float32", batch=2, micro_batch=1)
     nets_project.ok("finetune")
-    expected = nets_project.net().read_bytes(), nets_project.curve().read_bytes()
-    for path in (nets_project.net(), nets_project.curve()):
-        path.unlink()
+    expected = nets_project.made()
+    nets_project.forget()
     log = nets_project.folder / "logs/toy/finetune-spatial-1.log"
     log.unlink()
 
@@ -266,5 +291,5 @@ def test_kill_9_and_again_gives_the_bytes_of_an_uninterrupted_run(nets_project, 
     done = int(re.search(r"goes on after iteration (\d+)", log.read_text())[1])
     assert 0 < done < 100
     assert f"{100 - done} iterations in" in log.read_text()
-    assert (nets_project.net().read_bytes(), nets_project.curve().read_bytes()) == expected
+    assert nets_project.made() == expected
     assert not list(checkpoints.glob("*.safetensors"))

@@ -15,6 +15,7 @@ from han_core.cubefile import write_cube
 from han_core.datasets.clips import Clip, ClipTable, write_clips
 from han_core.scorefile import NOT_SCORED, read_scores, write_scores
 from pipeline import evaluate, report, train
+from pipeline.curve import read_curve
 
 FRAMES, CHANNELS, SIDE, FC = 4, 6, 3, 5
 CLASSES = ("left", "right")
@@ -194,10 +195,12 @@ def test_only_test_clips_are_scored_and_only_train_clips_learnt_from(project):
 
 
 def test_the_learning_curve_has_a_row_an_epoch_and_the_validation_clips(project):
-    curve = rows(project / "plots/toy/train/han-1.csv")
-    assert [int(row["number"]) for row in curve] == list(range(1, 26))
-    assert float(curve[-1]["loss"]) < 0.2 < float(curve[0]["loss"])
-    assert float(curve[-1]["validation_top1"]) == 1.0
+    loss, top1 = (read_curve(project / "plots/toy/train/han-1", name) for name in ("loss", "validation_top1"))
+    assert list(loss) == list(top1) == list(range(1, 26))
+    assert loss[25] < 0.2 < loss[1]
+    assert top1[25] == 1.0
+    last = json.loads((project / "plots/toy/train/han-1/metrics.json").read_text(encoding="utf-8"))
+    assert (last["step"], last["loss"]) == (25, loss[25])
 
 
 def test_the_report_shows_every_model_and_its_pictures_exist(project):
@@ -278,12 +281,13 @@ def test_cues_are_counted_by_the_predicted_class():
 
 def test_the_curve_can_be_looked_at_while_the_model_trains(project, monkeypatch):
     monkeypatch.chdir(project)
-    path = project / "plots/toy/train/spatial-1.csv"
+    folder = project / "plots/toy/train/spatial-1"
+    path = folder / "plots/metrics/loss.tsv"
     whole = path.read_bytes()
     seen = []
 
     def advance(self, steps=1, note=""):
-        seen.append(len(rows(path)))
+        seen.append(len(read_curve(folder, "loss")))
 
     monkeypatch.setattr("pipeline.progress.Progress.advance", advance)
     run(train, "--model", "spatial", "--split", "1")

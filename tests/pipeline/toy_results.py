@@ -15,6 +15,7 @@ from han_core.datasets.clips import Clip, ClipTable, write_clips
 from han_core.han import HAN
 from han_core.han_config import HANConfig
 from han_core.model_file import TrainedHAN, save_model
+from pipeline.curve import Curve
 
 CLASSES = ("hand_shake", "kick")
 CLIPS = tuple(f"{name}_{n}" for name in CLASSES for n in range(3))
@@ -46,9 +47,9 @@ def write_results(folder: Path, repository: Path, models: tuple[str, ...] = ("ha
     for name in models:
         rows = [[clip.class_name, CLASSES[0]] for clip in tested]
         _write_csv(folder / f"plots/toy/confusion/{name}.csv", ["actual", "predicted"], rows)
-        rows = [[n, f"{2 / n:.6f}", f"{1 - 1 / n:.6f}", "", ""] for n in range(1, 6)]
-        header = ["number", "loss", "top1", "validation_loss", "validation_top1"]
-        _write_csv(folder / f"plots/toy/train/{name}-1.csv", header, rows)
+        with Curve(folder / f"plots/toy/train/{name}-1") as curve:
+            for n in range(1, 6):
+                curve.add(n, {"loss": 2 / n, "top1": 1 - 1 / n, "validation_loss": None})
     rows = [[name, c, f"{top1:.4f}", 1, 2] for name, top1 in TOP1.items() for c in CLASSES]
     _write_csv(folder / "plots/toy/per_class.csv", ["model", "class", "top1", "right", "clips"], rows)
 
