@@ -19,6 +19,8 @@ def has_cuda() -> bool:
 def solve(first: np.ndarray, second: np.ndarray, params: TVL1Params) -> np.ndarray:
     """Flow of each pair by ``cv2.optflow``, or by ``cv2.cuda`` where that is there and no median is asked for.
 
+    OpenCV stops with its last warp: ``params.settle`` has no meaning here.
+
     Args:
         first, second: (N, H, W) uint8 or float32 grey values 0..255.
 
