@@ -118,7 +118,7 @@ class TVL1(Group):
     iterations: PositiveInt = 300
     median: Literal[1, 3, 5] = 1
     """Side of the median filter between iterations; 1 is none."""
-    settle: Annotated[int, Field(ge=0)] = 20
+    settle: Annotated[int, Field(ge=0)] = 10
     """Further iterations when the last warp on the finest level has met the stopping rule; OpenCV has none."""
 
 

@@ -39,7 +39,7 @@ class TVL1Params:
     """Iterations a warp at most."""
     median: int = 1
     """Side of the median filter put on the flow at the start of every 30 iterations: 3 or 5; 1 is none."""
-    settle: int = 20
+    settle: int = 10
     """Further iterations on the finest level when its last warp has met the stopping rule, without median filter;
     OpenCV has none (0). They lower the energy and the end-point error and move the flow by hundredths of a pixel."""
 
