@@ -232,10 +232,10 @@ class ClipCache:
         """What no output refers to.
 
         An entry is in use if it has a second name on disk (a hard link of a workspace or of DVC's cache), or if a
-        file under ``data``, ``models`` or ``plots`` of one of the workspaces has its fingerprint (clip files) or its
-        content (others): workspaces on another disk hold copies. What has the same fingerprint as an entry in use (a
-        net's curve) is in use with it. A temporary is left over if its process is gone or,
-        for one of another machine, if it was not touched for a day.
+        file under ``data`` or ``models`` of one of the workspaces has its fingerprint (clip files) or its content
+        (others): workspaces on another disk hold copies. With it is in use what has its kind and fingerprint (the
+        record of a net's curve has no other name). A temporary is left over if its process is gone or, for one of
+        another machine, if it was not touched for a day.
 
         Args:
             workspaces: project folders that use this cache. Those not named here are known only by their hard links.
@@ -244,8 +244,9 @@ class ClipCache:
         known = list(self.entries())
         lonely = [entry for entry in known if entry.links == 1]
         copied = _used_in(workspaces, lonely)
-        used = {entry.fingerprint for entry in known if entry.links > 1 or _identity(entry) in copied}
-        entries = tuple(entry for entry in lonely if entry.fingerprint not in used and entry.age >= older_than)
+        used = {(entry.kind, entry.fingerprint) for entry in known if entry.links > 1 or _identity(entry) in copied}
+        unused = (entry for entry in lonely if (entry.kind, entry.fingerprint) not in used)
+        entries = tuple(entry for entry in unused if entry.age >= older_than)
         abandoned = (p for p in sorted((self.root / "checkpoints").glob("*")) if _is_abandoned(p))
         return Prunable(entries, (*self.left_over(), *abandoned))
 
@@ -398,7 +399,7 @@ def _used_in(workspaces: Iterable[str | Path], entries: Iterable[Entry]) -> set[
     sizes = {(entry.path.suffix, entry.size) for entry in entries}
     used = set()
     for workspace in workspaces:
-        for folder in ("data", "models", "plots"):
+        for folder in ("data", "models"):
             for path in (Path(workspace) / folder).rglob("*"):
                 if (path.suffix, _size(path)) not in sizes or not path.is_file():
                     continue

@@ -93,10 +93,9 @@ def predict(
 
 def _one(video: Path, target: Path | None, recogniser: "Recogniser", window: int | None) -> dict:
     """Label one video: the line that is printed for it."""
-    from tqdm import tqdm
-
     from han_core.predict.annotate import annotate
     from han_core.predict.windows import predict_video
+    from han_core.progress import Progress
     from han_core.video import probe
 
     try:
@@ -104,11 +103,10 @@ def _one(video: Path, target: Path | None, recogniser: "Recogniser", window: int
             raise HanError("is a folder without a video" if not list(video.iterdir()) else "is a folder of no videos")
         info = probe(video)
         total = info.packets * (2 if target else 1)
-        # disable=None: no bar where standard error is no terminal.
-        with tqdm(total=total, desc=video.name, unit="frame", disable=None, leave=False) as bar:
-            prediction = predict_video(video, recogniser, window=window, on_frames=bar.update)
+        with Progress(video.name, total, unit="frame") as progress:
+            prediction = predict_video(video, recogniser, window=window, on_frames=progress.advance)
             if target:
-                annotate(video, prediction, recogniser.trained.classes, target, on_frames=bar.update)
+                annotate(video, prediction, recogniser.trained.classes, target, on_frames=progress.advance)
     except HanError as error:
         click.echo(f"{video}: {error}", err=True)
         return {"video": str(video), "error": str(error)}

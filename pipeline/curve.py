@@ -5,10 +5,16 @@ every run, from the first step on, so that a run that was interrupted leaves the
 """
 
 import csv
+import errno
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:  # takes seconds to import, and --help should not
+    from dvclive import Live
 
 
 class Curve:
@@ -21,9 +27,7 @@ class Curve:
     """
 
     def __init__(self, folder: Path) -> None:
-        from dvclive import Live
-
-        self._live = Live(str(folder), save_dvc_exp=False, dvcyaml=False)
+        self._live = _live(folder)
         _figures(folder).mkdir(parents=True, exist_ok=True)  # an output even where there is no step
 
     def add(self, step: int, figures: Mapping[str, float | None]) -> None:
@@ -44,12 +48,40 @@ class Curve:
 
 
 def read_curve(folder: Path, figure: str) -> dict[int, float]:
-    """Step -> value of one figure; empty where the run has no such figure."""
+    """Step -> value of one figure; empty where the run has no such figure.
+
+    Raises:
+        FileNotFoundError: there is no curve at all.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     path = _figures(folder) / f"{figure}.tsv"
     if not path.is_file():
         return {}
     with path.open(encoding="utf-8", newline="") as file:
         return {int(row["step"]): float(row[figure]) for row in csv.DictReader(file, delimiter="\t")}
+
+
+def _live(folder: Path) -> "Live":
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+    from dvclive import Live
+    from scmrepo.exceptions import SCMError
+
+    class PoliteLive(Live):
+        """Makes no DVC repository out of a Git one, bears one without a commit, and closes DVC's databases."""
+
+        def _init_dvc(self) -> None:
+            with suppress(NotDvcRepoError, SCMError):
+                Repo.find_root()
+                super()._init_dvc()
+
+        def end(self) -> None:
+            super().end()
+            if self._dvc_repo is not None:
+                self._dvc_repo.close()
+
+    return PoliteLive(str(folder), save_dvc_exp=False, dvcyaml=False)
 
 
 def _figures(folder: Path) -> Path:

@@ -53,9 +53,9 @@ def main(params_path: Path) -> None:
 def run(params: Params) -> None:
     """Score every model on every split, then the baselines, and write the outputs."""
     from han_core.datasets.clips import read_clips
+    from han_core.progress import Progress
     from pipeline.attention import score_attention
     from pipeline.paths import Paths
-    from pipeline.progress import Progress
 
     paths = Paths.of(params)
     table = read_clips(paths.clips)

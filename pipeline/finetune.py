@@ -181,9 +181,9 @@ def _make_net(
 ) -> tuple["VGG16", list["Step"]]:
     """Train, or take the initial net; ``drawn`` shows the curve, in the process that speaks."""
     from han_core.finetune import finetune
+    from han_core.progress import Progress
     from han_core.samples import FlowClips, FrameClips
     from han_core.weights import initial_net
-    from pipeline.progress import Progress
     from pipeline.workers import worker_count
 
     recipe: Recipe = getattr(params.finetune, stream)

@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from han_core.datasets.synthetic import BOXES, SyntheticSpec, count_clips, generate_synthetic
+from han_core.progress import Progress
 from pipeline.params import Params, ParamsError, load_params, params_option
-from pipeline.progress import Progress
 
 
 def synthetic_spec(params: Params) -> SyntheticSpec:

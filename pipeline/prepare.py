@@ -20,9 +20,9 @@ from han_core.datasets.probing import inspect_videos
 from han_core.datasets.synthetic import BOXES, GROUP_PATTERN
 from han_core.datasets.ucf101 import list_ucf101
 from han_core.datasets.ut_interaction import list_ut_interaction
+from han_core.progress import Progress
 from pipeline.params import Params, load_params, params_option
 from pipeline.paths import Paths
-from pipeline.progress import Progress
 
 _SHOWN = 10
 

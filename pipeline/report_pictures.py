@@ -1,6 +1,7 @@
 """The pictures of the report: learning curves, confusion, and where the models looked (the paper's figure 4)."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,15 +28,23 @@ class ReportError(HanError, ValueError):
 
 
 def curves(params: Params, paths: "Paths") -> list[Block]:
-    """Mean over the splits against the epoch, of the training clips and of validation clips where there are any."""
+    """Means over the splits, of the training clips and of validation clips where there are any."""
     blocks: list[Block] = [Heading("Learning curves")]
+    streams = ("spatial", "temporal")
+    folder = paths.plots / "finetune"
+    made = folder.is_dir()  # not where nets were put there by hand
+    lines = {name: mean for name in streams if made and (mean := _mean_curve(folder, name, params.finetune.splits))}
+    if lines:  # not where the nets are used as they are
+        drawn = line_chart(lines, x_label="iteration", y_label="fine-tuning loss")
+        blocks.append(Picture("curve-finetune-loss.svg", drawn, "svg", "fine-tuning loss by iteration, one line a net"))
+    folder = paths.plots / "train"
     for column, label in (
         ("loss", "training loss"),
         ("top1", "training top-1, dropout on"),
         ("validation_loss", "validation loss"),
         ("validation_top1", "validation top-1"),
     ):
-        lines = {name: mean for name in params.models if (mean := _mean_curve(params, paths, name, column))}
+        lines = {name: mean for name in params.models if (mean := _mean_curve(folder, name, params.splits, column))}
         if lines:
             top = 1.02 if column.endswith("top1") else None
             drawn = line_chart(lines, x_label="epoch", y_label=label, top=top)
@@ -44,14 +53,11 @@ def curves(params: Params, paths: "Paths") -> list[Block]:
     return blocks
 
 
-def _mean_curve(params: Params, paths: "Paths", model: str, column: str) -> list[float]:
-    splits = []
-    for split in params.splits:
-        values = read_curve(paths.plots / "train" / f"{model}-{split}", column)
-        if not values:
-            return []
-        splits.append(list(values.values()))
-    return [sum(values) / len(values) for values in zip(*splits, strict=True)]
+def _mean_curve(folder: Path, name: str, splits: Sequence[int], figure: str = "loss") -> dict[int, float]:
+    """Step -> mean over the splits, at the steps that all of them have; empty where one lacks the figure."""
+    curves = [read_curve(folder / f"{name}-{split}", figure) for split in splits]
+    shared = [step for step in (curves[0] if curves else ()) if all(step in curve for curve in curves)]
+    return {step: sum(curve[step] for curve in curves) / len(curves) for step in shared}
 
 
 def confusion(params: Params, table: "ClipTable", paths: "Paths") -> list[Block]:

@@ -23,10 +23,10 @@ from han_core.cache import ClipCache
 from han_core.clipfile import ClipFileError
 from han_core.datasets.clips import Clip
 from han_core.errors import ClipError
+from han_core.progress import Progress
 from pipeline.ledger import LEDGER, Failure, describe, read_failures, write_failures
 from pipeline.params import Run
 from pipeline.paths import clip_file
-from pipeline.progress import Progress
 from pipeline.stagelog import stage_log
 from pipeline.workers import dask_executor, end_pool, local_pool, one_thread_each, worker_count
 

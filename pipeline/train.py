@@ -88,12 +88,12 @@ def _train(
 
     from han_core.han import HAN
     from han_core.model_file import TrainedHAN, save_model
+    from han_core.progress import Progress
     from han_core.training import train
     from han_core.variants import VARIANTS
     from pipeline.curve import Curve
     from pipeline.features import placed
     from pipeline.paths import Paths
-    from pipeline.progress import Progress
     from pipeline.recipe import feature_recipe
 
     paths, settings = Paths.of(params), params.train

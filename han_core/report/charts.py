@@ -11,11 +11,13 @@ _INK = "#010203"  # stands for currentColor while matplotlib draws
 _NAMED = 20  # classes up to which a confusion matrix spells names and counts
 
 
-def line_chart(series: Mapping[str, Sequence[float]], *, x_label: str, y_label: str, top: float | None = None) -> bytes:
-    """Lines over 1, 2, 3, ..., one a name, as SVG. The same numbers give the same bytes.
+def line_chart(
+    series: Mapping[str, Mapping[int, float]], *, x_label: str, y_label: str, top: float | None = None
+) -> bytes:
+    """Lines, one a name, as SVG. The same numbers give the same bytes.
 
     Args:
-        series: name -> values.
+        series: name -> x -> y.
         top: upper end of the y axis; None goes by the values.
     """
     import matplotlib
@@ -32,7 +34,7 @@ def line_chart(series: Mapping[str, Sequence[float]], *, x_label: str, y_label: 
     with matplotlib.rc_context(looks):
         figure, axes = pyplot.subplots(figsize=(7, 3.2))
         for name, values in series.items():
-            axes.plot(range(1, len(values) + 1), values, label=name, linewidth=1.5)
+            axes.plot(list(values), list(values.values()), label=name, linewidth=1.5)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.set_ylim(bottom=0, top=top)

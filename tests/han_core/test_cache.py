@@ -331,6 +331,8 @@ class TestVerifyAndPrune:
             path.write_bytes(b"weights")
         with cache.create("nets", names["net"], ".csv") as path:  # in use while its net is, though nobody has a copy
             path.write_text("loss")
+        with cache.create("cubes", names["net"], ".csv") as path:  # of another kind
+            path.write_text("top1")
         cache.link("frames", names["linked"], tmp_path / "elsewhere.h5")
         copied = tmp_path / "work" / "data" / "set" / "frames" / "c.h5"
         copied.parent.mkdir(parents=True)
@@ -338,8 +340,8 @@ class TestVerifyAndPrune:
         net = tmp_path / "work" / "models" / "set" / "n.safetensors"
         net.parent.mkdir(parents=True)
         net.write_bytes(b"weights")
-        unused = {entry.fingerprint for entry in cache.prunable([tmp_path / "work"]).entries}
-        assert unused == {names["unused"]}
+        unused = {(entry.kind, entry.fingerprint) for entry in cache.prunable([tmp_path / "work"]).entries}
+        assert unused == {("frames", names["unused"]), ("cubes", names["net"])}
         assert cache.prunable([tmp_path / "work"], older_than=3600).entries == ()
         net.write_bytes(b"Weights")
         found = cache.prunable([])

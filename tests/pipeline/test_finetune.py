@@ -109,7 +109,7 @@ def test_the_curve_can_be_looked_at_while_the_net_trains(nets_project, monkeypat
     def advance(self, steps=1, note=""):
         seen.append(list(read_curve(nets_project.curve(), "loss")))
 
-    monkeypatch.setattr("pipeline.progress.Progress.advance", advance)
+    monkeypatch.setattr("han_core.progress.Progress.advance", advance)
     train(nets_project)
     nets_project.ok("finetune")
     assert seen == [[1], [1, 2]]

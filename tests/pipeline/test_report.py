@@ -11,7 +11,9 @@ from click.testing import CliRunner
 
 from han_core.datasets.clips import read_clips
 from pipeline import report, report_pictures
+from pipeline.curve import Curve
 from pipeline.params import load_params
+from pipeline.paths import Paths
 from tests.pipeline.toy_results import CLIPS, TOP1, write_results
 
 
@@ -112,6 +114,29 @@ def test_clips_can_be_chosen_by_name(project):
     assert "Traceback" not in said
 
 
+def test_fine_tuning_is_drawn_for_the_nets_that_were_trained(project):
+    params = load_params("params.yaml")
+    pictures = {block.name: block.data.decode() for block in report_pictures.curves(params, Paths.of(params))[1:]}
+    assert list(pictures) == ["curve-finetune-loss.svg", "curve-loss.svg", "curve-top1.svg"]
+    assert ">spatial<" in pictures["curve-finetune-loss.svg"]
+    assert ">temporal<" not in pictures["curve-finetune-loss.svg"]
+    edit(project, lambda params: (params["finetune"].update(splits=[]), params["cubes"].update(nets="ucf101")))
+    params = load_params("params.yaml")
+    names = [block.name for block in report_pictures.curves(params, Paths.of(params))[1:]]
+    assert names == ["curve-loss.svg", "curve-top1.svg"], "nets of another dataset, curves of another report"
+
+
+def test_a_curve_is_the_mean_over_the_splits_where_all_have_it(project):
+    with Curve(project / "plots/toy/train/han-2") as curve:
+        for n in range(2, 6):
+            curve.add(n, {"loss": 4 / n})
+    folder = project / "plots/toy/train"
+    mean = report_pictures._mean_curve(folder, "han", (1, 2), "loss")
+    assert mean == pytest.approx({n: 3 / n for n in range(2, 6)}, rel=1e-5)
+    assert report_pictures._mean_curve(folder, "han", (1, 2), "top1") == {}
+    assert report_pictures._mean_curve(folder, "han", (), "loss") == {}
+
+
 def test_no_pictures_where_none_are_asked_for(project):
     edit(project, lambda params: params["report"].update(clips=0))
     run()
@@ -175,7 +200,7 @@ def test_a_clip_of_several_splits_is_drawn_for_the_first_that_tests_it(project):
     assert [(split, clip.name) for split, clip in chosen] == [(1, "hand_shake_1"), (1, "kick_2")]
 
 
-@pytest.mark.parametrize("gone", ["metrics/toy", "plots/toy/per_class.csv"])
+@pytest.mark.parametrize("gone", ["metrics/toy", "plots/toy/per_class.csv", "plots/toy/train/han-1"])
 def test_what_is_missing_is_said_in_plain_words(project, gone):
     (project / gone).rename(project / "hidden")
     assert "run the stages before report first" in run(expected=1)

@@ -289,7 +289,7 @@ def test_the_curve_can_be_looked_at_while_the_model_trains(project, monkeypatch)
     def advance(self, steps=1, note=""):
         seen.append(len(read_curve(folder, "loss")))
 
-    monkeypatch.setattr("pipeline.progress.Progress.advance", advance)
+    monkeypatch.setattr("han_core.progress.Progress.advance", advance)
     run(train, "--model", "spatial", "--split", "1")
     assert seen == list(range(1, 26))
     assert path.read_bytes() == whole

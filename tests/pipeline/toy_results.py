@@ -50,6 +50,10 @@ def write_results(folder: Path, repository: Path, models: tuple[str, ...] = ("ha
         with Curve(folder / f"plots/toy/train/{name}-1") as curve:
             for n in range(1, 6):
                 curve.add(n, {"loss": 2 / n, "top1": 1 - 1 / n, "validation_loss": None})
+    for stream, steps in (("spatial", (2, 4, 5)), ("temporal", ())):  # a net that was trained, one used as it is
+        with Curve(folder / f"plots/toy/finetune/{stream}-1") as curve:
+            for n in steps:
+                curve.add(n, {"loss": 3 / n, "learning_rate": 0.01})
     rows = [[name, c, f"{top1:.4f}", 1, 2] for name, top1 in TOP1.items() for c in CLASSES]
     _write_csv(folder / "plots/toy/per_class.csv", ["model", "class", "top1", "right", "clips"], rows)
 
