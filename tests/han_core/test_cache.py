@@ -333,6 +333,8 @@ class TestVerifyAndPrune:
             path.write_text("loss")
         with cache.create("cubes", names["net"], ".csv") as path:  # of another kind
             path.write_text("top1")
+        with cache.create("frames", names["linked"], ".csv") as path:
+            path.write_text("beside what is linked")
         cache.link("frames", names["linked"], tmp_path / "elsewhere.h5")
         copied = tmp_path / "work" / "data" / "set" / "frames" / "c.h5"
         copied.parent.mkdir(parents=True)
@@ -347,7 +349,8 @@ class TestVerifyAndPrune:
         found = cache.prunable([])
         assert {entry.fingerprint for entry in found.entries} == {names["copied"], names["unused"], names["net"]}
         cache.prune(found)
-        assert [entry.fingerprint for entry in cache.entries()] == [names["linked"]]
+        left = [(entry.fingerprint, entry.path.suffix) for entry in cache.entries()]
+        assert sorted(left) == [(names["linked"], ".csv"), (names["linked"], ".h5")]
 
 
 def test_default_place(monkeypatch, tmp_path):
