@@ -1,7 +1,7 @@
 """One step of mini-batch SGD on a VGG-16, whatever its batch is cut into and however many processes share it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -16,7 +16,7 @@ from han_core.distributed import Processes
 from han_core.feed import Batch
 from han_core.precision import Precision, autocast
 from han_core.samples import micro_batches
-from han_core.two_stream import VGG16
+from han_core.two_stream import LEARNT, VGG16
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,21 @@ class Schedule:
     """Effective batch: gradients of micro batches are summed until it is reached."""
     micro_batch: int = 32
     learning_rate: float = 0.001
-    """Of weights; biases learn at twice this rate and without weight decay."""
+    """Of weights; of single layers and of biases see ``rates`` and ``bias_rate``."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Multiples of the learning rate by the start of a layer's name, of which the longest counts: ``{"conv": 0.1,
+    "conv5_3": 1}`` lets all convolutions but the last learn at a tenth."""
+    bias_rate: float = 2.0
+    """Learning rate of a layer's biases as a multiple of its weights'."""
+    bias_decay: float = 0.0
+    """Weight decay of biases as a multiple of the weights'."""
     steps: tuple[int, ...] = ()
     """Iterations, counted from 0, from which on the learning rate is multiplied by ``gamma`` once more."""
     gamma: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 0.0005
     warmup: int = 0
-    """Iterations over which the learning rate rises linearly from a tenth."""
+    """Iterations over which the learning rate rises linearly, the last of them being the first at the full rate."""
     clip_gradient: float = 0.0
     """Largest norm of the whole gradient; 0 does not clip."""
     frozen: str | None = None
@@ -49,24 +56,30 @@ class Schedule:
 
 
 def make_optimizer(net: VGG16, schedule: Schedule) -> torch.optim.SGD:
-    """SGD over what is not frozen; biases at twice the rate (group key ``rate``) and without decay."""
-    trained = [(name, value) for name, value in net.named_parameters() if value.requires_grad]
-    weights = [value for name, value in trained if not name.endswith(".bias")]
-    biases = [value for name, value in trained if name.endswith(".bias")]
+    """SGD over what is not frozen, a group for each multiple of the learning rate (key ``rate``) and weight decay."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, value in net.named_parameters():
+        if value.requires_grad:
+            module, kind = name.rsplit(".", 1)
+            bias_rate, bias_decay = (schedule.bias_rate, schedule.bias_decay) if kind == "bias" else (1.0, 1.0)
+            rate = layer_rate(LEARNT[module], schedule.rates) * bias_rate
+            groups.setdefault((rate, schedule.weight_decay * bias_decay), []).append(value)
     return torch.optim.SGD(
-        [
-            {"params": weights, "rate": 1.0, "weight_decay": schedule.weight_decay},
-            {"params": biases, "rate": 2.0, "weight_decay": 0.0},
-        ],
+        [{"params": values, "rate": rate, "weight_decay": decay} for (rate, decay), values in groups.items()],
         lr=schedule.learning_rate,
         momentum=schedule.momentum,
     )
 
 
+def layer_rate(layer: str, rates: Mapping[str, float]) -> float:
+    """Multiple of the learning rate of a layer: that of the longest start of its name, 1 where there is none."""
+    return rates.get(max((start for start in rates if layer.startswith(start)), key=len, default=""), 1.0)
+
+
 def learning_rate(schedule: Schedule, iteration: int) -> float:
     """Learning rate of an iteration counted from 0."""
     passed = sum(step <= iteration for step in schedule.steps)
-    rise = 0.1 + 0.9 * iteration / schedule.warmup if iteration < schedule.warmup else 1.0
+    rise = (iteration + 1) / schedule.warmup if iteration < schedule.warmup else 1.0
     return schedule.learning_rate * schedule.gamma**passed * rise
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
 
 log = logging.getLogger("pipeline.finetune")  # not __name__, which is __main__ when this file is the command
 
-VERSION = 3
+VERSION = 4
 _POINTS = 250  # of a curve that is shown: DVCLive reads its files again at every step
 _COLUMNS = ("iteration", "loss", "learning_rate", "top1", "validation_top1")
 _INITIAL = ("weights", "input", "fc_size")  # of the recipe: all that matters to a net that is not trained
@@ -251,7 +251,7 @@ def schedule(recipe: Recipe, precision: "Precision") -> "Schedule":
     from han_core.augment import Augmentation
     from han_core.sgd import Schedule
 
-    augmentation = Augmentation(recipe.scales, recipe.corner_crops, recipe.flip)
+    augmentation = Augmentation(recipe.scales, recipe.max_distort, recipe.corner_crops, recipe.flip)
     names = Schedule.__dataclass_fields__.keys() - {"augmentation", "precision"}
     return Schedule(**recipe.model_dump(include=names), precision=precision, augmentation=augmentation)
 

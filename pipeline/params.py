@@ -11,7 +11,16 @@ from typing import Annotated, Literal, get_args
 
 import click
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 Model = Literal["han", "no_attention", "fc_features", "spatial", "temporal", "soft_attention_lstm"]
 TABLE_1: tuple[Model, ...] = ("han", "no_attention", "fc_features", "spatial", "temporal")
@@ -19,6 +28,7 @@ Layer = Literal[
     "conv1_1", "conv1_2", "pool1", "conv2_1", "conv2_2", "pool2", "conv3_1", "conv3_2", "conv3_3", "pool3",
     "conv4_1", "conv4_2", "conv4_3", "pool4", "conv5_1", "conv5_2", "conv5_3", "pool5", "fc6", "fc7",
 ]  # fmt: skip
+_LEARNT = (*(layer for layer in get_args(Layer) if not layer.startswith("pool")), "fc8")
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -155,12 +165,19 @@ class Recipe(Group):
     steps: tuple[PositiveInt, ...] = ()
     """Iterations at which the learning rate is multiplied by ``gamma``."""
     gamma: PositiveFloat = 0.1
+    rates: dict[str, PositiveFloat] = {}
+    """Learning rates of single layers as multiples of ``learning_rate``, by the start of their names, of which the
+    longest counts: ``{conv: 0.1, conv5_3: 1}``. Layers that are not named have 1."""
+    bias_rate: PositiveFloat = 2.0
+    """Learning rate of a layer's biases as a multiple of its weights'."""
     momentum: Share = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 0.0005
+    bias_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Weight decay of biases as a multiple of the weights'."""
     dropout: tuple[Share, Share] = (0.5, 0.5)
     """Dropout after fc6 and fc7."""
     warmup: Annotated[int, Field(ge=0)] = 0
-    """Iterations over which the learning rate rises linearly from a tenth."""
+    """Iterations over which the learning rate rises linearly, the last of them being the first at the full rate."""
     clip_gradient: Annotated[float, Field(ge=0)] = 0.0
     """Largest norm of the gradient; 0 does not clip."""
     frozen: Layer | None = None
@@ -172,11 +189,21 @@ class Recipe(Group):
     """Iterations between two looks at the validation clips, where ``dataset.validation_share`` holds some out: a
     column of the curve, by which nothing is chosen. 0 never looks."""
     scales: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (1.0, 0.875, 0.75, 0.66)
-    """Scale jitter: crop sides as shares of the shorter side, drawn independently for width and height."""
+    """Scale jitter: crop sides as shares of the shorter side, one drawn for the width and one for the height."""
+    max_distort: Annotated[int, Field(ge=0)] | None = None
+    """How many places apart in ``scales`` width and height may be; null draws them independently."""
     corner_crops: bool = True
     """Crops at the four corners and the centre; false takes the whole frame."""
     flip: bool = True
     """Horizontal flips; the x component of flow is negated."""
+
+    @field_validator("rates")
+    @classmethod
+    def _of_layers(cls, rates: dict[str, float]) -> dict[str, float]:
+        unknown = [start for start in rates if not any(layer.startswith(start) for layer in _LEARNT)]
+        if unknown:
+            raise ValueError(f"no layer's name starts with {', '.join(unknown)}; layers are {', '.join(_LEARNT)}")
+        return rates
 
 
 class Finetune(Group):
@@ -345,6 +372,8 @@ def _describe(item: dict) -> list[str]:
         return [f"{key}: unknown key" + (f"; did you mean {close[0]}?" if close else "; known: " + ", ".join(known))]
     if item["type"] == "missing":
         return [f"{key}: is missing"]
+    if item["type"] == "value_error":
+        return [f"{key}: {item['ctx']['error']}"]
     return [f"{key}: {item['msg'][0].lower()}{item['msg'][1:]}, not {item['input']!r}"]
 
 

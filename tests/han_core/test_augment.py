@@ -1,5 +1,7 @@
 """Crops and flips: where they lie, what they do to flow, and that they come from the seed alone."""
 
+from collections import Counter
+
 import cv2
 import numpy as np
 import pytest
@@ -39,6 +41,15 @@ def test_scales_are_shares_of_the_shorter_side_drawn_independently():
     sides = {60, 52, 45, 40}
     assert {(view.height, view.width) for view in views} == {(h, w) for h in sides for w in sides}
     assert all(view.top + view.height <= 60 and view.left + view.width <= 80 for view in views)
+
+
+def test_scales_of_width_and_height_are_at_most_so_many_places_apart():
+    sides = [60, 52, 45, 40]
+    for most in (0, 1, 2):
+        views = draws(Augmentation(max_distort=most))
+        found = Counter((sides.index(view.height), sides.index(view.width)) for view in views)
+        assert set(found) == {(i, j) for i in range(4) for j in range(4) if abs(i - j) <= most}
+        assert min(found.values()) > 0.5 * len(views) / len(found)  # all equally often
 
 
 def test_the_centre_is_a_square_of_the_shorter_side():

@@ -15,7 +15,7 @@ from han_core.clipfile import ClipFileWriter
 from han_core.finetune import FinetuneError, finetune
 from han_core.samples import FlowClips, FrameClips, MicroBatch, draw_sample
 from han_core.sgd import Schedule, accumulate, learning_rate, make_optimizer
-from han_core.two_stream import VGG16
+from han_core.two_stream import LAYERS, LEARNT, VGG16
 from han_core.weights import initial_net
 
 PLAIN = Augmentation(scales=(1.0,), corner_crops=False, flip=False)
@@ -128,10 +128,39 @@ def test_one_step_is_sgd_with_momentum_decay_and_twice_the_rate_for_biases():
         torch.testing.assert_close(weights(model)[name], value, rtol=1e-4, atol=1e-6)
 
 
+def test_layers_and_biases_have_rates_and_decay_of_their_own():
+    """One step from a gradient of 1 everywhere moves each value by its rate times 1 + its decay times the value."""
+    rates = {"conv": 0.5, "conv5": 0.25, "conv5_3": 2, "fc8": 10}
+    schedule = Schedule(
+        iterations=1, learning_rate=0.01, momentum=0, weight_decay=0.1, rates=rates, bias_rate=3, bias_decay=0.5
+    )
+    model = net()
+    model.freeze("conv1_1")
+    optimizer = make_optimizer(model, schedule)
+    before = weights(model)
+    for group in optimizer.param_groups:
+        group["lr"] = schedule.learning_rate * group["rate"]
+        for value in group["params"]:
+            value.grad = torch.ones_like(value)
+    optimizer.step()
+    multiples = {"features.0": 0, "features.2": 0.5, "features.24": 0.25, "features.28": 2}
+    multiples |= {"classifier.0": 1, "classifier.3": 1, "classifier.6": 10}
+    for layer, multiple in multiples.items():
+        for kind, rate, decay in (("weight", 0.01 * multiple, 0.1), ("bias", 0.03 * multiple, 0.05)):
+            old = before[f"{layer}.{kind}"]
+            torch.testing.assert_close(model.state_dict()[f"{layer}.{kind}"], old - rate * (1 + decay * old))
+
+
+def test_each_layer_with_weights_has_a_name():
+    modules = {name.rsplit(".", 1)[0] for name, _ in net().named_parameters()}
+    assert set(LEARNT) == modules
+    assert set(LEARNT.values()) == {layer for layer in LAYERS if not layer.startswith("pool")} | {"fc8"}
+
+
 def test_learning_rate_steps_and_warm_up():
     schedule = Schedule(iterations=30, learning_rate=0.4, steps=(10, 20), gamma=0.5, warmup=4)
     found = [learning_rate(schedule, i) for i in (0, 1, 2, 3, 4, 9, 10, 19, 20)]
-    np.testing.assert_allclose(found, [0.04, 0.13, 0.22, 0.31, 0.4, 0.4, 0.2, 0.2, 0.1])
+    np.testing.assert_allclose(found, [0.1, 0.2, 0.3, 0.4, 0.4, 0.4, 0.2, 0.2, 0.1])
 
 
 def test_gradients_are_clipped_by_their_whole_norm():

@@ -49,20 +49,22 @@ def test_presets_are_valid(repository, name):
 
 
 def test_the_recipe_of_good_practices(repository):
-    """Every number of Wang et al. 2015; what is not about fine-tuning is the paper's preset."""
+    """Every number of Wang et al. 2015 and its released solvers; all but the nets and their fusion is the paper's."""
     presets = repository / "presets"
     paper, practices = (load_params(presets / f"{name}.yaml") for name in ("ucf101", "ucf101_good_practices"))
-    assert practices.model_dump(exclude={"finetune"}) == paper.model_dump(exclude={"finetune"})
+    nets = {"finetune": True, "evaluate": {"fusion"}}
+    assert practices.model_dump(exclude=nets) == paper.model_dump(exclude=nets)
+    assert practices.evaluate.fusion == (1, 2)
     spatial, temporal = practices.finetune.spatial, practices.finetune.temporal
-    assert (spatial.learning_rate, spatial.steps, spatial.iterations) == (0.001, (4000,), 10000)
+    assert (spatial.learning_rate, spatial.steps, spatial.iterations) == (0.001, (4000, 8000), 10000)
     assert (temporal.learning_rate, temporal.steps, temporal.iterations) == (0.005, (10000, 20000), 30000)
     assert (spatial.dropout, temporal.dropout) == ((0.9, 0.9), (0.9, 0.8))
     assert (spatial.scales, temporal.scales) == ((1, 0.875, 0.75, 0.66), (1, 0.875, 0.75))
     for recipe in (spatial, temporal):
         assert (recipe.batch, recipe.weight_decay, recipe.momentum, recipe.gamma) == (256, 0.0005, 0.9, 0.1)
         assert (recipe.weights, recipe.frozen, recipe.fc_size) == ("imagenet", None, 4096)
-        assert recipe.corner_crops
-        assert recipe.flip
+        assert (recipe.bias_rate, recipe.bias_decay, recipe.rates) == (2, 0, {})
+        assert (recipe.corner_crops, recipe.flip, recipe.max_distort) == (True, True, 1)
 
 
 @pytest.mark.parametrize("name", ["ucf101", "hmdb51"])
@@ -90,6 +92,15 @@ def test_all_problems_at_once(tmp_path, default):
     assert "flow.bound: input should be greater than 0, not -1" in message
     assert "seed: " in message
     assert "splits: is missing" in message
+
+
+def test_rates_of_layers_that_there_are_not(tmp_path, default):
+    recipe = default["finetune"]["spatial"]
+    default["finetune"]["spatial"] = recipe | {"rates": {"conv": 0.1, "fc": 2, "pool5": 1, "cnv5": 1}}
+    default["finetune"]["temporal"] = recipe | {"rates": {"conv": 0}}
+    message = refusal(tmp_path, default)
+    assert "finetune.spatial.rates: no layer's name starts with cnv5, pool5; layers are conv1_1" in message
+    assert "finetune.temporal.rates.conv: input should be greater than 0" in message
 
 
 @pytest.mark.parametrize(
