@@ -158,16 +158,21 @@ def rescale_each(pieces: Sequence[np.ndarray], flips: Sequence[bool], size: int)
 
 def rescale_at_once(pieces: Sequence[np.ndarray], flips: Sequence[bool], size: int, device: torch.device) -> Tensor:
     """As :func:`rescale_each`, with one copy to the device and a few large operations there."""
-    pixels, sides = pack(pieces)
-    pixels = pixels.pin_memory() if device.type == "cuda" else pixels
+    pixels, sides = pack(pieces, pinned=device.type == "cuda")
     return resample(pixels.to(device, non_blocking=True), sides, flips, size)
 
 
-def pack(pieces: Sequence[np.ndarray]) -> tuple[Tensor, list[tuple[int, int]]]:
-    """Images of any sizes in one tensor (n, channels, height, width) uint8, filled up with 0; their sizes."""
+def pack(pieces: Sequence[np.ndarray], *, pinned: bool) -> tuple[Tensor, list[tuple[int, int]]]:
+    """Images of any sizes in one tensor (n, channels, height, width) uint8, and their sizes.
+
+    What lies beyond a smaller image is arbitrary.
+
+    Args:
+        pinned: put them where a GPU can fetch them while the processor goes on; needs a GPU.
+    """
     sides = [piece.shape[1:] for piece in pieces]
     height, width = (max(side) for side in zip(*sides, strict=True))
-    packed = torch.zeros(len(pieces), len(pieces[0]), height, width, dtype=torch.uint8)
+    packed = torch.empty(len(pieces), len(pieces[0]), height, width, dtype=torch.uint8, pin_memory=pinned)
     for row, piece, (rows, columns) in zip(packed, pieces, sides, strict=True):
         row[:, :rows, :columns] = torch.from_numpy(piece)
     return packed, sides

@@ -15,6 +15,8 @@ from han_core.augment import (
     crop_positions,
     cut,
     draw_view,
+    pack,
+    resample,
     rescale_at_once,
     rescale_each,
     views_for_testing,
@@ -172,3 +174,12 @@ def test_a_batch_at_once_equals_one_image_after_the_other(size):
     found = rescale_at_once(pieces, flips, size, torch.device("cpu"))
     assert found.shape == (8, 4, size, size)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
+def test_what_lies_beyond_a_packed_image_does_not_matter():
+    pieces = [noise(2, 40, 50), noise(2, 30, 60, seed=1)]
+    pixels, sides = pack(pieces, pinned=False)
+    pixels[0, :, :, 50:], pixels[1, :, 30:] = 0, 0
+    clean = resample(pixels, sides, [False, True], 32)
+    pixels[0, :, :, 50:], pixels[1, :, 30:] = 255, 255
+    assert torch.equal(resample(pixels, sides, [False, True], 32), clean)
