@@ -72,7 +72,7 @@ def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", to
     """Make the net of a stream and split, or take it from the cache."""
     from han_core.cache import fingerprint
     from han_core.checkpoint import Checkpoint
-    from han_core.datasets.clips import ClipTableError, read_clips
+    from han_core.datasets.clips import read_clips
     from han_core.weights import knows_classes, resolve_convention
     from pipeline.curve import Curve
     from pipeline.paths import Paths
@@ -81,13 +81,11 @@ def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", to
     recipe: Recipe = getattr(params.finetune, stream)
     paths = Paths.of(params)
     table = read_clips(paths.clips)
-    if split not in table.splits:
-        known = ", ".join(map(str, table.splits))
-        raise ClipTableError(f"{paths.clips}: has no split {split}, only {known}; set splits and run stage prepare")
+    table.require(split)
     convention = resolve_convention(recipe.weights, recipe.input)
     learnt, held_out = ClipFiles(), ClipFiles()
     if recipe.iterations:
-        folder = paths.frames if stream == "spatial" else paths.flow
+        folder, _ = paths.source(stream)
         learnt = clip_files(folder, table, split, "train")
         held_out = clip_files(folder, table, split, "validation") if recipe.validate_every else held_out
     settings = net_settings(params, stream, convention, table.classes, together.device)

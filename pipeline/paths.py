@@ -5,7 +5,7 @@ All paths are relative to the project's folder, in which stages run.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pipeline.params import Params
 
@@ -39,6 +39,10 @@ class Paths:
     @property
     def flow(self) -> Path:
         return self.data / "flow"
+
+    def source(self, stream: str) -> tuple[Path, Literal["frames", "flow"]]:
+        """Folder and kind of the clip files that a stream's net looks at."""
+        return (self.frames, "frames") if stream == "spatial" else (self.flow, "flow")
 
     def cubes(self, stream: str, split: int) -> Path:
         """Folder of one stream's cubes, made with the nets of one split."""

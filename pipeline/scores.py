@@ -9,7 +9,6 @@ reason in place of the clips, and stage ``evaluate`` has no rows of the nets the
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +24,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     from pipeline.runner import ClipTask
 
 VERSION = 1
-_CLIPS_IN_WORK = 3  # two being read, one computed
 
 
 @click.command()
@@ -49,88 +47,63 @@ def main(stream: str, split: int, params_path: Path) -> None:
 
 def scores(params: Params, stream: str, split: int, cache: "ClipCache") -> None:
     """Run the stage."""
-    from han_core.datasets.clips import ClipTableError, read_clips
+    from han_core.datasets.clips import read_clips
     from han_core.precision import resolve_precision
     from han_core.scorefile import NOT_SCORED
     from han_core.scoring import ScoringNet
-    from han_core.trailer import ClipFileError, read_trailer
-    from han_core.weights import WeightsError, net_identity, read_metadata, read_net, resolve_convention
+    from han_core.weights import read_metadata
     from pipeline.device import choose_device
-    from pipeline.paths import Paths, clip_file
-    from pipeline.runner import ClipTask, map_clips, read_failures
+    from pipeline.netclips import map_stream, net_file, open_net
+    from pipeline.paths import Paths
 
-    paths, settings = Paths.of(params), params.scores
+    paths, wanted = Paths.of(params), params.scores
     table = read_clips(paths.clips)
-    if split not in table.splits:
-        known = ", ".join(map(str, table.splits))
-        raise ClipTableError(f"{paths.clips}: has no split {split}, only {known}; set splits and run stage prepare")
-    net_path = paths.net(stream, split)
-    if not net_path.exists():
-        raise WeightsError(f"{net_path}: is missing; make it with stage finetune of dataset {params.cubes.nets}")
-    metadata = read_metadata(net_path)
-    if reason := why_not(metadata, table.classes):
+    table.require(split)
+    net_path = net_file(params, stream, split)
+    if reason := why_not(read_metadata(net_path), table.classes):
         _leave_out(params, stream, split, f"{net_path}: {reason}")
         return
 
-    source, kind = (paths.frames, "frames") if stream == "spatial" else (paths.flow, "flow")
-    failed = {name: f"no {kind}: {reason}" for name, reason in read_failures(source).items()}
     device = choose_device(params.run.device)
-    stack = params.stack if stream == "temporal" else 0
-    net, _ = read_net(net_path)
-    if net.in_channels != (2 * stack or 3):
-        raise WeightsError(f"{net_path}: takes {net.in_channels} channels, the {stream} stream has {2 * stack or 3}")
+    net = open_net(params, stream, split)
     plan = Plan(
-        net=net_identity(net_path, metadata),
-        input=resolve_convention(str(net_path)),
+        net=net.identity,
+        input=net.input,
         stream=stream,
-        stack=stack,
-        frames=settings.frames,
-        crops=settings.crops,
-        batch=settings.batch,
-        precision=resolve_precision(settings.precision, device),
+        stack=net.stack,
+        frames=wanted.frames,
+        crops=wanted.crops,
+        batch=wanted.batch,
+        precision=resolve_precision(wanted.precision, device),
     )
-    tasks = []
-    for clip in {clip for role in ("train", "test") for clip in table.select(split, role)}:
-        path = clip_file(source, clip.class_name, clip.name)
-        identity = ""
-        if clip.name not in failed:
-            try:
-                identity = plan.fingerprint(read_trailer(path).fingerprint)
-            except ClipFileError:
-                failed[clip.name] = f"its {kind} file is missing or damaged; run the stage that makes {kind} again"
-        tasks.append(ClipTask(clip, identity, path))
     click.echo(
-        f"scores {stream}-{split}: {plan.crops} crop(s) of {plan.frames} frame(s) of {len(tasks)} clips, on {device} "
-        f"in {plan.precision}, with {net_path}"
+        f"scores {stream}-{split}: {plan.crops} crop(s) of {plan.frames} frame(s) a clip, on {device} in "
+        f"{plan.precision}, with {net_path}"
     )
     output = paths.scores(stream, split)
     (output / NOT_SCORED).unlink(missing_ok=True)
     scoring = ScoringNet(
-        net,
+        net.net,
         plan.input,
-        kind=kind,
+        kind=paths.source(stream)[1],
         crops=plan.crops,
         batch=plan.batch,
         precision=plan.precision,
         device=device,
     )
-    with scoring, ThreadPoolExecutor(_CLIPS_IN_WORK, thread_name_prefix="clips") as pool:
-        try:
-            map_clips(
-                f"scores-{stream}-{split}",
-                ScoreClip(scoring, plan),
-                tasks,
-                kind="scores",
-                output=output,
-                cache=cache,
-                run=params.run,
-                allowed_failures=params.dataset.allowed_failures,
-                failed=failed,
-                executor=pool,
-                log_path=paths.log(f"scores-{stream}-{split}"),
-            )
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with scoring:
+        map_stream(
+            "scores",
+            ScoreClip(scoring, plan),
+            params,
+            table,
+            stream,
+            split,
+            roles=("train", "test"),
+            fingerprint=plan.fingerprint,
+            output=output,
+            cache=cache,
+        )
 
 
 def why_not(metadata: Mapping[str, str], classes: Sequence[str]) -> str:

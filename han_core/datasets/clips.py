@@ -68,12 +68,18 @@ class ClipTable:
             ClipTableError: the table has no such split.
             ValueError: there is no such role.
         """
-        if split not in self.splits:
-            known = ", ".join(map(str, self.splits))
-            raise ClipTableError(f"split {split} is not in the clips table, which has {known}; run stage prepare")
+        self.require(split)
         if role not in ROLES:
             raise ValueError(f"role {role!r} is none of {', '.join(ROLES)}")
         return tuple(clip for clip in self.clips if clip.roles[split] == role)
+
+    def require(self, split: int) -> None:
+        """Raise ClipTableError if the table has no such split."""
+        if split not in self.splits:
+            known = ", ".join(map(str, self.splits))
+            raise ClipTableError(
+                f"split {split} is not in the clips table, which has {known}; set splits and run stage prepare"
+            )
 
 
 def _problems(table: ClipTable) -> Iterable[str]:

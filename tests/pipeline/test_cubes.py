@@ -164,7 +164,7 @@ def test_another_datasets_nets_serve(project):
 
 
 def test_nets_that_do_not_fit_are_refused(project):
-    assert "has no split 7, only 1, 2" in project.refused("cubes", split=7)
+    assert "split 7 is not in the clips table, which has 1, 2" in project.refused("cubes", split=7)
     assert "spatial-2.safetensors: is missing; make it with stage finetune" in project.refused("cubes", split=2)
     project.params["stack"] = 5
     assert "takes 4 channels, but the temporal stream has 10 (stack: 5)" in project.refused("cubes", "temporal")

@@ -203,7 +203,7 @@ def test_weights_come_from_a_file_with_its_convention(nets_project, shared_data,
 
 
 def test_plain_errors(nets_project):
-    assert "has no split 3, only 1, 2" in nets_project.refused("finetune", split=3)
+    assert "split 3 is not in the clips table, which has 1, 2" in nets_project.refused("finetune", split=3)
     nets_project.params["finetune"]["spatial"]["weights"] = "nowhere.safetensors"
     assert "nowhere.safetensors: cannot be read" in nets_project.refused("finetune")
     nets_project.params["finetune"]["spatial"] |= {"weights": "random"}
