@@ -223,13 +223,19 @@ def test_two_runs_and_any_number_of_readers_give_the_same_bits():
     assert not torch.equal(weights(other)["features.0.weight"], results[0][1]["features.0.weight"])
 
 
-def test_the_callers_settings_are_left_as_they_were():
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    train(net(), Schedule(iterations=1, batch=2, micro_batch=2))
-    assert torch.equal(torch.rand(3), expected)
-    assert not torch.are_deterministic_algorithms_enabled()
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_the_callers_settings_are_left_as_they_were(deterministic):
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        torch.manual_seed(5)
+        expected = torch.rand(3)
+        torch.manual_seed(5)
+        train(net(), Schedule(iterations=1, batch=2, micro_batch=2))
+        assert torch.equal(torch.rand(3), expected)
+        assert torch.are_deterministic_algorithms_enabled() == deterministic
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def test_every_clip_is_drawn_once_a_pass_in_a_new_order():
