@@ -3,8 +3,12 @@
 import os
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    import torch
 
 # Many small operations on two shared cores: threads that wait for each other cost more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -40,3 +44,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@pytest.fixture
+def gpu(request: pytest.FixtureRequest) -> "torch.device":
+    """The GPU; without one the test skips, but fails where GPU tests were asked for (``pytest -m gpu``)."""
+    import torch
+
+    if not torch.cuda.is_available():
+        without = pytest.fail if "gpu" in request.config.getoption("-m").split() else pytest.skip
+        without("torch finds no CUDA device")
+    return torch.device("cuda")

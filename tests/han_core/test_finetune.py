@@ -63,6 +63,13 @@ def assert_equal(first: dict, second: dict) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def with_biases_of_a_half(model: VGG16) -> None:
+    """Random nets have no biases, which would hide their decay."""
+    for name, value in model.named_parameters():
+        if name.endswith("bias"):
+            nn.init.constant_(value, 0.5)
+
+
 def test_gradients_of_4_times_8_equal_1_times_32():
     """In float64, so that only a wrong weighting of the parts can differ."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2)).double()
@@ -106,10 +113,8 @@ def test_one_step_is_sgd_with_momentum_decay_and_twice_the_rate_for_biases():
         iterations=2, batch=4, micro_batch=4, learning_rate=0.01, momentum=0.8, weight_decay=0.1, augmentation=PLAIN
     )
     model, twin = net(), net()
-    for start in (model, twin):
-        for name, value in start.named_parameters():
-            if name.endswith("bias"):
-                nn.init.constant_(value, 0.5)  # random nets have no biases, which would hide their decay
+    with_biases_of_a_half(model)
+    with_biases_of_a_half(twin)
     train(model, schedule)
     speed: dict[str, torch.Tensor] = {}
     for iteration in range(2):
@@ -135,6 +140,7 @@ def test_layers_and_biases_have_rates_and_decay_of_their_own():
         iterations=1, learning_rate=0.01, momentum=0, weight_decay=0.1, rates=rates, bias_rate=3, bias_decay=0.5
     )
     model = net()
+    with_biases_of_a_half(model)
     model.freeze("conv1_1")
     optimizer = make_optimizer(model, schedule)
     before = weights(model)

@@ -20,6 +20,7 @@ from han_core.weights import initial_net, read_metadata, read_net
 from pipeline import finetune as stage
 from pipeline.curve import read_curve
 from pipeline.ledger import Failure, write_failures
+from pipeline.params import Recipe
 
 # Nets and images are small: nothing here depends on the size but the time.
 pytestmark = pytest.mark.usefixtures("small_training_images", "small_nets")
@@ -27,6 +28,37 @@ pytestmark = pytest.mark.usefixtures("small_training_images", "small_nets")
 
 def train(project, stream="spatial", **recipe):
     project.params["finetune"][stream] |= {"iterations": 2, **recipe}
+
+
+def test_the_whole_recipe_reaches_the_training_loop():
+    """A setting that is read from the params file and then forgotten is worse than none."""
+    recipe = Recipe(
+        iterations=3,
+        batch=5,
+        micro_batch=2,
+        learning_rate=0.3,
+        steps=(2,),
+        gamma=0.5,
+        rates={"conv": 0.1},
+        bias_rate=3,
+        momentum=0.7,
+        weight_decay=0.01,
+        bias_decay=0.2,
+        warmup=1,
+        clip_gradient=9,
+        frozen="pool1",
+        validate_every=7,
+        scales=(0.9, 0.8, 0.7),
+        max_distort=1,
+        corner_crops=False,
+        flip=False,
+    )
+    found = stage.schedule(recipe, "bfloat16")
+    of_the_net = {"weights", "input", "fc_size", "dropout"}
+    of_the_views = {"scales", "max_distort", "corner_crops", "flip"}
+    told = recipe.model_dump(exclude=of_the_net | of_the_views) | {"precision": "bfloat16"}
+    assert {name: value for name, value in vars(found).items() if name != "augmentation"} == told
+    assert vars(found.augmentation) == recipe.model_dump(include=of_the_views)
 
 
 def test_without_iterations_the_initial_net_is_one_file_for_all_splits(nets_project):

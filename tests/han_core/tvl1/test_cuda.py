@@ -91,13 +91,6 @@ def test_tiles_without_a_core_are_refused():
         Tuning(steps=16, rows=32)
 
 
-@pytest.fixture
-def gpu():
-    if not torch.cuda.is_available():
-        pytest.skip("torch finds no CUDA device")
-    return torch.device("cuda")
-
-
 @pytest.mark.gpu
 class TestOnGPU:
     @pytest.mark.parametrize("params", [TVL1Params(), TVL1Params(median=5), TVL1Params(epsilon=0, iterations=30)])

@@ -1,0 +1,142 @@
+"""Fine-tuned nets against un-tuned ones on real data: every row of the results. Writes benchmarks/tuned.json.
+
+\b
+    python benchmarks/tuned.py ucf101 --data FOLDER --work WORK
+    python benchmarks/tuned.py ut_interaction --data FOLDER --work WORK
+
+FOLDER holds ucf101_mini (three classes of UCF-101), ut_interaction/set1 and weights. WORK takes all that is made, and
+what is there is reused. Both variants run the stages of the pipeline on the same frames and flow, with a shortened
+schedule and the lower layers frozen, so that a CPU does it in an hour; RECIPES below has the settings. Prints a table.
+"""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+
+import click
+import yaml
+from machine import machine
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+STREAMS = ("spatial", "temporal")
+VARIANTS = ("tuned", "untuned")
+WEIGHTS = "weights/vgg16_imagenet_features.safetensors"
+
+# The layers above conv5_3 start from nothing, because the weights at hand end there.
+SHORT = {
+    "fc_size": 1024,
+    "frozen": "conv4_3",
+    "precision": "auto",
+    "batch": 32,
+    "micro_batch": 8,
+    "iterations": 80,
+    "steps": [64],
+    "warmup": 5,
+    "dropout": [0.5, 0.5],
+}
+SMALL_HAN = {"lstm_size": 128, "skip": 2, "batch": 32, "epochs": 20, "standardize": True}
+
+RECIPES = {
+    "ucf101": {
+        "dataset": {"root": "ucf101_mini/UCF-101", "annotations": "ucf101_mini/ucfTrainTestlist"},
+        "splits": [1],
+        "spatial": SHORT | {"learning_rate": 0.001},
+        "temporal": SHORT | {"learning_rate": 0.003},
+        "train": SMALL_HAN,
+    },
+    "ut_interaction": {
+        "dataset": {"root": "ut_interaction/set1"},
+        "splits": [1, 2, 3],
+        "spatial": SHORT | {"learning_rate": 0.001},
+        "temporal": SHORT | {"learning_rate": 0.003},
+        "train": SMALL_HAN,
+    },
+}
+
+
+@click.command(help=__doc__)
+@click.argument("dataset", type=click.Choice(list(RECIPES)))
+@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
+@click.option("--work", type=click.Path(file_okay=False, path_type=Path), required=True)
+@click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Stages side by side.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path(__file__).with_suffix(".json"),
+    show_default=True,
+)
+def main(dataset: str, data: Path, work: Path, jobs: int, out: Path) -> None:
+    recipe, found = RECIPES[dataset], {}
+    for variant in VARIANTS:
+        folder = work.resolve() / dataset / variant
+        folder.mkdir(parents=True, exist_ok=True)
+        params = params_of(dataset, variant, data.resolve())
+        (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        environment = os.environ | {
+            "HAN_CACHE": str(work.resolve() / "cache"),
+            "PYTHONPATH": str(REPOSITORY),
+            "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // jobs)),
+        }
+        for stages in stages_of(params):
+            with ThreadPoolExecutor(jobs) as pool:
+                list(pool.map(lambda stage: run(stage, folder, environment), stages))  # noqa: B023
+        found[variant] = json.loads((folder / f"metrics/{dataset}/evaluate.json").read_text())
+    rows = {
+        model: {variant: [found[variant][model][key] for key in ("right", "clips")] for variant in VARIANTS
+                if model in found[variant]}
+        for model in found["tuned"]
+    }  # fmt: skip
+    results = json.loads(out.read_text()) if out.exists() else {}
+    results[dataset] = {"machine": machine(), "jobs": jobs, "recipe": recipe, "rows": rows}
+    out.write_text(json.dumps(results, indent=1) + "\n")
+    click.echo(f"\n| right of {rows['han']['tuned'][1]} | tuned | un-tuned |\n| --- | --- | --- |")
+    for model, row in rows.items():
+        click.echo(f"| {model} | " + " | ".join(str(row[v][0]) if v in row else "" for v in VARIANTS) + " |")
+
+
+def params_of(dataset: str, variant: str, data: Path) -> dict:
+    """The preset of the dataset with the settings of its recipe; un-tuned nets are the same with 0 iterations."""
+    recipe = RECIPES[dataset]
+    params = yaml.safe_load((REPOSITORY / f"presets/{dataset}.yaml").read_text())
+    params["dataset"] |= {key: str(data / value) for key, value in recipe["dataset"].items()}
+    params["splits"] = params["finetune"]["splits"] = recipe["splits"]
+    for stream in STREAMS:
+        settings = copy.deepcopy(params["finetune"][stream]) | recipe[stream] | {"weights": str(data / WEIGHTS)}
+        params["finetune"][stream] = settings if variant == "tuned" else settings | {"iterations": 0}
+    params["cubes"] |= {"frames": 10, "precision": "auto"}
+    params["scores"] |= {"frames": 5, "crops": 1, "precision": "auto"}
+    params["train"] |= recipe["train"]
+    params["evaluate"]["baselines"] = ["linear", "linear_mean"]
+    return params
+
+
+def stages_of(params: dict) -> Iterator[list[list[str]]]:
+    """Commands in their order; those of one list do not need each other."""
+    for stage in ("prepare", "decode", "flow"):
+        yield [[stage]]
+    for stage in ("finetune", "cubes", "scores"):
+        yield [
+            [stage, "--stream", stream, "--split", str(split)] for split, stream in product(params["splits"], STREAMS)
+        ]
+    yield [
+        ["train", "--model", model, "--split", str(split)]
+        for split, model in product(params["splits"], params["models"])
+    ]
+    yield [["evaluate"]]
+
+
+def run(stage: list[str], folder: Path, environment: dict[str, str]) -> None:
+    """One stage in the folder; its output goes on to ours."""
+    done = subprocess.run([sys.executable, "-m", f"pipeline.{stage[0]}", *stage[1:]], cwd=folder, env=environment)
+    if done.returncode:
+        raise click.ClickException(f"stage {' '.join(stage)} failed; its message stands above")
+
+
+if __name__ == "__main__":
+    main()
