@@ -6,19 +6,22 @@
 
 The folders hold clip files, as stages decode and flow leave them (data/<dataset>/frames, data/<dataset>/flow). The
 step runs in turns on batches that lie in memory and on samples that are read from the files, so that what else the
-machine does falls on both; `ratio` is files over memory. Sections measured before stay in the file.
+machine does falls on both; `ratio` is files over memory. `sample` is what one sample costs a processor core before it
+is augmented, and of that what its parts cost, in milliseconds. Sections measured before stay in the file.
 """
 
 import json
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
 from pathlib import Path
 
 import click
+import cv2
+import numpy as np
 import torch
 from machine import machine
 
@@ -26,7 +29,7 @@ from han_core.augment import Augmentation
 from han_core.distributed import Processes
 from han_core.feed import Batch, batches
 from han_core.precision import resolve_precision
-from han_core.samples import FlowClips, FrameClips, TrainingClips, training_samples
+from han_core.samples import FlowClips, FrameClips, TrainingClips, draw_sample, training_samples
 from han_core.sgd import Schedule, make_optimizer, train_step
 from han_core.weights import initial_net
 
@@ -49,6 +52,7 @@ SCALES = {"spatial": (1.0, 0.875, 0.75, 0.66), "temporal": (1.0, 0.875, 0.75)}
 @click.option("--micro-batch", type=int, help="Images at once; default 8 on a CPU, 64 on a GPU.")
 @click.option("--iterations", default=2, show_default=True, help="Of a turn.")
 @click.option("--rounds", default=3, show_default=True, help="Turns of each kind.")
+@click.option("--loader-only", is_flag=True, help="Measure no step.")
 @click.option("--fc-size", default=4096, show_default=True)
 @click.option("--readers", default=len(os.sched_getaffinity(0)), show_default="cores", help="Threads that read.")
 @click.option(
@@ -67,6 +71,7 @@ def main(
     micro_batch: int | None,
     iterations: int,
     rounds: int,
+    loader_only: bool,
     fc_size: int,
     readers: int,
     out: Path,
@@ -88,10 +93,13 @@ def main(
         schedule = Schedule(
             iterations=0, batch=batch, micro_batch=micro_batch, augmentation=Augmentation(SCALES[stream])
         )
-        measured = section[stream] = {"clips": len(clips.labels)}
+        measured = section.setdefault(stream, {}) | {"clips": len(clips.labels)}
+        section[stream] = measured
+        measured["sample"] = sample_cost(clips, schedule)
         measured["loader_images_per_second"] = loader(clips, schedule, where, readers, rounds * iterations)
         click.echo(f"{stream}: {json.dumps(measured)}")
-        for precision in chosen:
+        out.write_text(json.dumps(results, indent=1) + "\n")
+        for precision in () if loader_only else chosen:
             for last in frozen:
                 name = f"{precision}, " + ("all layers" if last == "none" else f"frozen up to {last}")
                 options = {"precision": precision, "frozen": None if last == "none" else last}
@@ -123,6 +131,37 @@ def feed_from_files(
         seed=1,
     )
     return batches(parts, clips.kind, "caffe", device)
+
+
+def sample_cost(clips: TrainingClips, schedule: Schedule, samples: int = 200) -> dict[str, float]:
+    """Milliseconds of one core for a sample, drawn, read, decoded and cut; for reading alone; for decoding alone."""
+    names, grey = (["frames"], False) if clips.kind == "frames" else (["x", "y"], True)
+    last = 0 if clips.kind == "frames" else STACK - 1
+    paths = [clips.paths[i % len(clips.paths)] for i in range(samples)]
+    flag = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
+    cv2.setNumThreads(1)
+
+    def cost(work: Callable[[int], object]) -> float:
+        for number in range(samples):  # the files' indices, and the files, come into memory
+            work(number)
+        start = time.thread_time()
+        for number in range(samples):
+            work(number)
+        return round(1e3 * (time.thread_time() - start) / samples, 3)
+
+    def read(number: int) -> list[np.ndarray]:
+        return [part for name in names for part in clips.reader.encoded(paths[number], name, 0, last)]
+
+    whole = cost(lambda number: draw_sample(clips, schedule.augmentation, schedule.batch, 1, 0, number))
+    kept = [read(number) for number in range(samples)]
+    decoding = cost(lambda number: [cv2.imdecode(part, flag) for part in kept[number]])
+    return {
+        "milliseconds": whole,
+        "reading": cost(read),
+        "decoding": decoding,
+        "images": len(kept[0]),
+        "bytes_an_image": round(sum(len(part) for parts in kept for part in parts) / len(kept) / len(kept[0])),
+    }
 
 
 def loader(clips: TrainingClips, schedule: Schedule, device: torch.device, readers: int, iterations: int) -> float:
