@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 
 from han_core.clipfile import ClipFile
+from han_core.datasets.clips import read_clips
 from han_core.scorefile import NOT_SCORED, read_scores
 from pipeline.ledger import Failure, write_failures
 from pipeline.params import load_params
+from pipeline.paths import clip_file
+from pipeline.runner import ClipTask
+from pipeline.scores import Plan, ScoreClip
 
 pytestmark = pytest.mark.usefixtures("small_training_images", "small_nets")
 
@@ -40,6 +44,23 @@ def test_training_and_test_clips_have_probabilities(trained, stream):
         assert probabilities.shape == (2, 2)
         np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
         np.testing.assert_allclose(read_scores(path), probabilities.mean(0))
+
+
+class Numbers:
+    """A net whose scores tell the images apart, which those of a small random one do not."""
+
+    def probabilities(self, images):
+        return np.arange(2 * len(images), dtype=np.float32).reshape(-1, 2)
+
+
+def test_frames_that_are_asked_for_twice_are_computed_once_and_count_twice(trained, tmp_path):
+    plan = Plan("n" * 64, "caffe", "spatial", stack=0, frames=5, crops=5, batch=5, precision="float32")
+    (clip,) = (clip for clip in read_clips(trained.folder / "data/toy/clips.csv").clips if clip.name == "a1")
+    task = ClipTask(clip, "f" * 64, clip_file(trained.folder / "data/toy/frames", clip.class_name, clip.name))
+    ScoreClip(Numbers(), plan)(task, tmp_path / "a1.h5")
+    with ClipFile(tmp_path / "a1.h5") as file:  # a clip of three frames
+        assert file.array("frames").tolist() == [0, 1, 1, 2, 2]
+        assert file.array("probabilities").tolist() == [[0, 1], [2, 3], [2, 3], [4, 5], [4, 5]]
 
 
 def test_a_clip_is_scored_again_only_if_it_its_net_or_the_protocol_changed(trained):

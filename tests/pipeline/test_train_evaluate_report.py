@@ -88,7 +88,7 @@ def project(repository, tmp_path_factory):
     params["cubes"].update(nets="toy", frames=FRAMES)
     params["train"].update(lstm_size=8, dropout=0.5, epochs=25, batch=8)
     params["train"]["optimizer"].update(name="adam", learning_rate=0.02)
-    params["evaluate"]["baselines"] = ["linear", "linear_mean", "frame_size"]
+    params["evaluate"] = {"baselines": ["linear", "linear_mean", "frame_size"], "fusion": [1, 3]}
     params["report"]["clips"] = 2
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     write_store(folder)
@@ -159,7 +159,7 @@ def test_the_nets_have_rows_of_their_own_alone_and_joined(project):
         for stream in ("spatial", "temporal")
     }
     predicted = rows(project / "metrics/toy/predictions.csv")
-    for model, weights in {"spatial_net": (1, 0), "temporal_net": (0, 1), "two_stream": (1, 1)}.items():
+    for model, weights in {"spatial_net": (1, 0), "temporal_net": (0, 1), "two_stream": (1, 3)}.items():
         mine = [row for row in predicted if (row["model"], row["split"]) == (model, "2")]
         assert len(mine) == 12
         for row in mine:
