@@ -83,7 +83,7 @@ def finetune(
         The training curve from iteration 1 on.
 
     Raises:
-        FinetuneError: there are no clips, or loss or weights are no longer finite.
+        FinetuneError: there are no clips, a GPU has too little memory, or loss or weights are no longer finite.
         ValueError: ``schedule.frozen`` is no layer.
     """
     if not len(clips.labels):
@@ -114,7 +114,13 @@ def finetune(
         feed = stack.enter_context(closing(batches(parts, clips.kind, convention, device)))
         for iteration in range(len(progress.curve), schedule.iterations):
             rate = learning_rate(schedule, iteration)
-            loss, right = train_step(net, optimizer, scaler, feed, schedule, rate, seed, processes)
+            try:
+                loss, right = train_step(net, optimizer, scaler, feed, schedule, rate, seed, processes)
+            except torch.OutOfMemoryError:
+                raise FinetuneError(
+                    f"{device} has no memory for {schedule.micro_batch} images at once: lower micro_batch; the "
+                    f"effective batch stays {schedule.batch}"
+                ) from None
             if not math.isfinite(loss):
                 raise FinetuneError(_diverged(f"the loss is {loss} at iteration {iteration + 1}", rate))
             seen = None

@@ -270,6 +270,15 @@ def test_a_loss_that_is_not_finite_stops_with_advice():
         train(net(), schedule)
 
 
+def test_too_little_memory_names_the_setting_that_helps(monkeypatch):
+    def full(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(module, "train_step", full)
+    with pytest.raises(FinetuneError, match=r"no memory for 2 images at once: lower micro_batch; .* stays 4"):
+        train(net(), Schedule(iterations=1, batch=4, micro_batch=2))
+
+
 def test_nothing_to_learn_from_is_an_error():
     with pytest.raises(FinetuneError, match="no training clips"):
         train(net(), Schedule(iterations=1), Memory([]))
