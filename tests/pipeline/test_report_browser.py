@@ -77,7 +77,7 @@ def test_its_pictures_can_be_decoded(opened):
     )
     assert sizes == [[3 * 171, 3 * 128]] * 2
     drawn = opened.evaluate("() => [...document.querySelectorAll('figure > svg, .scroll > svg')].length")
-    assert drawn == 4  # two curves, two confusion matrices
+    assert drawn == 5  # loss of fine-tuning, loss and top-1 of HAN, two confusion matrices
 
 
 def luminance(colour):
