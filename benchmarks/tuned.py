@@ -52,12 +52,14 @@ RECIPES = {
         "dataset": {"root": "ucf101_mini/UCF-101", "annotations": "ucf101_mini/ucfTrainTestlist"},
         "splits": [1],
         "net": SHORT,
+        "crops": 1,
         "train": SMALL_HAN,
     },
     "ut_interaction": {
         "dataset": {"root": "ut_interaction/set1"},
         "splits": [1, 2, 3],
         "net": SHORT | WHOLE_FRAMES,  # as the cubes see them: the clips are cropped to the people already
+        "crops": "whole",
         "train": SMALL_HAN,
     },
 }
@@ -113,7 +115,7 @@ def params_of(dataset: str, variant: str, data: Path) -> dict:
         settings = copy.deepcopy(params["finetune"][stream]) | recipe["net"] | {"weights": str(data / WEIGHTS)}
         params["finetune"][stream] = settings if variant == "tuned" else settings | {"iterations": 0}
     params["cubes"] |= {"frames": 10, "precision": "auto"}
-    params["scores"] |= {"frames": 5, "crops": 1, "precision": "auto"}
+    params["scores"] |= {"frames": 5, "crops": recipe["crops"], "precision": "auto"}
     params["train"] |= recipe["train"]
     params["evaluate"]["baselines"] = ["linear", "linear_mean"]
     return params

@@ -17,6 +17,8 @@ from torch.nn import functional as F
 
 from han_core.two_stream import SIZE, Convention, normalize_flow, normalize_frames, resize
 
+Crops = Literal["whole", 1, 5, 10]
+"""Crops by which a net is tested: the whole image; or its centre, with the corners, and all mirrored."""
 _TEST_SIDE = 256  # shorter side of a frame out of which test crops are cut
 
 
@@ -73,11 +75,14 @@ def draw_view(random: np.random.Generator, height: int, width: int, augmentation
     return View(top, left, crop_height, crop_width, flip)
 
 
-def views_for_testing(height: int, width: int, crops: Literal[1, 5, 10]) -> list[View]:
+def views_for_testing(height: int, width: int, crops: Crops) -> list[View]:
     """The crops by which a net is tested: the centre; with the four corners; and all of them mirrored.
 
     As in the two-stream ConvNets of Simonyan and Zisserman (2014): 224x224 out of a frame whose shorter side is 256.
+    The whole image, squeezed into a square, suits nets that were trained on whole images.
     """
+    if crops == "whole":
+        return [View(0, 0, height, width)]
     side = round(min(height, width) * SIZE / _TEST_SIDE)
     corners_and_centre = [View(*place, side, side) for place in crop_positions(height, width, side, side)]
     views = corners_and_centre[4:] if crops == 1 else corners_and_centre

@@ -12,7 +12,7 @@ from typing import Literal, Self
 import numpy as np
 import torch
 
-from han_core.augment import apply_views, views_for_testing
+from han_core.augment import Crops, apply_views, views_for_testing
 from han_core.precision import Precision
 from han_core.samples import FlowClips, FrameClips
 from han_core.two_stream import VGG16, Convention, sample_frames
@@ -48,7 +48,7 @@ class ScoringNet:
         net: its weights are converted in place.
         convention: scale of its input.
         kind: what its images are.
-        crops: of each image: 1 (centre), 5 (and the corners) or 10 (and all mirrored).
+        crops: of each image: 1 (centre), 5 (and the corners), 10 (and all mirrored), or the whole of it.
         batch: largest number of crops of a forward pass, which never holds those of two clips: rounding may depend
             on what a pass holds, and a clip's scores must not depend on which other clips are in work.
         precision: arithmetic of the net.
@@ -60,7 +60,7 @@ class ScoringNet:
         convention: Convention,
         *,
         kind: Literal["frames", "flow"],
-        crops: Literal[1, 5, 10] = 10,
+        crops: Crops = 10,
         batch: int = 25,
         precision: Precision = "float32",
         device: torch.device | str = "cpu",
@@ -85,7 +85,7 @@ class ScoringNet:
             pixels, views = zip(*wanted[start : start + self._batch], strict=True)
             batch = apply_views(pixels, views, kind=self._kind, convention=self._convention, device=self._device)
             found.append(self._net(batch.to(self._dtype)).float().softmax(1))
-        return torch.cat(found).view(len(images), self._crops, -1).mean(1).cpu().numpy()
+        return torch.cat(found).unflatten(0, (len(images), -1)).mean(1).cpu().numpy()
 
     def __enter__(self) -> Self:
         return self

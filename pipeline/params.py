@@ -234,8 +234,9 @@ class Scores(Group):
     """false leaves out the rows ``spatial_net``, ``temporal_net``, ``two_stream`` and ``two_stream_svm``."""
     frames: PositiveInt = 25
     """Frames a clip, equally spaced in time."""
-    crops: Literal[1, 5, 10] = 10
-    """Of each frame: the centre; the corners too; all of them mirrored too."""
+    crops: Literal["whole", 1, 5, 10] = 10
+    """Of each frame: all of it, squeezed into a square, which suits nets trained with ``corner_crops: false``; the
+    centre; the corners too; all of them mirrored too."""
     batch: PositiveInt = 25
     """Crops a forward pass; never of two clips."""
     precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"

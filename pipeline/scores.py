@@ -19,6 +19,7 @@ from han_core.errors import HanError
 from pipeline.params import Params, load_params, params_option
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
+    from han_core.augment import Crops
     from han_core.cache import ClipCache
     from han_core.scoring import ScoringNet
     from pipeline.runner import ClipTask
@@ -77,7 +78,7 @@ def scores(params: Params, stream: str, split: int, cache: "ClipCache") -> None:
         precision=resolve_precision(wanted.precision, device),
     )
     click.echo(
-        f"scores {stream}-{split}: {plan.crops} crop(s) of {plan.frames} frame(s) a clip, on {device} in "
+        f"scores {stream}-{split}: {plan.frames} frame(s) a clip, crops: {plan.crops}, on {device} in "
         f"{plan.precision}, with {net_path}"
     )
     output = paths.scores(stream, split)
@@ -140,7 +141,7 @@ class Plan:
     stack: int
     """0 for the spatial stream."""
     frames: int
-    crops: int
+    crops: "Crops"
     batch: int
     """Crops of a forward pass: rounding may depend on it."""
     precision: str

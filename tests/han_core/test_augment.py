@@ -68,6 +68,7 @@ def test_ten_crops_are_corners_centre_and_their_mirrors():
     assert views_for_testing(256, 340, 1) == [View(16, 58, 224, 224)]
     assert views_for_testing(256, 340, 5) == five
     assert views_for_testing(256, 340, 10) == five + mirrored
+    assert views_for_testing(256, 340, "whole") == [View(0, 0, 256, 340)]
     assert {view.height for view in views_for_testing(512, 340, 10)} == {round(340 * 0.875)}
 
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from han_core.clipfile import ClipFileWriter
 from han_core.scorefile import read_scores, write_scores
 from han_core.scoring import ScoringNet, read_test_frames
+from han_core.two_stream import normalize_frames
 from tests.small_net import SmallVGG16
 
 
@@ -56,6 +57,22 @@ def test_probabilities_are_the_mean_over_the_crops(flow, crops):
             found = scoring.probabilities(images)
         np.testing.assert_allclose(found, expected, atol=2e-4)
     assert np.ptp(expected, axis=0).max() > 1e-3  # the images differ by more than the tolerance
+
+
+@pytest.mark.parametrize("batch", [25, 1])
+def test_whole_images_are_squeezed_into_a_square(batch):
+    images = [noise(3, 128, 170, seed) for seed in (1, 2)]
+    net = SmallVGG16(classes=3, seed=3)
+    net.classifier[6].weight.data *= 0.02
+    pixels = [cv2.resize(image.transpose(1, 2, 0).astype(np.float32), (224, 224)) for image in images]
+    whole = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+    with ScoringNet(net, "caffe", kind="frames", crops="whole", batch=batch) as scoring:
+        found = scoring.probabilities(images)
+        with torch.no_grad():
+            expected = net(normalize_frames(whole, "caffe")).softmax(1)
+    np.testing.assert_allclose(found, expected, atol=2e-4)  # both sides grow, where OpenCV's rescaling is ours
+    with ScoringNet(net, "caffe", kind="frames", crops=1) as scoring:
+        assert np.abs(scoring.probabilities(images) - found).max() > 1e-3
 
 
 def frames_file(path, count):
