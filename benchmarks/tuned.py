@@ -6,8 +6,8 @@
 
 FOLDER holds ucf101_mini (three classes of UCF-101), ut_interaction/set1 and weights. WORK takes all that is made, and
 what is there is reused. Both variants run the stages of the pipeline on the same frames and flow, with a shortened
-schedule and the lower layers frozen, so that a CPU does it in an hour; RECIPES below has the settings. HAN, which trains in
-seconds, is trained with several seeds on the same cubes. Prints a table of how many test clips each model got right.
+schedule and the lower layers frozen, so that a CPU does it in an hour; RECIPES below has the settings. HAN, which
+trains in seconds, is trained with several seeds on the same cubes. Prints how many test clips each model got right.
 """
 
 import copy
