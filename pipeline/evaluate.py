@@ -55,6 +55,7 @@ def run(params: Params) -> None:
     from han_core.datasets.clips import read_clips
     from han_core.progress import Progress
     from pipeline.attention import score_attention
+    from pipeline.outputs import clear
     from pipeline.paths import Paths
 
     paths = Paths.of(params)
@@ -70,8 +71,11 @@ def run(params: Params) -> None:
     if params.dataset.kind == "synthetic":
         for model, cues in score_cues(results, table).items():
             summary[model]["cues"] = cues
+    attention = score_attention(params, table)
+    written = [paths.metrics / name for name in ("evaluate.json", "attention.json", "predictions.csv")]
+    clear(*written, paths.plots / "per_class.csv", paths.plots / "confusion")
     _write_json(summary, paths.metrics / "evaluate.json")
-    _write_json(score_attention(params, table), paths.metrics / "attention.json")
+    _write_json(attention, paths.metrics / "attention.json")
     _write_predictions(results, table, paths.metrics / "predictions.csv")
     _write_per_class(results, table, paths.plots / "per_class.csv")
     _write_confusion(results, table, paths.plots / "confusion")

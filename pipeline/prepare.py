@@ -21,6 +21,7 @@ from han_core.datasets.synthetic import BOXES, GROUP_PATTERN
 from han_core.datasets.ucf101 import list_ucf101
 from han_core.datasets.ut_interaction import list_ut_interaction
 from han_core.progress import Progress
+from pipeline.outputs import clear
 from pipeline.params import Params, load_params, params_option
 from pipeline.paths import Paths
 
@@ -136,6 +137,7 @@ def main(params_path: Path) -> None:
             f"prepare: {errors} kind(s) of error in {params.dataset.root}, listed above; all items are in {log}. "
             "No clips.csv was written."
         )
+    clear(paths.clips)
     write_clips(table, paths.clips)
     for line in summary:
         click.echo(line)

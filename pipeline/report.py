@@ -5,7 +5,6 @@ Writes ``report/<dataset>/report.html``, one page that opens without a server an
 same bytes.
 """
 
-import shutil
 from pathlib import Path
 
 import click
@@ -35,6 +34,7 @@ def run(params: Params) -> None:
     from han_core.report.html import write_html
     from han_core.report.markdown import write_markdown
     from pipeline import report_pictures, report_tables
+    from pipeline.outputs import clear
     from pipeline.paths import Paths
 
     paths = Paths.of(params)
@@ -62,8 +62,7 @@ def run(params: Params) -> None:
             *report_tables.origin(params),
         ],
     )
-    # Pictures of an earlier run with more models or clips must not stay behind.
-    shutil.rmtree(paths.report, ignore_errors=True)
+    clear(paths.report)  # pictures of an earlier run with more models or clips must not stay behind either
     write_markdown(document, paths.report / "report.md")
     write_html(document, paths.report / "report.html")
     click.echo(f"report -> {paths.report / 'report.html'}, {paths.report / 'report.md'}")

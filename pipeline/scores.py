@@ -7,7 +7,6 @@ reason in place of the clips, and stage ``evaluate`` has no rows of the nets the
 """
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,10 +120,11 @@ def why_not(metadata: Mapping[str, str], classes: Sequence[str]) -> str:
 
 def _leave_out(params: Params, stream: str, split: int, reason: str) -> None:
     from han_core.scorefile import NOT_SCORED
+    from pipeline.outputs import clear
     from pipeline.paths import Paths
 
     output = Paths.of(params).scores(stream, split)
-    shutil.rmtree(output, ignore_errors=True)
+    clear(output)
     output.mkdir(parents=True)
     (output / NOT_SCORED).write_text(reason + "\n", encoding="utf-8")
     click.echo(f"scores {stream}-{split}: not scored: {reason}")

@@ -93,6 +93,7 @@ def _train(
     from han_core.variants import VARIANTS
     from pipeline.curve import Curve
     from pipeline.features import placed
+    from pipeline.outputs import clear
     from pipeline.paths import Paths
     from pipeline.recipe import feature_recipe
 
@@ -143,6 +144,7 @@ def _train(
         return
     source = params.cubes.fc if VARIANTS[name].source == "fc" else "cubes"
     recipe = feature_recipe(params, config.streams, split, store.clips)
+    clear(paths.han(name, split))
     save_model(TrainedHAN(model, name, table.classes, source, recipe), paths.han(name, split))
     checkpoint.discard()
     line = f"train {name}-{split}: loss {epochs[-1].loss:.4f}, {time.monotonic() - started:.1f} s"

@@ -230,6 +230,7 @@ def generate_synthetic(root: str | Path, spec: SyntheticSpec, advance: Callable[
     clips = list(itertools.product(CLASSES, range(1, spec.groups + 1), range(1, spec.takes + 1)))
     _refuse_strangers(root, {f"{names[0]}/{clip_name(*names)}.avi" for names in clips} | {BOXES})
     root.mkdir(parents=True, exist_ok=True)
+    (root / BOXES).unlink(missing_ok=True)  # as the videos below: it may be a hard link into DVC's cache
     with (root / BOXES).open("w", encoding="utf-8", newline="") as file:
         boxes = csv.writer(file, lineterminator="\n")
         boxes.writerow(["clip", "frame", "x", "y", "w", "h"])
@@ -255,6 +256,7 @@ def _refuse_strangers(root: Path, expected: set[str]) -> None:
 
 def _write_video(path: Path, frames: list[np.ndarray], fps: float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
     height, width = frames[0].shape[:2]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, (width, height))
     if not writer.isOpened():

@@ -6,6 +6,7 @@ from click.testing import CliRunner
 
 from han_core.datasets.synthetic import BOXES, CLASSES
 from pipeline.generate import main
+from tests.dvc_links import damaged, hold
 
 
 @pytest.fixture
@@ -29,6 +30,17 @@ def test_writes_every_class_to_the_root_and_says_so(params):
     assert "16 videos in data/synthetic/raw" in result.output
     assert sorted(path.name for path in root.iterdir()) == sorted([*CLASSES, BOXES])
     assert len(list(root.rglob("*.avi"))) == 16
+
+
+def test_videos_that_dvc_holds_are_replaced_and_not_written_into(params, tmp_path):
+    run(params)
+    root = Path("data/synthetic/raw")
+    held = hold(root, tmp_path / "dvc")
+    before = {path: path.read_bytes() for path in root.rglob("*.avi")}
+    params["seed"] = 2
+    assert run(params).exit_code == 0
+    assert any(path.read_bytes() != content for path, content in before.items())
+    assert damaged(held) == []
 
 
 def test_other_kinds_are_refused_in_plain_words(params):

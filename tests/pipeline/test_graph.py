@@ -20,6 +20,7 @@ PLUMBING = {
     "pipeline/__init__.py",
     "pipeline/device.py",
     "pipeline/launch.py",
+    "pipeline/outputs.py",
     "pipeline/params.py",
     "pipeline/paths.py",
     "pipeline/ledger.py",

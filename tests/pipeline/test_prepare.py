@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from han_core.datasets.clips import read_clips
 from pipeline.prepare import main
+from tests.dvc_links import damaged, hold
 
 CLIPS = Path("data/mine/clips.csv")
 
@@ -51,6 +52,16 @@ def videos(params):
     """Two classes of three people."""
     names = [f"{c}/{c}_p{p}.avi" for c in ("bow", "sit") for p in range(3)]
     return [write_video(name, 10 * i) for i, name in enumerate(names)]
+
+
+def test_a_table_that_dvc_holds_is_replaced_and_not_written_into(params, videos, tmp_path):
+    run(params)
+    held = hold(CLIPS.parent, tmp_path / "dvc")
+    params["seed"] = 5
+    params["splits"] = [1, 2]
+    assert run(params).exit_code == 0
+    assert CLIPS.read_bytes() not in held.values()
+    assert damaged(held) == []
 
 
 def test_a_sound_folder_becomes_a_table(params, videos):

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from han_core.datasets.clips import Clip, ClipTable, write_clips
 from han_core.scorefile import NOT_SCORED, read_scores, write_scores
 from pipeline import evaluate, report, train
 from pipeline.curve import read_curve
+from tests.dvc_links import damaged, hold
 
 FRAMES, CHANNELS, SIDE, FC = 4, 6, 3, 5
 CLASSES = ("left", "right")
@@ -168,6 +170,27 @@ def test_the_nets_have_rows_of_their_own_alone_and_joined(project):
             assert row["predicted"] == CLASSES[mean.argmax()]
             assert float(row["probability"]) == pytest.approx(mean.max(), abs=1e-4)
     assert figures["two_stream_svm"]["top1"]["mean"] > 0.7 > figures["spatial_net"]["top1"]["mean"]
+
+
+def test_outputs_that_dvc_holds_are_replaced_and_not_written_into(project, tmp_path, monkeypatch):
+    """A stage that is run without DVC finds hard links into DVC's cache where its outputs belong."""
+    mine = tmp_path / "project"
+    shutil.copytree(project, mine)
+    monkeypatch.chdir(mine)
+    held = {}
+    for kind in ("models", "metrics", "plots", "report"):
+        held |= hold(mine / kind, tmp_path / "dvc" / kind)
+    model, figures = mine / "models/toy/han/han-1.safetensors", mine / "metrics/toy/predictions.csv"
+    before = model.read_bytes(), figures.read_bytes()
+    params = yaml.safe_load((mine / "params.yaml").read_text(encoding="utf-8"))
+    params["train"]["epochs"] = 1
+    (mine / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    run(train, "--model", "han", "--split", "1")
+    run(evaluate)
+    run(report)
+    assert model.read_bytes() != before[0]
+    assert figures.read_bytes() != before[1]
+    assert damaged(held) == []
 
 
 def test_nets_that_were_not_scored_have_no_rows(project, monkeypatch):
