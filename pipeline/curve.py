@@ -13,8 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from pipeline.outputs import clear
-
 if TYPE_CHECKING:  # takes seconds to import, and --help should not
     from dvclive import Live
 
@@ -29,7 +27,6 @@ class Curve:
     """
 
     def __init__(self, folder: Path) -> None:
-        clear(folder)
         self._live = _live(folder)
         _figures(folder).mkdir(parents=True, exist_ok=True)  # an output even where there is no step
 

@@ -144,7 +144,7 @@ def _train(
         return
     source = params.cubes.fc if VARIANTS[name].source == "fc" else "cubes"
     recipe = feature_recipe(params, config.streams, split, store.clips)
-    clear(paths.han(name, split))
+    clear(paths.han(name, split))  # safetensors 0.5 writes into a file that is there
     save_model(TrainedHAN(model, name, table.classes, source, recipe), paths.han(name, split))
     checkpoint.discard()
     line = f"train {name}-{split}: loss {epochs[-1].loss:.4f}, {time.monotonic() - started:.1f} s"
