@@ -28,16 +28,17 @@ import numpy as np
 import torch
 from machine import machine
 
-from han_core.clipfile import ClipFileWriter
-from han_core.cubefile import read_cube, read_sparse, write_cube
-from han_core.cubes import CubeNet, read_clip_frames, write_cubes
-from han_core.cubestore import CubeStore
-from han_core.datasets.clips import Clip
-from han_core.precision import resolve_precision
-from han_core.sparse import SparseRows
-from han_core.sparse_kernels import unpack
-from han_core.trailer import read_trailer
-from han_core.weights import read_net
+from han_core.clipfile.trailer import read_trailer
+from han_core.clipfile.writer import ClipFileWriter
+from han_core.clips import Clip
+from han_core.cubes.cubefile import read_cube, read_sparse, write_cube, write_cubes
+from han_core.cubes.sparse import SparseRows
+from han_core.cubes.sparse_kernels import unpack
+from han_core.cubes.store import CubeStore
+from han_core.devices import resolve_precision
+from han_core.nets.clip_inputs import read_clip_frames
+from han_core.nets.extract import CubeNet
+from han_core.nets.net_file import read_net
 
 SECTIONS = ("size", "reading", "capacity", "dump")
 SHAPE = (25, 512, 196)

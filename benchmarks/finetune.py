@@ -25,13 +25,14 @@ import numpy as np
 import torch
 from machine import machine
 
-from han_core.augment import Augmentation
-from han_core.distributed import Processes
-from han_core.feed import Batch, batches
-from han_core.precision import resolve_precision
-from han_core.samples import FlowClips, FrameClips, TrainingClips, draw_sample, training_samples
-from han_core.sgd import Schedule, make_optimizer, train_step
-from han_core.weights import initial_net
+from han_core.devices import resolve_precision
+from han_core.finetune.augment import Augmentation
+from han_core.finetune.batches import Batch, batches
+from han_core.finetune.samples import draw_sample, training_samples
+from han_core.finetune.sgd import Schedule, make_optimizer, train_step
+from han_core.nets.clip_inputs import FlowClips, FrameClips, TrainingClips
+from han_core.nets.weights import initial_net
+from han_core.runs.processes import Processes
 
 CLASSES = 101
 STACK = 10

@@ -23,10 +23,11 @@ import numpy as np
 import torch
 from machine import machine
 
-from han_core.flowio import read_flo
-from han_core.tvl1 import TVL1Params, tvl1_flow
-from han_core.tvl1.cpu import count_iterations
-from han_core.tvl1.energy import tvl1_energy
+from han_core.flow.flo import read_flo
+from han_core.flow.tvl1.cpu import count_iterations
+from han_core.flow.tvl1.energy import tvl1_energy
+from han_core.flow.tvl1.params import TVL1Params
+from han_core.flow.tvl1.solver import tvl1_flow
 
 UCF101_PAIRS = 2_470_000
 """Pairs of adjacent frames in all of UCF-101."""
@@ -266,7 +267,7 @@ def count(n: int) -> float:
 
 def cuda_speed(videos: dict) -> dict:
     """Pairs a second on the GPU for several ways to cut up the work, and how far they are from what the card can do."""
-    from han_core.tvl1 import cuda
+    from han_core.flow.tvl1 import cuda
 
     params = TVL1Params()
     frames = videos["kinetics_340x256"]

@@ -5,8 +5,8 @@
     python benchmarks/han.py --device cuda --peer         on a GPU: an epoch of UCF-101, split 1
 
 The features are made up, with the sparsity of real ones (94.6 % zeros in spatial cubes, 85 % in temporal ones). On a
-CPU a step is compared with the matrix products that it must do, of the same shapes and number, in turns in the
-same run; and with the plain loop of `han_core/han.py` under automatic differentiation. ``--epoch`` measures an epoch
+CPU a step is compared with the matrix products that it must do, of the same shapes and number, in turns in the same
+run; and with the plain loop of `han_core/han/model.py` under automatic differentiation. ``--epoch`` measures an epoch
 of 9,537 clips from the sparse form in memory or on the GPU; ``--peer`` an eager loop that a DataLoader feeds from
 gzip-ed HDF5, over a part of the clips, and scales it up.
 """
@@ -26,12 +26,12 @@ import torch
 from machine import machine
 from torch.nn.functional import cross_entropy
 
-from han_core.cubestore import MemoryFeatures
-from han_core.distributed import Processes
-from han_core.han import HAN
-from han_core.han_config import HANConfig
-from han_core.sparse import SparseCubes
-from han_core.training import Schedule, make_optimizer, train
+from han_core.cubes.sparse import SparseCubes
+from han_core.cubes.store import MemoryFeatures
+from han_core.han.config import HANConfig
+from han_core.han.model import HAN
+from han_core.han.training import Schedule, make_optimizer, train
+from han_core.runs.processes import Processes
 
 BATCH, FRAMES, CHANNELS, REGIONS, SIZE, SKIP, CLASSES = 128, 25, 512, 196, 1024, 5, 101
 CLIPS = 9_537

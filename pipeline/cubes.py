@@ -13,9 +13,10 @@ from han_core.errors import HanError
 from pipeline.params import Params, load_params, params_option
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
-    from han_core.cache import ClipCache
-    from han_core.cubes import CubeNet
-    from pipeline.runner import ClipTask, Summary
+    from han_core.cache.store import ClipCache
+    from han_core.nets.extract import CubeNet
+    from pipeline.execution.jobs import ClipTask
+    from pipeline.execution.runner import Summary
 
 VERSION = 1
 
@@ -28,7 +29,7 @@ def main(stream: str, split: int, params_path: Path) -> None:
     """Compute the feature cubes of one stream with the net of one split."""
     params = load_params(params_path)
 
-    from han_core.cache import ClipCache
+    from han_core.cache.store import ClipCache
 
     try:
         cubes(params, stream, split, ClipCache.from_environment(verify=params.run.verify))
@@ -38,18 +39,23 @@ def main(stream: str, split: int, params_path: Path) -> None:
 
 def cubes(params: Params, stream: str, split: int, cache: "ClipCache") -> "Summary":
     """Run the stage."""
-    from han_core.cubes import CubeNet
-    from han_core.datasets.clips import read_clips
-    from han_core.precision import resolve_precision
-    from pipeline.device import choose_device
-    from pipeline.netclips import map_stream, open_net
-    from pipeline.paths import Paths
+    from han_core.clips import read_clips
+    from han_core.devices import choose_device, resolve_precision
+    from han_core.nets.extract import CubeNet
+    from han_core.nets.stream_net import open_net
+    from pipeline.execution.clip_tasks import map_stream
+    from pipeline.paths import Paths, net_file
 
     paths, wanted = Paths.of(params), params.cubes
     table = read_clips(paths.clips)
     table.require(split)
     device = choose_device(params.run.device)
-    net = open_net(params, stream, split)
+    net = open_net(
+        net_file(params, stream, split),
+        stream,
+        stack=params.stack,
+        convention=getattr(params.finetune, stream).input,
+    )
     settings = CubeSettings(
         net=net.identity,
         input=net.input,
@@ -108,7 +114,7 @@ class CubeSettings:
 
     def fingerprint(self, source: str) -> str:
         """Identity of a clip's cube file, given that of its frames or flow file."""
-        from han_core.cache import fingerprint
+        from han_core.cache.fingerprint import fingerprint
 
         parameters = {name: value for name, value in vars(self).items() if name != "net"}
         return fingerprint("cubes", VERSION, parameters, {"net": self.net, "source": source})
@@ -128,7 +134,8 @@ class MakeCubes:
             ClipError: an activation does not fit into float16.
             ClipFileError: the frames or flow file is damaged.
         """
-        from han_core.cubes import read_clip_frames, write_cubes
+        from han_core.cubes.cubefile import write_cubes
+        from han_core.nets.clip_inputs import read_clip_frames
 
         settings = self.settings
         clip = read_clip_frames(task.arguments, settings.frames, stack=settings.stack)

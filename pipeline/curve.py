@@ -6,8 +6,9 @@ every run, from the first step on, so that a run that was interrupted leaves the
 
 import csv
 import errno
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,9 @@ from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:  # takes seconds to import, and --help should not
     from dvclive import Live
+
+_POINTS = 250  # of a fine-tuning curve that is shown: DVCLive reads its files again at every step
+_COLUMNS = ("iteration", "loss", "learning_rate", "top1", "validation_top1")
 
 
 class Curve:
@@ -86,3 +90,28 @@ def _live(folder: Path) -> "Live":
 
 def _figures(folder: Path) -> Path:
     return folder / "plots" / "metrics"
+
+
+def write_record(path: Path, points: Iterable[tuple[int, Mapping[str, float | None]]]) -> None:
+    """The whole curve of a net, as it is kept beside it in the cache: (iteration, figures) of every iteration."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        for iteration, figures in points:
+            cells = ("" if figures[name] is None else f"{figures[name]:.6g}" for name in _COLUMNS[1:])
+            writer.writerow([iteration, *cells])
+
+
+def add_thinned(curve: Curve, iteration: int, figures: dict[str, float | None], iterations: int) -> None:
+    """Add an iteration to the curve that is shown, which has some hundred points however long the run."""
+    every = math.ceil(iterations / _POINTS)
+    if iteration % every == 0 or iteration == iterations or figures["validation_top1"] is not None:
+        curve.add(iteration, figures)
+
+
+def draw_record(record: Path, folder: Path, iterations: int) -> None:
+    """The curve of a net that was taken from the cache."""
+    with record.open(encoding="utf-8", newline="") as file, Curve(folder) as curve:
+        for row in csv.DictReader(file):
+            figures = {name: float(row[name]) if row[name] else None for name in _COLUMNS[1:]}
+            add_thinned(curve, int(row["iteration"]), figures, iterations)

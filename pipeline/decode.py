@@ -1,7 +1,7 @@
 """Stage ``decode``: every video becomes one file of JPEG-encoded frames, ``data/<dataset>/frames/<class>/<clip>.h5``.
 
 A video that cannot be decoded, that is missing, or that is not the file that ``prepare`` saw is a row of the failure
-ledger; see ``pipeline/runner.py``.
+ledger; see ``pipeline/execution/runner.py``.
 """
 
 import hashlib
@@ -10,13 +10,15 @@ from pathlib import Path
 
 import click
 
-from han_core.cache import ClipCache, fingerprint
-from han_core.datasets.clips import Clip, ClipTableError, read_clips
-from han_core.frames import write_frames
-from han_core.video import VideoError
+from han_core.cache.fingerprint import fingerprint
+from han_core.cache.store import ClipCache
+from han_core.clips import Clip, ClipTableError, read_clips
+from han_core.images.frames import write_frames
+from han_core.video.decode import VideoError, probe, read_video
+from pipeline.execution.jobs import ClipTask
+from pipeline.execution.runner import Summary, map_clips
 from pipeline.params import Params, load_params, params_option
 from pipeline.paths import Paths
-from pipeline.runner import ClipTask, Summary, map_clips
 
 VERSION = 1
 
@@ -39,13 +41,16 @@ def decode_clip(task: ClipTask, path: Path) -> None:
     arguments: Arguments = task.arguments
     if _sha256(arguments.video) != task.clip.sha256:
         raise VideoError("the video file has changed since prepare; run prepare again")
+    info = probe(arguments.video)
     write_frames(
-        arguments.video,
+        read_video(arguments.video, short_side=arguments.short_side),
         path,
         clip=task.clip.name,
         fingerprint=task.fingerprint,
-        short_side=arguments.short_side,
         quality=arguments.quality,
+        # Frames per second (0 if the video does not say) and encoded pictures: a difference to the frames that
+        # decoded is worth a look.
+        attributes={"fps": info.fps, "packets": info.packets},
     )
 
 

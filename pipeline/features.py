@@ -1,17 +1,13 @@
-"""Which features a variant of HAN reads, and where they are kept while it does."""
+"""The features that a variant of HAN reads, and how they were made."""
 
-import os
 from collections.abc import Sequence
 
-import torch
-
-from han_core.cubestore import CubeStore, Features
-from han_core.datasets.clips import Clip
-from han_core.variants import Variant
-from pipeline.params import Params, Run
+from han_core.clips import Clip
+from han_core.cubes.store import CubeStore
+from han_core.han.feature_recipe import FeatureRecipe
+from han_core.han.variants import Variant
+from pipeline.params import Params
 from pipeline.paths import Paths
-
-MEMORY_SHARE = 0.5  # of the memory of a machine, or of what is free on a GPU, that `store: auto` may fill with cubes
 
 
 def open_store(params: Params, variant: Variant, split: int, clips: Sequence[Clip]) -> CubeStore:
@@ -28,23 +24,32 @@ def open_store(params: Params, variant: Variant, split: int, clips: Sequence[Cli
     )
 
 
-def placed(store: CubeStore, run: Run, device: torch.device) -> tuple[Features, str]:
-    """The store itself, or all of it in memory or on the GPU, as ``run.store`` says; and which it is.
+def feature_recipe(params: Params, streams: Sequence[str], store: CubeStore) -> FeatureRecipe:
+    """How a video becomes the features of a store: the params that made them, and what its files know.
 
-    Several processes on a machine each hold all of it.
+    Args:
+        streams: those that the model reads, in its order.
+        store: the training clips' features.
+
+    Raises:
+        ClipFileError: a cube file is damaged.
     """
-    choice = run.store if run.store != "auto" else _by_size(store.bytes_in_memory, device)
-    if choice == "device" and device.type == "cpu":
-        choice = "memory"  # the same thing
-    if choice == "stream":
-        return store, choice
-    features = store.load()
-    return (features.to(device), choice) if choice == "device" else (features, choice)
-
-
-def _by_size(size: int, device: torch.device) -> str:
-    if device.type == "cuda" and size < MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
-        return "device"
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return "memory" if size < MEMORY_SHARE * memory / processes else "stream"
+    made = {stream: store.attributes(stream) for stream in streams}
+    first = made[streams[0]]
+    flow = params.flow
+    return FeatureRecipe(
+        frames=params.cubes.frames,
+        layer=first.get("layer", params.cubes.layer),
+        fc=first.get("fc", params.cubes.fc),
+        batch=params.cubes.batch,
+        precision=first.get("precision", "float32"),  # `auto` is what the cubes' machine made of it
+        stack=params.stack,
+        short_side=params.decode.short_side,
+        frame_quality=params.decode.quality,
+        flow=flow.model_dump(include={"bound", "rounding", "codec", "quality", "size"}),
+        tvl1=flow.tvl1.model_dump(),
+        backend=flow.backend,
+        clip_frames=store.median_length(),
+        nets={stream: found["net"] for stream, found in made.items() if "net" in found},
+        inputs={stream: found["input"] for stream, found in made.items() if "input" in found},
+    )

@@ -6,12 +6,10 @@ Both are kept in the cache under the net's fingerprint, so a net is trained once
 beside the cache.
 """
 
-import csv
 import json
 import logging
-import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,28 +18,28 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from han_core.errors import HanError
-from pipeline.launch import relaunched
+from pipeline.curve import Curve, add_thinned
+from pipeline.execution.launch import relaunched
 from pipeline.params import Params, Recipe, load_params, params_option
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     import torch
 
-    from han_core.cache import ClipCache
-    from han_core.checkpoint import Checkpoint
-    from han_core.datasets.clips import Clip, ClipTable
-    from han_core.distributed import Processes
-    from han_core.finetune import Step
-    from han_core.precision import Precision
-    from han_core.samples import TrainingClips
-    from han_core.sgd import Schedule
-    from han_core.two_stream import VGG16, Convention
-    from pipeline.curve import Curve
+    from han_core.cache.store import ClipCache
+    from han_core.clips import Clip, ClipTable
+    from han_core.devices import Precision
+    from han_core.finetune.loop import Step
+    from han_core.finetune.sgd import Schedule
+    from han_core.nets.clip_inputs import TrainingClips
+    from han_core.nets.preprocess import Convention
+    from han_core.nets.vgg16 import VGG16
+    from han_core.runs.checkpoint import Checkpoint
+    from han_core.runs.processes import Processes
+    from pipeline.curve import Curve, add_thinned
 
 log = logging.getLogger("pipeline.finetune")  # not __name__, which is __main__ when this file is the command
 
 VERSION = 4
-_POINTS = 250  # of a curve that is shown: DVCLive reads its files again at every step
-_COLUMNS = ("iteration", "loss", "learning_rate", "top1", "validation_top1")
 _INITIAL = ("weights", "input", "fc_size")  # of the recipe: all that matters to a net that is not trained
 
 
@@ -57,9 +55,9 @@ def main(stream: str, split: int, params_path: Path) -> None:
     if trained and relaunched(params.run, "pipeline.finetune", arguments):
         return
 
-    from han_core.cache import ClipCache
-    from han_core.distributed import processes
-    from pipeline.device import choose_device
+    from han_core.cache.store import ClipCache
+    from han_core.devices import choose_device
+    from han_core.runs.processes import processes
 
     try:
         with processes(choose_device(params.run.device)) as together:
@@ -70,13 +68,13 @@ def main(stream: str, split: int, params_path: Path) -> None:
 
 def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", together: "Processes") -> None:
     """Make the net of a stream and split, or take it from the cache."""
-    from han_core.cache import fingerprint
-    from han_core.checkpoint import Checkpoint
-    from han_core.datasets.clips import read_clips
-    from han_core.weights import knows_classes, resolve_convention
-    from pipeline.curve import Curve
+    from han_core.cache.fingerprint import fingerprint
+    from han_core.clips import read_clips
+    from han_core.nets.weights import knows_classes, resolve_convention
+    from han_core.runs.checkpoint import Checkpoint
+    from pipeline.curve import draw_record, write_record
+    from pipeline.execution.stagelog import stage_log
     from pipeline.paths import Paths
-    from pipeline.stagelog import stage_log
 
     recipe: Recipe = getattr(params.finetune, stream)
     paths = Paths.of(params)
@@ -100,7 +98,7 @@ def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", to
             net, curve = _make_net(params, stream, split, settings, learnt, held_out, checkpoint, together, drawn)
         if together.main:
             with cache.create("nets", identity, ".csv") as path:
-                _write_record(path, curve)
+                write_record(path, ((step.iteration, figures_of(step)) for step in curve))
             with cache.create("nets", identity, ".safetensors") as path:
                 learnt_classes = recipe.iterations or knows_classes(recipe.weights, table.classes)
                 facts = {"fingerprint": identity, "classifier": "trained" if learnt_classes else "random"}
@@ -112,7 +110,7 @@ def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", to
     net_path = replace(paths, nets=paths.dataset).net(stream, split)
     cache.link("nets", identity, net_path, ".safetensors")
     if reused:
-        _draw_record(cache.find("nets", identity, ".csv"), curve_path, recipe.iterations)
+        draw_record(cache.find("nets", identity, ".csv"), curve_path, recipe.iterations)
     how = "reused" if reused else f"{recipe.iterations} iterations on {len(learnt.clips)} clips"
     click.echo(f"finetune {stream}-{split}: {how}; net in {net_path}, curve in {curve_path}")
 
@@ -126,7 +124,7 @@ class ClipFiles:
 
     def identity(self) -> dict[str, str]:
         """What a net that saw them depends on: name of each clip -> its label and its file's fingerprint."""
-        from han_core.trailer import read_trailer
+        from han_core.clipfile.trailer import read_trailer
 
         pairs = zip(self.clips, self.paths, strict=True)
         return {clip.name: f"{clip.label} {read_trailer(path).fingerprint}" for clip, path in pairs}
@@ -134,8 +132,8 @@ class ClipFiles:
 
 def clip_files(folder: Path, table: "ClipTable", split: int, role: str) -> ClipFiles:
     """Clips of a role in a split, without those that an earlier stage listed as failed."""
+    from pipeline.execution.ledger import read_failures
     from pipeline.paths import clip_file
-    from pipeline.runner import read_failures
 
     failed = read_failures(folder)
     clips = tuple(clip for clip in table.select(split, role) if clip.name not in failed)
@@ -146,8 +144,8 @@ def net_settings(
     params: Params, stream: str, convention: "Convention", classes: Sequence[str], device: "torch.device"
 ) -> dict[str, Any]:
     """All that decides what a net is, besides the clips; of one that is not trained, nothing of the schedule."""
-    from han_core.precision import resolve_precision
-    from han_core.weights import weights_identity
+    from han_core.devices import resolve_precision
+    from han_core.nets.weights import weights_identity
 
     recipe: Recipe = getattr(params.finetune, stream)
     settings = recipe.model_dump(mode="json", include=None if recipe.iterations else set(_INITIAL))
@@ -160,7 +158,7 @@ def net_settings(
 
 def net_fingerprint(settings: dict[str, Any], learnt: ClipFiles, held_out: ClipFiles) -> str:
     """Identity of a net and its curve; the latter alone is why clips that are only looked at matter."""
-    from han_core.cache import fingerprint
+    from han_core.cache.fingerprint import fingerprint
 
     looked_at = {f"validation {name}": value for name, value in held_out.identity().items()}
     return fingerprint("finetune", VERSION, settings, learnt.identity() | looked_at)
@@ -178,11 +176,11 @@ def _make_net(
     drawn: "Curve | None",
 ) -> tuple["VGG16", list["Step"]]:
     """Train, or take the initial net; ``drawn`` shows the curve, in the process that speaks."""
-    from han_core.finetune import finetune
-    from han_core.progress import Progress
-    from han_core.samples import FlowClips, FrameClips
-    from han_core.weights import initial_net
-    from pipeline.workers import worker_count
+    from han_core.finetune.loop import finetune
+    from han_core.nets.clip_inputs import FlowClips, FrameClips
+    from han_core.nets.weights import initial_net
+    from han_core.runs.progress import Progress
+    from pipeline.execution.workers import worker_count
 
     recipe: Recipe = getattr(params.finetune, stream)
     net = initial_net(
@@ -212,13 +210,13 @@ def _make_net(
 
         def on_resume(steps: "list[Step]") -> None:
             for step in steps if drawn else ():
-                _draw(drawn, step.iteration, _figures(step), recipe.iterations)
+                add_thinned(drawn, step.iteration, figures_of(step), recipe.iterations)
 
         def on_step(step: "Step") -> None:
             nonlocal computed
             computed += 1
             if drawn:
-                _draw(drawn, step.iteration, _figures(step), recipe.iterations)
+                add_thinned(drawn, step.iteration, figures_of(step), recipe.iterations)
                 seen = "" if step.validation is None else f" validation {step.validation:.2f}"
                 progress.advance(step.iteration - progress.done, f"loss {step.loss:.3f} top-1 {step.top1:.2f}{seen}")
 
@@ -246,8 +244,8 @@ def _make_net(
 
 def schedule(recipe: Recipe, precision: "Precision") -> "Schedule":
     """The training part of a recipe."""
-    from han_core.augment import Augmentation
-    from han_core.sgd import Schedule
+    from han_core.finetune.augment import Augmentation
+    from han_core.finetune.sgd import Schedule
 
     augmentation = Augmentation(recipe.scales, recipe.max_distort, recipe.corner_crops, recipe.flip)
     names = Schedule.__dataclass_fields__.keys() - {"augmentation", "precision"}
@@ -260,7 +258,7 @@ def _write_net(path: Path, net: "VGG16", settings: dict[str, Any], facts: dict[s
     Args:
         facts: further entries of the metadata.
     """
-    from han_core.weights import write_net
+    from han_core.nets.net_file import write_net
 
     apart = ("classes", "input", "seed", "stack", "stream")
     recipe = {"iterations": 0} | {name: value for name, value in settings.items() if name not in apart}
@@ -277,43 +275,15 @@ def _write_net(path: Path, net: "VGG16", settings: dict[str, Any], facts: dict[s
     write_net(path, net, metadata)
 
 
-def _figures(step: "Step") -> dict[str, float | None]:
-    """What is told of one iteration, rounded."""
-    seen = None if step.validation is None else float(f"{step.validation:.4g}")
+def figures_of(step: "Step") -> dict[str, float | None]:
+    """What is shown of one iteration, rounded."""
+    validation = None if step.validation is None else float(f"{step.validation:.4g}")
     return {
         "loss": float(f"{step.loss:.6g}"),
         "learning_rate": float(f"{step.learning_rate:.6g}"),
         "top1": float(f"{step.top1:.4g}"),
-        "validation_top1": seen,
+        "validation_top1": validation,
     }
-
-
-def _write_record(path: Path, curve: Iterable["Step"]) -> None:
-    """The whole curve as it is kept beside the net in the cache."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        for step in curve:
-            figures = _figures(step)
-            told = ("" if figures[name] is None else f"{figures[name]:.6g}" for name in _COLUMNS[1:])
-            writer.writerow([step.iteration, *told])
-
-
-def _draw(curve: "Curve", iteration: int, figures: dict[str, float | None], iterations: int) -> None:
-    """Add an iteration to the curve that is shown, which has some hundred points however long the run."""
-    every = math.ceil(iterations / _POINTS)
-    if iteration % every == 0 or iteration == iterations or figures["validation_top1"] is not None:
-        curve.add(iteration, figures)
-
-
-def _draw_record(record: Path, folder: Path, iterations: int) -> None:
-    """The curve of a net that was taken from the cache."""
-    from pipeline.curve import Curve
-
-    with record.open(encoding="utf-8", newline="") as file, Curve(folder) as curve:
-        for row in csv.DictReader(file):
-            figures = {name: float(row[name]) if row[name] else None for name in _COLUMNS[1:]}
-            _draw(curve, int(row["iteration"]), figures, iterations)
 
 
 if __name__ == "__main__":

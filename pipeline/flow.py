@@ -15,15 +15,19 @@ from pathlib import Path
 import click
 import numpy as np
 
-from han_core.cache import ClipCache, fingerprint
-from han_core.clipfile import ClipFileError, read_trailer
-from han_core.datasets.clips import ClipTableError, read_clips
-from han_core.flowfile import FlowFormat, write_flow
-from han_core.tvl1 import TVL1Params, resolve_backend, tvl1_flow
+from han_core.cache.fingerprint import fingerprint
+from han_core.cache.store import ClipCache
+from han_core.clips import ClipTableError, read_clips
+from han_core.flow.flowfile import write_flow
+from han_core.flow.levels import FlowFormat
+from han_core.flow.tvl1.params import TVL1Params
+from han_core.flow.tvl1.solver import resolve_backend, tvl1_flow
+from pipeline.execution.clip_tasks import clip_tasks
+from pipeline.execution.jobs import ClipTask
+from pipeline.execution.runner import Summary, map_clips
+from pipeline.execution.workers import cores, worker_count
 from pipeline.params import Flow, Params, load_params, params_option
-from pipeline.paths import Paths, clip_file
-from pipeline.runner import ClipTask, Summary, map_clips, read_failures
-from pipeline.workers import cores, worker_count
+from pipeline.paths import Paths
 
 VERSION = 1
 
@@ -74,7 +78,6 @@ def flow(params: Params, cache: ClipCache) -> Summary:
     """Run the stage."""
     paths, settings = Paths.of(params), params.flow
     table = read_clips(paths.clips)
-    failed = {name: f"no frames: {reason}" for name, reason in read_failures(paths.frames).items()}
     backend = _backend(params)
     gpus = _gpus() if backend == "cuda" else 0
     size = "x".join(map(str, settings.size)) if settings.size else "the frames' size"
@@ -83,20 +86,14 @@ def flow(params: Params, cache: ClipCache) -> Summary:
     )
     form = FlowFormat(settings.bound, settings.rounding, settings.codec, settings.quality, settings.size)
     threads = max(1, cores() // worker_count(params.run, gpus)) if gpus else 1
-    tasks = []
-    for clip in table.clips:
-        if clip.name in failed:
-            tasks.append(ClipTask(clip, ""))
-            continue
-        frames = clip_file(paths.frames, clip.class_name, clip.name).absolute()
-        try:
-            identity = flow_fingerprint(settings, backend, read_trailer(frames).fingerprint)
-        except ClipFileError:
-            failed[clip.name] = "its frames file is missing or damaged; run decode again"
-            tasks.append(ClipTask(clip, ""))
-            continue
-        solver = TVL1Params(**settings.tvl1.model_dump())
-        tasks.append(ClipTask(clip, identity, Arguments(frames, backend, solver, form, settings.batch, threads)))
+    solver = TVL1Params(**settings.tvl1.model_dump())
+    tasks, failed = clip_tasks(
+        table.clips,
+        paths.frames,
+        "frames",
+        lambda frames: flow_fingerprint(settings, backend, frames),
+        lambda path: Arguments(path.absolute(), backend, solver, form, settings.batch, threads),
+    )
     return map_clips(
         "flow",
         flow_clip,

@@ -4,23 +4,9 @@ from pathlib import Path
 
 import click
 
-from han_core.datasets.synthetic import BOXES, SyntheticSpec, count_clips, generate_synthetic
-from han_core.progress import Progress
-from pipeline.params import Params, ParamsError, load_params, params_option
-
-
-def synthetic_spec(params: Params) -> SyntheticSpec:
-    """What the params ask for."""
-    wanted = params.synthetic
-    return SyntheticSpec(
-        seed=params.seed,
-        groups=wanted.groups,
-        takes=wanted.clips_per_group,
-        frames=wanted.frames,
-        width=wanted.width,
-        height=wanted.height,
-        fps=wanted.fps,
-    )
+from han_core.datasets.synthetic.generate import BOXES, count_clips, generate_synthetic
+from han_core.runs.progress import Progress
+from pipeline.params import ParamsError, load_params, params_option, synthetic_spec
 
 
 @click.command()

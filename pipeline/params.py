@@ -22,6 +22,8 @@ from pydantic import (
     model_validator,
 )
 
+from han_core.datasets.synthetic.generate import SyntheticSpec
+
 Model = Literal["han", "no_attention", "fc_features", "spatial", "temporal", "soft_attention_lstm"]
 TABLE_1: tuple[Model, ...] = ("han", "no_attention", "fc_features", "spatial", "temporal")
 Layer = Literal[
@@ -75,7 +77,7 @@ class Dataset(Group):
 
 
 class Synthetic(Group):
-    """The generated dataset; see ``han_core/datasets/synthetic.py``."""
+    """The generated dataset; see ``han_core/datasets/synthetic/generate.py``."""
 
     groups: Annotated[int, Field(ge=2)] = 12
     """Background, figure, place and camera of a clip; whole groups are train or test (``dataset.folder``)."""
@@ -152,7 +154,7 @@ class Recipe(Group):
     weights: str = "imagenet"
     """``imagenet`` (torchvision's download), ``random``, or the path of a safetensors file."""
     input: Literal["auto", "caffe", "torchvision"] = "auto"
-    """Scale of the input that the weights expect; ``auto`` reads it from the file (see ``han_core/two_stream.py``)."""
+    """Scale of the input that the weights expect; ``auto`` reads it from the file (see ``han_core/nets/vgg16.py``)."""
     fc_size: PositiveInt = 4096
     """Units of fc6 and fc7."""
     iterations: Annotated[int, Field(ge=0)] = 0
@@ -395,3 +397,17 @@ params_option = click.option(
     show_default=True,
     help="The params file.",
 )
+
+
+def synthetic_spec(params: Params) -> SyntheticSpec:
+    """What the params ask for."""
+    wanted = params.synthetic
+    return SyntheticSpec(
+        seed=params.seed,
+        groups=wanted.groups,
+        takes=wanted.clips_per_group,
+        frames=wanted.frames,
+        width=wanted.width,
+        height=wanted.height,
+        fps=wanted.fps,
+    )

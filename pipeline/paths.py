@@ -89,3 +89,17 @@ class Paths:
 def clip_file(folder: Path, class_name: str, clip: str) -> Path:
     """The file of one clip below a stage's output folder."""
     return folder / class_name / f"{clip}.h5"
+
+
+def net_file(params: Params, stream: str, split: int) -> Path:
+    """The file of a stream's net.
+
+    Raises:
+        WeightsError: it is missing.
+    """
+    from han_core.nets.net_file import WeightsError
+
+    path = Paths.of(params).net(stream, split)
+    if not path.exists():
+        raise WeightsError(f"{path}: is missing; make it with stage finetune of dataset {params.cubes.nets}")
+    return path

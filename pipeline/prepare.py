@@ -10,18 +10,18 @@ from pathlib import Path
 
 import click
 
+from han_core.clips import ClipTable, write_clips
 from han_core.datasets.assemble import assemble_table
 from han_core.datasets.checks import check_inspections, check_listing
-from han_core.datasets.clips import ClipTable, write_clips
 from han_core.datasets.folder import FolderRules, list_folder
 from han_core.datasets.hmdb51 import list_hmdb51
 from han_core.datasets.listing import Listing, Problem
 from han_core.datasets.probing import inspect_videos
-from han_core.datasets.synthetic import BOXES, GROUP_PATTERN
+from han_core.datasets.synthetic.generate import BOXES, GROUP_PATTERN
 from han_core.datasets.ucf101 import list_ucf101
 from han_core.datasets.ut_interaction import list_ut_interaction
-from han_core.progress import Progress
-from pipeline.outputs import clear
+from han_core.runs.progress import Progress
+from pipeline.execution.outputs import clear
 from pipeline.params import Params, load_params, params_option
 from pipeline.paths import Paths
 

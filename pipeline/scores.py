@@ -18,10 +18,10 @@ from han_core.errors import HanError
 from pipeline.params import Params, load_params, params_option
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
-    from han_core.augment import Crops
-    from han_core.cache import ClipCache
-    from han_core.scoring import ScoringNet
-    from pipeline.runner import ClipTask
+    from han_core.baselines.two_stream.scoring import ScoringNet
+    from han_core.cache.store import ClipCache
+    from han_core.nets.crops import Crops
+    from pipeline.execution.jobs import ClipTask
 
 VERSION = 1
 
@@ -37,7 +37,7 @@ def main(stream: str, split: int, params_path: Path) -> None:
         _leave_out(params, stream, split, "scores.enabled is false")
         return
 
-    from han_core.cache import ClipCache
+    from han_core.cache.store import ClipCache
 
     try:
         scores(params, stream, split, ClipCache.from_environment(verify=params.run.verify))
@@ -47,14 +47,14 @@ def main(stream: str, split: int, params_path: Path) -> None:
 
 def scores(params: Params, stream: str, split: int, cache: "ClipCache") -> None:
     """Run the stage."""
-    from han_core.datasets.clips import read_clips
-    from han_core.precision import resolve_precision
-    from han_core.scorefile import NOT_SCORED
-    from han_core.scoring import ScoringNet
-    from han_core.weights import read_metadata
-    from pipeline.device import choose_device
-    from pipeline.netclips import map_stream, net_file, open_net
-    from pipeline.paths import Paths
+    from han_core.baselines.two_stream.scorefile import NOT_SCORED
+    from han_core.baselines.two_stream.scoring import ScoringNet
+    from han_core.clips import read_clips
+    from han_core.devices import choose_device, resolve_precision
+    from han_core.nets.net_file import read_metadata
+    from han_core.nets.stream_net import open_net
+    from pipeline.execution.clip_tasks import map_stream
+    from pipeline.paths import Paths, net_file
 
     paths, wanted = Paths.of(params), params.scores
     table = read_clips(paths.clips)
@@ -65,7 +65,7 @@ def scores(params: Params, stream: str, split: int, cache: "ClipCache") -> None:
         return
 
     device = choose_device(params.run.device)
-    net = open_net(params, stream, split)
+    net = open_net(net_path, stream, stack=params.stack, convention=getattr(params.finetune, stream).input)
     plan = Plan(
         net=net.identity,
         input=net.input,
@@ -119,8 +119,8 @@ def why_not(metadata: Mapping[str, str], classes: Sequence[str]) -> str:
 
 
 def _leave_out(params: Params, stream: str, split: int, reason: str) -> None:
-    from han_core.scorefile import NOT_SCORED
-    from pipeline.outputs import clear
+    from han_core.baselines.two_stream.scorefile import NOT_SCORED
+    from pipeline.execution.outputs import clear
     from pipeline.paths import Paths
 
     output = Paths.of(params).scores(stream, split)
@@ -148,7 +148,7 @@ class Plan:
 
     def fingerprint(self, source: str) -> str:
         """Identity of a clip's scores, given that of its frames or flow file."""
-        from han_core.cache import fingerprint
+        from han_core.cache.fingerprint import fingerprint
 
         parameters = {name: value for name, value in vars(self).items() if name != "net"}
         return fingerprint("scores", VERSION, parameters, {"net": self.net, "source": source})
@@ -167,17 +167,17 @@ class ScoreClip:
         Raises:
             ClipFileError: the frames or flow file is damaged.
         """
-        from han_core.scorefile import write_scores
-        from han_core.scoring import read_test_frames
+        from han_core.baselines.two_stream.scorefile import write_scores
+        from han_core.nets.clip_inputs import read_clip_frames
 
         plan = self.plan
-        frames, order, images = read_test_frames(task.arguments, plan.frames, stack=plan.stack)
+        clip = read_clip_frames(task.arguments, plan.frames, stack=plan.stack)
         write_scores(
             path,
             clip=task.clip.name,
             fingerprint=task.fingerprint,
-            frames=frames,
-            probabilities=self.net.probabilities(images)[order],
+            frames=clip.frames,
+            probabilities=self.net.probabilities(clip.images())[clip.order],
             attributes={key: getattr(plan, key) for key in ("stream", "stack", "net", "input", "crops", "precision")},
         )
 

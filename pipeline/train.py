@@ -20,13 +20,13 @@ from pipeline.params import Model, Params, Train, load_params, params_option
 if TYPE_CHECKING:
     import torch
 
-    from han_core.checkpoint import Checkpoint
-    from han_core.cubestore import CubeStore
-    from han_core.datasets.clips import ClipTable
-    from han_core.distributed import Processes
-    from han_core.han_config import HANConfig
-    from han_core.training import Epoch, Pace, Schedule
-    from han_core.variants import Variant
+    from han_core.clips import ClipTable
+    from han_core.cubes.store import CubeStore
+    from han_core.han.config import HANConfig
+    from han_core.han.training import Epoch, Pace, Schedule
+    from han_core.han.variants import Variant
+    from han_core.runs.checkpoint import Checkpoint
+    from han_core.runs.processes import Processes
 
 VERSION = 1
 
@@ -39,7 +39,7 @@ def main(params_path: Path, name: str, split: int) -> None:
     """Train one variant on one split."""
     params = load_params(params_path)
 
-    from pipeline.launch import relaunched
+    from pipeline.execution.launch import relaunched
 
     arguments = ["--params", str(params_path), "--model", name, "--split", str(split)]
     if relaunched(params.run, "pipeline.train", arguments):
@@ -54,10 +54,10 @@ def run(params: Params, name: str, split: int) -> None:
     """Train the variant ``name`` on ``split`` and write its outputs."""
     import torch
 
-    from han_core.datasets.clips import read_clips
-    from han_core.distributed import processes
-    from han_core.variants import VARIANTS
-    from pipeline.device import choose_device
+    from han_core.clips import read_clips
+    from han_core.devices import choose_device
+    from han_core.han.variants import VARIANTS
+    from han_core.runs.processes import processes
     from pipeline.features import open_store
     from pipeline.paths import Paths
 
@@ -86,23 +86,23 @@ def _train(
 ) -> None:
     import torch
 
-    from han_core.han import HAN
-    from han_core.model_file import TrainedHAN, save_model
-    from han_core.progress import Progress
-    from han_core.training import train
-    from han_core.variants import VARIANTS
+    from han_core.cubes.placement import placed
+    from han_core.han.model import HAN
+    from han_core.han.model_file import TrainedHAN, save_model
+    from han_core.han.training import train
+    from han_core.han.variants import VARIANTS
+    from han_core.runs.progress import Progress
     from pipeline.curve import Curve
-    from pipeline.features import placed
-    from pipeline.outputs import clear
+    from pipeline.execution.outputs import clear
+    from pipeline.features import feature_recipe
     from pipeline.paths import Paths
-    from pipeline.recipe import feature_recipe
 
     paths, settings = Paths.of(params), params.train
     torch.manual_seed(params.seed)
     model = HAN(config)
     model.product_type = product_type(settings, group.device)
-    features, place = placed(store, params.run, group.device)
-    held_out = placed(validation, params.run, group.device)[0] if validation else None
+    features, place = placed(store, params.run.store, group.device)
+    held_out = placed(validation, params.run.store, group.device)[0] if validation else None
     checkpoint = run_checkpoint(params, name, table, config, store, validation)
     if group.main:
         frames, _, _ = store.shapes[config.streams[0]]
@@ -143,7 +143,7 @@ def _train(
     if not group.main:
         return
     source = params.cubes.fc if VARIANTS[name].source == "fc" else "cubes"
-    recipe = feature_recipe(params, config.streams, split, store.clips)
+    recipe = feature_recipe(params, config.streams, store)
     clear(paths.han(name, split))  # safetensors 0.5 writes into a file that is there
     save_model(TrainedHAN(model, name, table.classes, source, recipe), paths.han(name, split))
     checkpoint.discard()
@@ -160,7 +160,7 @@ def _train(
 
 def model_config(settings: Train, variant: "Variant", store: "CubeStore", classes: int) -> "HANConfig":
     """The model that the settings ask for, of a variant, for the features of a store."""
-    from han_core.han_config import HANConfig, span_forget_bias
+    from han_core.han.config import HANConfig, span_forget_bias
 
     frames, features, regions = store.shapes[variant.streams[0]]
     chosen = {
@@ -186,7 +186,7 @@ def model_config(settings: Train, variant: "Variant", store: "CubeStore", classe
 
 def schedule(params: Params) -> "Schedule":
     """The part of the settings that says how to train."""
-    from han_core.training import Schedule
+    from han_core.han.training import Schedule
 
     settings = params.train
     return Schedule(
@@ -212,8 +212,9 @@ def run_checkpoint(
     validation: "CubeStore | None",
 ) -> "Checkpoint":
     """Where this run keeps its state: named by all that it depends on."""
-    from han_core.cache import ClipCache, fingerprint
-    from han_core.checkpoint import Checkpoint
+    from han_core.cache.fingerprint import fingerprint
+    from han_core.cache.store import ClipCache
+    from han_core.runs.checkpoint import Checkpoint
 
     settings = {
         "model": name,
@@ -236,7 +237,7 @@ def product_type(settings: Train, device: "torch.device") -> "torch.dtype | None
     """Type of the products with weight matrices; None is float32."""
     import torch
 
-    from han_core.precision import resolve_precision
+    from han_core.devices import resolve_precision
 
     precision = resolve_precision(settings.precision, device)
     return None if precision == "float32" else getattr(torch, precision)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torchvision.models.vgg import cfgs, make_layers
 
-from han_core.two_stream import VGG16
+from han_core.nets.vgg16 import VGG16
 
 NARROW = 16
 

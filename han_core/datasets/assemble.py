@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from han_core.datasets.clips import UNUSED, Clip, ClipTable
+from han_core.clips import UNUSED, Clip, ClipTable
 from han_core.datasets.folder import classes_of_groups
 from han_core.datasets.grouping import draw_groups
 from han_core.datasets.listing import Listing

@@ -9,12 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-Severity = Literal["error", "warning", "note"]
+from han_core.video.decode import VIDEO_EXTENSIONS
 
-VIDEO_EXTENSIONS = frozenset(
-    {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv"}
-)
-"""Endings, in lower case, of the files that count as videos."""
+Severity = Literal["error", "warning", "note"]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cv2
 
-from han_core.video import VideoError, read_video
+from han_core.video.decode import VideoError, read_video
 
 _CRASHED = "decoding it crashes the video library"
 

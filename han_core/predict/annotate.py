@@ -6,10 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from han_core.figures import overlay
+from han_core.figures.attention import overlay
 from han_core.predict.models import PredictError
 from han_core.predict.windows import Prediction, Segment
-from han_core.video import probe, read_video
+from han_core.video.decode import probe, read_video
 
 _SHORT_SIDE = 240
 """Pixels: smaller frames are enlarged, or the text would not fit."""

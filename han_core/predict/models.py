@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
-from han_core.cubes import CubeNet
 from han_core.errors import HanError
-from han_core.model_file import TrainedHAN, load_model
-from han_core.recipe import FeatureRecipe
-from han_core.weights import WeightsError, net_identity, read_metadata, read_net, resolve_convention
+from han_core.han.feature_recipe import FeatureRecipe
+from han_core.han.model_file import TrainedHAN, load_model
+from han_core.nets.extract import CubeNet
+from han_core.nets.net_file import WeightsError, net_identity, read_metadata
+from han_core.nets.stream_net import open_net
 
 
 class PredictError(HanError, ValueError):
@@ -107,21 +108,15 @@ def find_net(workspace: Path, stream: str, fingerprint: str | None, model: Path)
 
 
 def _load_net(path: Path, stream: str, recipe: FeatureRecipe, model: Path, device: torch.device) -> CubeNet:
-    net, metadata = read_net(path)
-    channels = 3 if stream == "spatial" else 2 * recipe.stack
-    if net.in_channels != channels:
-        raise PredictError(
-            f"{path}: takes {net.in_channels} channels, but the {stream} stream of {model} has {channels}"
-        )
+    opened = open_net(path, stream, stack=recipe.stack, convention=recipe.inputs.get(stream, "auto"))
     wanted = recipe.nets.get(stream)
-    if wanted is not None and net_identity(path, metadata) != wanted:
+    if wanted is not None and opened.identity != wanted:
         raise PredictError(
             f"{path}: is not the {stream} net that {model} learnt from; its features mean something else"
         )
-    convention = resolve_convention(str(path), recipe.inputs.get(stream, "auto"))
     return CubeNet(
-        net,
-        convention,
+        opened.net,
+        opened.input,
         layer=recipe.layer,
         fc=recipe.fc,
         batch=min(recipe.batch, recipe.frames),

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from han_core.predict.features import FeatureMaker, FrameBuffer
+from han_core.nets.sampling import sample_frames
 from han_core.predict.models import Recogniser
-from han_core.two_stream import sample_frames
+from han_core.predict.streaming import FeatureMaker, FrameBuffer
 
 LONG = 2
 """A video longer than so many times the clips that the model learnt from is looked at in windows."""

@@ -11,10 +11,10 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from han_core.clipfile import ClipFileWriter
-from han_core.datasets.clips import Clip, ClipTable, write_clips
+from han_core.clipfile.writer import ClipFileWriter
+from han_core.clips import Clip, ClipTable, write_clips
 from pipeline import cubes, finetune, scores
-from pipeline.ledger import write_failures
+from pipeline.execution.ledger import write_failures
 
 CLASSES = ("left", "right")
 ROLES = {  # clip -> roles in splits 1 and 2
@@ -120,7 +120,7 @@ def nets_project(repository, tmp_path, monkeypatch) -> NetsProject:
 @pytest.fixture
 def small_training_images(monkeypatch: pytest.MonkeyPatch) -> Callable:
     """Training at 224x224 takes a second an image on one core; nothing in these tests depends on the size."""
-    from han_core import feed
+    from han_core.finetune import batches as feed
 
     whole = feed.apply_views
     monkeypatch.setattr(feed, "apply_views", lambda *args, **options: whole(*args, **options, size=32))
@@ -130,7 +130,8 @@ def small_training_images(monkeypatch: pytest.MonkeyPatch) -> Callable:
 @pytest.fixture
 def small_nets(monkeypatch: pytest.MonkeyPatch) -> None:
     """All nets, drawn or read from a file, a sixteenth as wide as VGG-16."""
-    from han_core import weights
+    from han_core.nets import net_file, weights
     from tests.small_net import SmallVGG16
 
-    monkeypatch.setattr(weights, "_without_weights", SmallVGG16)
+    for module in (net_file, weights):
+        monkeypatch.setattr(module, "empty_net", SmallVGG16)

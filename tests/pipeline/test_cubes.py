@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from han_core import cubes as module
-from han_core.clipfile import ClipFile
-from han_core.cubefile import read_cube
-from han_core.cubes import read_clip_frames
-from han_core.trailer import read_trailer
-from han_core.two_stream import spatial_input, temporal_input
-from han_core.weights import read_metadata, read_net, write_net
-from pipeline.ledger import Failure, read_failures, write_failures
+from han_core.clipfile.reader import ClipFile
+from han_core.clipfile.trailer import read_trailer
+from han_core.cubes.cubefile import read_cube
+from han_core.nets import extract as module
+from han_core.nets.clip_inputs import read_clip_frames
+from han_core.nets.net_file import read_metadata, read_net, write_net
+from han_core.nets.preprocess import spatial_input, temporal_input
+from pipeline.execution.ledger import Failure, read_failures, write_failures
 
 CLASSES = {"a": "left", "b": "right"}
 

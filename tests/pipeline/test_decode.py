@@ -7,10 +7,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from han_core.clipfile import ClipFile, verify_clip_file
-from han_core.datasets.clips import Clip, ClipTable, write_clips
+from han_core.cache.verify import verify_clip_file
+from han_core.clipfile.reader import ClipFile
+from han_core.clips import Clip, ClipTable, write_clips
 from pipeline.decode import main
-from pipeline.ledger import read_failures
+from pipeline.execution.ledger import read_failures
 from tests.make_videos import make_size_change, make_truncated, make_video
 
 

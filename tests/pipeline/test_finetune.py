@@ -13,13 +13,15 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from han_core import imagefile
-from han_core.cache import ClipCache
-from han_core.distributed import Processes
-from han_core.weights import initial_net, read_metadata, read_net
+from han_core.cache import housekeeping
+from han_core.cache.store import ClipCache
+from han_core.images import reader as imagefile
+from han_core.nets.net_file import read_metadata, read_net
+from han_core.nets.weights import initial_net
+from han_core.runs.processes import Processes
 from pipeline import finetune as stage
-from pipeline.curve import read_curve
-from pipeline.ledger import Failure, write_failures
+from pipeline.curve import draw_record, read_curve
+from pipeline.execution.ledger import Failure, write_failures
 from pipeline.params import Recipe
 
 # Nets and images are small: nothing here depends on the size but the time.
@@ -141,7 +143,7 @@ def test_the_curve_can_be_looked_at_while_the_net_trains(nets_project, monkeypat
     def advance(self, steps=1, note=""):
         seen.append(list(read_curve(nets_project.curve(), "loss")))
 
-    monkeypatch.setattr("han_core.progress.Progress.advance", advance)
+    monkeypatch.setattr("han_core.runs.progress.Progress.advance", advance)
     train(nets_project)
     nets_project.ok("finetune")
     assert seen == [[1], [1, 2]]
@@ -151,7 +153,7 @@ def test_the_curve_can_be_looked_at_while_the_net_trains(nets_project, monkeypat
 def test_a_long_curve_is_thinned_but_for_its_validation(tmp_path, iterations, points):
     rows = (f"{n},1.5,0.1,0.25,{0.5 if n == 5 else ''}" for n in range(1, iterations + 1))
     (tmp_path / "record.csv").write_text("\n".join(["iteration,loss,learning_rate,top1,validation_top1", *rows]))
-    stage._draw_record(tmp_path / "record.csv", tmp_path / "curve", iterations)
+    draw_record(tmp_path / "record.csv", tmp_path / "curve", iterations)
     drawn = read_curve(tmp_path / "curve", "loss")
     assert [*drawn][:3] + [*drawn][3:][-2:] == points
     assert len(drawn) < 260
@@ -242,7 +244,7 @@ def test_plain_errors(nets_project):
     train(nets_project, learning_rate=1e9, iterations=9)
     assert "lower learning_rate" in nets_project.refused("finetune")
     assert not nets_project.net().exists()
-    assert not list(ClipCache.from_environment().entries(["nets"]))
+    assert not list(housekeeping.entries(ClipCache.from_environment(), ["nets"]))
 
 
 # Several processes
@@ -280,12 +282,13 @@ def test_only_the_main_process_prints_and_writes(nets_project, monkeypatch):
 
 DRIVER = """
 import sys
-from han_core import feed, weights
+from han_core.finetune import batches
+from han_core.nets import net_file, weights
 from tests.small_net import SmallVGG16
 
-whole = feed.apply_views
-feed.apply_views = lambda *args, **options: whole(*args, **options, size=32)
-weights._without_weights = SmallVGG16
+whole = batches.apply_views
+batches.apply_views = lambda *args, **options: whole(*args, **options, size=32)
+net_file.empty_net = weights.empty_net = SmallVGG16
 import runpy
 runpy.run_module("pipeline.finetune", run_name="__main__")  # as `python -m pipeline.finetune` does
 """

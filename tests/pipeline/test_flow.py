@@ -7,14 +7,20 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from han_core.cache import ClipCache, fingerprint
-from han_core.clipfile import ClipFile, ClipFileWriter, verify_clip_file
-from han_core.datasets.clips import Clip, ClipTable, write_clips
-from han_core.flowfile import dequantize, quantize, read_flow_levels
-from han_core.images import decode_grey, encode_image
-from han_core.tvl1 import TVL1Params, tvl1_flow
+from han_core.cache import housekeeping
+from han_core.cache.fingerprint import fingerprint
+from han_core.cache.store import ClipCache
+from han_core.cache.verify import verify_clip_file
+from han_core.clipfile.reader import ClipFile
+from han_core.clipfile.writer import ClipFileWriter
+from han_core.clips import Clip, ClipTable, write_clips
+from han_core.flow.flowfile import read_flow_levels
+from han_core.flow.levels import dequantize, quantize
+from han_core.flow.tvl1.params import TVL1Params
+from han_core.flow.tvl1.solver import tvl1_flow
+from han_core.images.codec import decode_grey, encode_image
 from pipeline import flow as stage
-from pipeline.ledger import Failure, read_failures, write_failures
+from pipeline.execution.ledger import Failure, read_failures, write_failures
 from pipeline.params import Flow, Params
 from tests.make_videos import moving_frames
 
@@ -154,7 +160,7 @@ def test_recomputing_gives_the_same_bytes(project):
     project.clip("a", 5)
     project.run()
     first = (FLOW / "wave/a.h5").read_bytes()
-    for entry in ClipCache(".han_cache").entries():
+    for entry in housekeeping.entries(ClipCache(".han_cache")):
         entry.path.unlink()
     project.params["flow"]["batch"] = 2
     assert "0 reused, 1 computed" in project.run().output

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from han_core.datasets.synthetic import BOXES, CLASSES
+from han_core.datasets.synthetic.generate import BOXES, CLASSES
 from pipeline.generate import main
 from tests.dvc_links import damaged, hold
 

@@ -10,10 +10,10 @@ import torch
 import yaml
 from click.testing import CliRunner
 
-from han_core.cli import main as han
-from han_core.cubestore import CubeStore
-from han_core.datasets.clips import read_clips
-from han_core.model_file import load_model
+from han_core.cli.main import main as han
+from han_core.clips import read_clips
+from han_core.cubes.store import CubeStore
+from han_core.han.model_file import load_model
 from pipeline import cubes, decode, finetune, flow, prepare, train
 from tests.test_repro import CLASSES, write_video
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from han_core.datasets.clips import read_clips
+from han_core.clips import read_clips
 from pipeline.prepare import main
 from tests.dvc_links import damaged, hold
 

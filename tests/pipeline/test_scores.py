@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from han_core.clipfile import ClipFile
-from han_core.datasets.clips import read_clips
-from han_core.scorefile import NOT_SCORED, read_scores
-from pipeline.ledger import Failure, write_failures
+from han_core.baselines.two_stream.scorefile import NOT_SCORED, read_scores
+from han_core.clipfile.reader import ClipFile
+from han_core.clips import read_clips
+from pipeline.execution.jobs import ClipTask
+from pipeline.execution.ledger import Failure, write_failures
 from pipeline.params import load_params
 from pipeline.paths import clip_file
-from pipeline.runner import ClipTask
 from pipeline.scores import Plan, ScoreClip
 
 pytestmark = pytest.mark.usefixtures("small_training_images", "small_nets")

@@ -11,12 +11,14 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from han_core.clipfile import ClipFileWriter
-from han_core.cubefile import write_cube
-from han_core.datasets.clips import Clip, ClipTable, write_clips
-from han_core.scorefile import NOT_SCORED, read_scores, write_scores
-from pipeline import evaluate, report, train
+from han_core.baselines.two_stream.scorefile import NOT_SCORED, read_scores, write_scores
+from han_core.clipfile.writer import ClipFileWriter
+from han_core.clips import Clip, ClipTable, write_clips
+from han_core.cubes.cubefile import write_cube
+from pipeline import train
 from pipeline.curve import read_curve
+from pipeline.evaluate import __main__ as evaluate
+from pipeline.report import __main__ as report
 from tests.dvc_links import damaged, hold
 
 FRAMES, CHANNELS, SIDE, FC = 4, 6, 3, 5
@@ -293,15 +295,6 @@ def test_what_is_missing_is_said_in_plain_words(project, monkeypatch, stage, arg
     assert "Traceback" not in said
 
 
-def test_cues_are_counted_by_the_predicted_class():
-    names = ("green_fast_crouch_wave", "green_slow_crouch_wave", "magenta_fast_wave_crouch")
-    clips = tuple(Clip(f"c{n}", f"c{n}.avi", name, n, "g", {1: "test"}) for n, name in enumerate(names))
-    said = np.array([[0.8, 0.1, 0.1], [0.9, 0.1, 0.0], [np.nan] * 3])  # right; right but for the tempo; no prediction
-    result = evaluate.Result("han", 1, clips, said)
-    cues = evaluate.score_cues([result], ClipTable(clips, names, (1,)))["han"]
-    assert cues == {"appearance": pytest.approx(2 / 3), "motion": pytest.approx(1 / 3), "order": pytest.approx(2 / 3)}
-
-
 def test_the_curve_can_be_looked_at_while_the_model_trains(project, monkeypatch):
     monkeypatch.chdir(project)
     folder = project / "plots/toy/train/spatial-1"
@@ -312,7 +305,7 @@ def test_the_curve_can_be_looked_at_while_the_model_trains(project, monkeypatch)
     def advance(self, steps=1, note=""):
         seen.append(len(read_curve(folder, "loss")))
 
-    monkeypatch.setattr("han_core.progress.Progress.advance", advance)
+    monkeypatch.setattr("han_core.runs.progress.Progress.advance", advance)
     run(train, "--model", "spatial", "--split", "1")
     assert seen == list(range(1, 26))
     assert path.read_bytes() == whole

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 import yaml
 
-from han_core.clipfile import ClipFileWriter
-from han_core.cubefile import write_cube
-from han_core.datasets.clips import Clip, ClipTable, write_clips
-from han_core.han import HAN
-from han_core.han_config import HANConfig
-from han_core.model_file import TrainedHAN, save_model
+from han_core.clipfile.writer import ClipFileWriter
+from han_core.clips import Clip, ClipTable, write_clips
+from han_core.cubes.cubefile import write_cube
+from han_core.han.config import HANConfig
+from han_core.han.model import HAN
+from han_core.han.model_file import TrainedHAN, save_model
 from pipeline.curve import Curve
 
 CLASSES = ("hand_shake", "kick")

@@ -7,10 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from han_core.datasets import synthetic
 from han_core.datasets.checks import check_listing
 from han_core.datasets.folder import FolderRules, list_folder
-from han_core.datasets.synthetic import (
+from han_core.datasets.synthetic import generate as synthetic
+from han_core.datasets.synthetic.figure import REST
+from han_core.datasets.synthetic.generate import (
     BOXES,
     CLASSES,
     CUES,
@@ -27,9 +28,8 @@ from han_core.datasets.synthetic import (
     read_boxes,
     render_clip,
 )
-from han_core.datasets.synthetic_figure import REST
-from han_core.datasets.synthetic_scene import draw_scene
-from han_core.video import read_video
+from han_core.datasets.synthetic.scene import draw_scene
+from han_core.video.decode import read_video
 
 SPEC = SyntheticSpec(seed=1, groups=12, takes=1, frames=36, width=160, height=120, fps=25.0)
 SMALL = SyntheticSpec(seed=3, groups=2, takes=2, frames=12, width=80, height=64, fps=12.5)

@@ -6,13 +6,13 @@ import os
 import pytest
 import torch
 
-from han_core.han import HAN
-from han_core.han_config import HANConfig
-from han_core.model_file import TrainedHAN, save_model
+from han_core.han.config import HANConfig
+from han_core.han.feature_recipe import FeatureRecipe
+from han_core.han.model import HAN
+from han_core.han.model_file import TrainedHAN, save_model
+from han_core.nets.net_file import WeightsError, write_net
+from han_core.nets.vgg16 import VGG16
 from han_core.predict.models import PredictError, find_model, find_net, load_recogniser
-from han_core.recipe import FeatureRecipe
-from han_core.two_stream import VGG16
-from han_core.weights import write_net
 
 RECIPE = FeatureRecipe(
     frames=2, layer="conv5_3", fc="fc7", batch=2, precision="float32", stack=2, short_side=None, frame_quality=95,
@@ -40,7 +40,7 @@ def test_the_recipe_survives_the_file(tmp_path):
 
 
 def load_model_recipe(path):
-    from han_core.model_file import load_model
+    from han_core.han.model_file import load_model
 
     return load_model(path).recipe
 
@@ -73,8 +73,11 @@ def test_nets_that_do_not_fit_are_refused(tmp_path, net):
     other, wide = tmp_path / "other.safetensors", tmp_path / "wide.safetensors"
     write_net(other, net, {"fingerprint": "wrong", "input": "caffe"})
     write_net(wide, VGG16(classes=2, in_channels=4, fc_size=4), {"fingerprint": "right", "input": "caffe"})
-    for path, words in ((other, "is not the spatial net that"), (wide, "takes 4 channels")):
-        with pytest.raises(PredictError, match=words):
+    for path, error, words in (
+        (other, PredictError, "is not the spatial net that"),
+        (wide, WeightsError, "takes 4 channels"),
+    ):
+        with pytest.raises(error, match=words):
             load_recogniser(model, {"spatial": path}, workspace=tmp_path)
     with pytest.raises(PredictError, match="a temporal net is of no use"):
         load_recogniser(model, {"temporal": other}, workspace=tmp_path)

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from han_core.han import HAN
-from han_core.han_config import HANConfig
-from han_core.model_file import TrainedHAN
-from han_core.predict.features import FeatureMaker, FrameBuffer
+from han_core.han.config import HANConfig
+from han_core.han.feature_recipe import FeatureRecipe
+from han_core.han.model import HAN
+from han_core.han.model_file import TrainedHAN
+from han_core.nets.sampling import sample_frames, stack_fields
 from han_core.predict.models import Recogniser
+from han_core.predict.streaming import FeatureMaker, FrameBuffer
 from han_core.predict.windows import Prediction, Segment, Window, predict_video
-from han_core.recipe import FeatureRecipe
-from han_core.two_stream import sample_frames, stack_fields
 
 T, STACK, USUAL = 4, 4, 16
 RECIPE = FeatureRecipe(

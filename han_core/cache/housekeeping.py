@@ -1,0 +1,190 @@
+"""What the cache holds, whether it is sound, and what nobody needs any more."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from han_core.cache.store import ClipCache
+from han_core.cache.verify import claimed_checksum, sha256_of, verify_entry
+from han_core.clipfile.trailer import ClipFileError, read_trailer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One finished file of the cache."""
+
+    kind: str
+    fingerprint: str
+    path: Path
+    size: int
+    """Bytes."""
+    links: int
+    """Names that the file has on disk, the cache's own included."""
+    age: float
+    """Seconds since it was made, or was last linked or unlinked somewhere."""
+
+
+@dataclass(frozen=True)
+class Prunable:
+    """What a prune may delete."""
+
+    entries: tuple[Entry, ...]
+    temporaries: tuple[Path, ...]
+    """Files that were never finished: temporaries, and checkpoints that were not touched for a week."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that deleting would free."""
+        return sum(entry.size for entry in self.entries) + sum(_size(path) for path in self.temporaries)
+
+
+def entries(cache: ClipCache, kinds: Iterable[str] = ()) -> Iterator[Entry]:
+    """All finished files, or those of some kinds, in a fixed order."""
+    wanted = set(kinds)
+    for folder in sorted(cache.root.glob("*/[0-9a-f][0-9a-f]")):
+        if wanted and folder.parent.name not in wanted:
+            continue
+        for path in sorted(folder.iterdir()):
+            try:
+                status = path.stat()
+            except FileNotFoundError:  # pruned by someone else meanwhile
+                continue
+            kind, name = folder.parent.name, path.name.split(".")[0]
+            age = time.time() - status.st_ctime
+            yield Entry(kind, name, path, status.st_size, status.st_nlink, age)
+
+
+def verify_entries(
+    cache: ClipCache, kinds: Iterable[str] = (), *, workers: int = 1, advance: Callable[[], object] = lambda: None
+) -> list[tuple[Entry, str]]:
+    """Recompute every checksum of all entries, or of those of some kinds.
+
+    Args:
+        workers: processes that read in parallel.
+        advance: called after each entry.
+
+    Returns:
+        The bad entries, each with what is wrong.
+    """
+    found = list(entries(cache, kinds))
+    bad = []
+    for entry, problem in zip(found, _each(found, max(1, workers)), strict=True):
+        if problem:
+            bad.append((entry, problem))
+        advance()
+    return bad
+
+
+def remove_entry(entry: Entry, folders: Iterable[str | Path] = ()) -> list[Path]:
+    """Delete an entry, and its other names (hard links) below some folders.
+
+    Returns:
+        What was deleted.
+    """
+    removed = [entry.path]
+    if entry.links > 1:
+        status = entry.path.stat()
+        others = (path for folder in folders for path in _names_of(status, Path(folder)))
+        removed += [path for path in others if path.resolve() != entry.path.resolve()]
+    for path in removed:
+        path.unlink(missing_ok=True)
+    return removed
+
+
+def prunable(cache: ClipCache, workspaces: Iterable[str | Path], *, older_than: float = 0.0) -> Prunable:
+    """What no output refers to.
+
+    An entry is in use if it has a second name on disk (a hard link of a workspace or of DVC's cache), or if a
+    file under ``data`` or ``models`` of one of the workspaces has its fingerprint (clip files) or its content
+    (others): workspaces on another disk hold copies. With it is in use what has its kind and fingerprint (the
+    record of a net's curve has no other name). A temporary is left over if its process is gone or, for one of
+    another machine, if it was not touched for a day.
+
+    Args:
+        workspaces: project folders that use this cache. Those not named here are known only by their hard links.
+        older_than: seconds; younger entries are kept.
+    """
+    known = list(entries(cache))
+    lonely = [entry for entry in known if entry.links == 1]
+    copied = _used_in(workspaces, lonely)
+    used = {(entry.kind, entry.fingerprint) for entry in known if entry.links > 1 or _identity(entry) in copied}
+    unused = (entry for entry in lonely if (entry.kind, entry.fingerprint) not in used)
+    lonely_enough = tuple(entry for entry in unused if entry.age >= older_than)
+    abandoned = (p for p in sorted((cache.root / "checkpoints").glob("*")) if _is_abandoned(p))
+    return Prunable(lonely_enough, (*cache.left_over(), *abandoned))
+
+
+def prune(found: Prunable) -> None:
+    """Delete what :func:`prunable` found."""
+    for entry in found.entries:
+        remove_entry(entry)
+    for path in found.temporaries:
+        path.unlink(missing_ok=True)
+
+
+_ABANDONED_AFTER = 7 * 24 * 3600  # seconds; a training run that was not resumed for so long will not be
+
+
+def _problem(entry: Entry) -> str:
+    try:
+        verify_entry(entry.path)
+    except (ClipFileError, OSError) as error:
+        return str(error)
+    return ""
+
+
+def _each(entries: list[Entry], workers: int) -> Iterator[str]:
+    if workers == 1 or len(entries) < 2 * workers:
+        yield from map(_problem, entries)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_problem, entries, chunksize=16)
+
+
+def _names_of(status: os.stat_result, folder: Path) -> Iterator[Path]:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
+            if not path.is_symlink() and os.path.samestat(path.stat(), status):
+                yield path
+
+
+def _used_in(workspaces: Iterable[str | Path], entries: Iterable[Entry]) -> set[str]:
+    """Identities of those entries that some workspaces hold copies of."""
+    sizes = {(entry.path.suffix, entry.size) for entry in entries}
+    used = set()
+    for workspace in workspaces:
+        for folder in ("data", "models"):
+            for path in (Path(workspace) / folder).rglob("*"):
+                if (path.suffix, _size(path)) not in sizes or not path.is_file():
+                    continue
+                try:
+                    used.add(read_trailer(path).fingerprint if path.suffix == ".h5" else sha256_of(path))
+                except ClipFileError as error:
+                    log.warning("not counted as in use: %s", error)
+    return used
+
+
+def _identity(entry: Entry) -> str:
+    return entry.fingerprint if entry.path.suffix == ".h5" else claimed_checksum(entry.path)
+
+
+def _is_abandoned(path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return time.time() - path.stat().st_mtime > _ABANDONED_AFTER
+    return False
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

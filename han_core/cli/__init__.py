@@ -1,0 +1,1 @@
+"""The command ``han``: tools beside the stages. The only room that knows click."""

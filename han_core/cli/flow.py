@@ -1,0 +1,104 @@
+"""``han flow``: look at the optical flow of a video."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import click
+import cv2
+import numpy as np
+
+from han_core.errors import ClipError
+from han_core.figures.flow import flow_picture
+from han_core.flow.flo import write_flo
+from han_core.flow.tvl1.solver import BACKENDS, resolve_backend, tvl1_flow
+from han_core.video.decode import probe, read_video
+
+BATCH = 16
+"""Pairs of frames in memory at once."""
+
+
+@click.command()
+@click.argument("video", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="What to write, by its ending: .avi shows every frame beside its flow, .png or .jpg one frame beside its "
+    "flow, .flo holds the exact flow of one pair. Default: VIDEO's name with .flow.avi, here.",
+)
+@click.option("--frame", default=0, show_default=True, type=click.IntRange(0), help="The frame of a picture or .flo.")
+@click.option(
+    "--largest",
+    default=20.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Length in pixels drawn in full colour.",
+)
+@click.option("--short-side", type=click.IntRange(32), help="Shrink frames to this many pixels on the shorter side.")
+@click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="auto", show_default=True)
+def flow(video: Path, out: Path | None, frame: int, largest: float, short_side: int | None, backend: str) -> None:
+    """Show the TV-L1 flow of VIDEO: hue is its direction, strength of colour its length."""
+    out = out or Path(video.stem + ".flow.avi")
+    suffix = out.suffix.lower()
+    if suffix not in (".avi", ".png", ".jpg", ".flo"):
+        raise click.BadParameter(f"{out} must end in .avi, .png, .jpg or .flo", param_hint="--out")
+    if not out.parent.is_dir():
+        raise click.BadParameter(f"the folder {out.parent} does not exist", param_hint="--out")
+    if out.exists() and out.samefile(video):
+        raise click.BadParameter("is the video itself", param_hint="--out")
+    try:
+        backend = resolve_backend(backend)
+        frames = read_video(video, short_side=short_side)
+        if suffix == ".avi":
+            count = _write_video(_flows(frames, backend), out, largest, probe(video).fps or 25.0)
+            click.echo(f"{out}: flow of {count} pairs of frames (back end {backend})")
+        else:
+            _write_one(frames, out, frame, largest, backend)
+            click.echo(f"{out}: flow from frame {frame} to {frame + 1} (back end {backend})")
+    except (ClipError, ValueError) as error:
+        raise click.ClickException(f"{video}: {error}") from None
+
+
+def _flows(frames: Iterator[np.ndarray], backend: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each frame (H, W, 3) but the last, with the flow (2, H, W) to the next one."""
+    kept = list(islice(frames, 1))
+    while batch := list(islice(frames, BATCH)):
+        kept = [*kept[-1:], *batch]
+        grey = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in kept])
+        yield from zip(kept, tvl1_flow(grey[:-1], grey[1:], backend=backend), strict=False)
+
+
+def _write_one(frames: Iterator[np.ndarray], out: Path, index: int, largest: float, backend: str) -> None:
+    found = next(_flows(islice(frames, index, index + 2), backend), None)
+    if found is None:
+        raise ValueError(f"there is no frame {index} with another one after it")
+    frame, flow_field = found
+    if out.suffix.lower() == ".flo":
+        write_flo(out, flow_field)
+    elif not cv2.imwrite(str(out), _beside(frame, flow_field, largest)):
+        raise ValueError(f"{out} cannot be written")
+
+
+def _write_video(flows: Iterator[tuple[np.ndarray, np.ndarray]], out: Path, largest: float, fps: float) -> int:
+    writer, count = None, 0
+    try:
+        for frame, flow_field in flows:
+            picture = _beside(frame, flow_field, largest)
+            if writer is None:
+                size = picture.shape[1::-1]
+                writer = cv2.VideoWriter(str(out), cv2.VideoWriter_fourcc(*"MJPG"), fps, size)
+                if not writer.isOpened():
+                    raise ValueError(f"{out} cannot be written")
+            writer.write(picture)
+            count += 1
+    finally:
+        if writer is not None:
+            writer.release()
+    if not count:
+        raise ValueError("has one frame; flow needs two")
+    return count
+
+
+def _beside(frame: np.ndarray, flow_field: np.ndarray, largest: float) -> np.ndarray:
+    """Frame and flow side by side, BGR as OpenCV writes it."""
+    return np.hstack([frame, flow_picture(flow_field, largest)])[..., ::-1].copy()

@@ -1,0 +1,167 @@
+"""``han predict``: what happens in a video, and where the model looked."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from han_core.errors import HanError
+from han_core.video.decode import VIDEO_EXTENSIONS
+
+if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
+    from han_core.predict.models import Recogniser
+    from han_core.predict.windows import Prediction
+
+_TOP = 5
+
+
+@click.command()
+@click.argument("videos", nargs=-1, required=True, metavar="VIDEO...", type=click.Path(path_type=Path))
+@click.option(
+    "--model",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A trained HAN (models/<dataset>/han/*.safetensors). Default: the last one trained in the workspace.",
+)
+@click.option(
+    "--spatial-net", type=click.Path(dir_okay=False, path_type=Path), help="The net that the model goes with."
+)
+@click.option("--temporal-net", type=click.Path(dir_okay=False, path_type=Path), help="Likewise, for flow.")
+@click.option(
+    "--workspace",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    help="The project folder that models and nets are looked for in. Default: here.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("predictions"),
+    show_default=True,
+    help="Folder of the annotated videos, <name>.predict.mp4.",
+)
+@click.option("--video/--no-video", "annotated", default=True, show_default=True, help="Write annotated videos.")
+@click.option(
+    "--window",
+    type=click.IntRange(min=2),
+    help="Frames of a usual clip. A video longer than two of them is looked at in sliding windows of this length. "
+    "Default: the median of the clips that the model learnt from.",
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+def predict(
+    videos: tuple[Path, ...],
+    model: Path | None,
+    spatial_net: Path | None,
+    temporal_net: Path | None,
+    workspace: Path,
+    out: Path,
+    annotated: bool,
+    window: int | None,
+    device: str,
+) -> None:
+    """Label videos with a trained model.
+
+    VIDEO is a file, or a folder of which all videos are taken. One line of JSON a video goes to standard output; a
+    video that cannot be read gives a line with `error`, the others go on, and the exit code is 1.
+    """
+    from han_core.predict.models import load_recogniser
+
+    nets = {"spatial": spatial_net, "temporal": temporal_net}
+    try:
+        recogniser = load_recogniser(
+            model,
+            {stream: path for stream, path in nets.items() if path is not None},
+            workspace=workspace,
+            device=_device(device),
+        )
+    except HanError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"model {recogniser.path} ({recogniser.trained.variant}), on {recogniser.device}", err=True)
+    failed = 0
+    try:
+        targets = _targets(videos, out)
+        for video, target in targets:
+            found = _one(video, target if annotated else None, recogniser, window)
+            failed += "error" in found
+            click.echo(json.dumps(found, ensure_ascii=False))
+    finally:
+        recogniser.close()
+    if failed:
+        raise click.ClickException(f"{failed} of {len(targets)} video(s) could not be labelled")
+
+
+def _one(video: Path, target: Path | None, recogniser: "Recogniser", window: int | None) -> dict:
+    """Label one video: the line that is printed for it."""
+    from han_core.predict.annotate import annotate
+    from han_core.predict.windows import predict_video
+    from han_core.runs.progress import Progress
+    from han_core.video.decode import probe
+
+    try:
+        if video.is_dir():
+            raise HanError("is a folder without a video" if not list(video.iterdir()) else "is a folder of no videos")
+        info = probe(video)
+        total = info.packets * (2 if target else 1)
+        with Progress(video.name, total, unit="frame") as progress:
+            prediction = predict_video(video, recogniser, window=window, on_frames=progress.advance)
+            if target:
+                annotate(video, prediction, recogniser.trained.classes, target, on_frames=progress.advance)
+    except HanError as error:
+        click.echo(f"{video}: {error}", err=True)
+        return {"video": str(video), "error": str(error)}
+    line = describe(prediction, recogniser.trained.classes, info.fps)
+    best = line["top"][0]
+    click.echo(f"{video}: {best['label']} ({100 * best['probability']:.0f} %)", err=True)
+    return {"video": str(video), **line, **({"annotated": str(target)} if target else {})}
+
+
+def describe(prediction: "Prediction", classes: tuple[str, ...], fps: float) -> dict:
+    """A prediction as plain values: ``frames``, ``fps``, ``top`` (five labels) and of a long video ``timeline``.
+
+    Seconds stand in the timeline where the video says how many frames make one.
+    """
+    chances = prediction.probabilities
+    best = (-chances).argsort(kind="stable")[:_TOP]
+    line: dict = {
+        "frames": prediction.count,
+        "fps": round(fps, 3),
+        "top": [{"label": classes[n], "probability": round(float(chances[n]), 6)} for n in best],
+    }
+    if len(prediction.windows) > 1:
+        line["windows"] = len(prediction.windows)
+        line["timeline"] = [
+            {
+                "start": segment.start,
+                "end": segment.end,
+                **({"seconds": [round(segment.start / fps, 2), round(segment.end / fps, 2)]} if fps else {}),
+                "label": classes[segment.label],
+                "probability": round(segment.probability, 6),
+            }
+            for segment in prediction.timeline()
+        ]
+    return line
+
+
+def _targets(arguments: Iterable[Path], out: Path) -> list[tuple[Path, Path]]:
+    """Every video with the file of its annotated copy; no two copies have one name."""
+    found: list[Path] = []
+    for path in arguments:
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_EXTENSIONS) if path.is_dir() else []
+        found += inside or [path]
+    pairs, taken = [], set()
+    for video in dict.fromkeys(found):
+        name, number = f"{video.stem}.predict.mp4", 2
+        while name in taken:
+            name, number = f"{video.stem}-{number}.predict.mp4", number + 1
+        taken.add(name)
+        pairs.append((video, out / name))
+    return pairs
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise click.BadParameter("torch sees no GPU", param_hint="--device")
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"

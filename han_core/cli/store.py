@@ -1,0 +1,202 @@
+"""``han store``: what is in stores of feature cubes, whether they are sound, and their numbers for other tools.
+
+A store is a folder of cube files, ``<folder>/<class>/<clip>.h5``, as the cubes stage writes it.
+"""
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import click
+import h5py
+import numpy as np
+
+from han_core.cache.verify import verify_clip_file
+from han_core.clipfile.arrays import read_parts
+from han_core.clipfile.reader import ClipFile
+from han_core.clipfile.trailer import ClipFileError, read_trailer
+from han_core.cubes.cubefile import CUBES, cube_shape, read_cube
+from han_core.cubes.statistics import StoreStatistics, store_statistics
+
+_FACTS = ("stream", "layer", "fc", "net", "input", "precision", "stack")
+"""Attributes of a cube file that say how it was made."""
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+_folder = click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+
+
+@click.group()
+def store() -> None:
+    """Look into, verify and export stores of feature cubes."""
+
+
+@store.command("ls")
+@click.argument("folders", nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@_json
+def list_stores(folders: tuple[Path, ...], as_json: bool) -> None:
+    """Clips, size and sparsity of each store in FOLDERS; of this project (data/*/cubes/*) by default."""
+    found = [found for folder in folders or [Path()] for found in _stores(folder)]
+    if not found:
+        where = ", ".join(map(str, folders)) or "data/*/cubes"
+        raise click.ClickException(f"no cube files in {where}; run the cubes stage, or name another folder")
+    reports = [{"store": str(path), **_report(_statistics(path))} for path in found]
+    if as_json:
+        click.echo(json.dumps(reports, indent=1))
+        return
+    for report in reports:
+        click.echo(f"{report['store']}: {_summary(report)}")
+
+
+@store.command()
+@_folder
+@_json
+def stat(folder: Path, as_json: bool) -> None:
+    """How large and how sparse a store is, and which net, layer and settings made it."""
+    files = _files(folder)
+    report = {"store": str(folder), **_report(_statistics(folder))}
+    report["classes"] = dict(sorted(Counter(path.parent.name for path in files).items()))
+    facts: dict[str, Counter] = {name: Counter() for name in (*_FACTS, "tools")}
+    with _bar(files, "stat") as bar:
+        for path in bar:
+            for name, value in _facts_of(path).items():
+                facts[name][value] += 1
+    report["made_by"] = {name: dict(values.most_common()) for name, values in facts.items() if values}
+    if as_json:
+        click.echo(json.dumps(report, indent=1))
+        return
+    click.echo(f"{folder}: {_summary(report)}")
+    click.echo(f"  shape of a clip  {' x '.join(map(str, report['shape']))}  (frames, channels, rows, columns)")
+    click.echo(f"  whole files      {report['file_bytes'] / 1e6:,.1f} MB, fully connected features included")
+    click.echo(f"  classes          {len(report['classes'])}")
+    for name, values in report["made_by"].items():
+        for number, (value, count) in enumerate(values.items()):
+            click.echo(f"  {'' if number else name:15}  {value}" + (f"  ({count} clips)" if len(values) > 1 else ""))
+
+
+@store.command()
+@_folder
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that read; one a core by default.")
+@_json
+@click.pass_context
+def verify(ctx: click.Context, folder: Path, workers: int | None, as_json: bool) -> None:
+    """Recompute every checksum; names each clip with a flipped bit and ends with status 1 if there is one."""
+    files = _files(folder)
+    with (
+        ProcessPoolExecutor(workers or os.cpu_count() or 1, mp_context=get_context("forkserver")) as pool,
+        _bar(pool.map(_problem, files, chunksize=8), "verify", len(files)) as bar,
+    ):
+        problems = [problem for problem in bar if problem]
+    if as_json:
+        click.echo(json.dumps({"store": str(folder), "checked": len(files), "bad": problems}, indent=1))
+    else:
+        for problem in problems:
+            click.echo(problem)
+        click.echo(f"{len(files)} clips checked, {len(problems)} bad, in {folder}")
+    if problems:
+        ctx.exit(1)
+
+
+@store.command()
+@_folder
+@click.argument("destination", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--format", "form", type=click.Choice(["npy", "hdf5"]), default="npy", show_default=True)
+@click.option("--array", default=CUBES, show_default=True, help="What is exported: cubes, or a layer such as fc7.")
+@_json
+def export(folder: Path, destination: Path, form: str, array: str, as_json: bool) -> None:
+    """Write dense arrays to DESTINATION/<class>/<clip>.npy (or .h5, plain HDF5): cubes (T, 512, 14, 14) float16."""
+    files = _files(folder)
+    write, suffix = (_write_npy, ".npy") if form == "npy" else (_write_hdf5, ".h5")
+    total = 0
+    with _bar(files, "export") as bar:
+        for path in bar:
+            values = _plain(lambda path=path: _dense(path, array))
+            target = destination / path.parent.name / f"{path.stem}{suffix}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write(target, array, values)
+            total += values.nbytes
+    if as_json:
+        report = {"store": str(folder), "destination": str(destination), "clips": len(files), "bytes": total}
+        click.echo(json.dumps(report | {"array": array, "format": form}, indent=1))
+    else:
+        click.echo(f"{len(files)} clips, {total / 1e6:,.1f} MB of {array}, in {destination}")
+
+
+def _stores(folder: Path) -> list[Path]:
+    """The folder itself if it is a store, or those of a project below it."""
+    if any(folder.glob("*/*.h5")):
+        return [folder]
+    return [path for path in sorted(folder.glob("data/*/cubes/*")) if any(path.glob("*/*.h5"))]
+
+
+def _files(folder: Path) -> list[Path]:
+    files = sorted(folder.glob("*/*.h5"))
+    if not files:
+        raise click.ClickException(f"{folder}: holds no <class>/<clip>.h5 files; is it a folder of the cubes stage?")
+    return files
+
+
+def _statistics(folder: Path) -> StoreStatistics:
+    return _plain(lambda: store_statistics(_files(folder)))
+
+
+def _report(found: StoreStatistics) -> dict:
+    report = vars(found) | {"smaller": found.raw_bytes / found.stored_bytes}
+    return report | {"shape": list(found.shape)}
+
+
+def _summary(report: dict) -> str:
+    return (
+        f"{report['clips']} clips, {100 * report['zeros']:.1f} % zeros, "
+        f"{report['stored_bytes'] / 1e6:,.1f} MB of cubes, {report['smaller']:.1f} times smaller than raw float16"
+    )
+
+
+def _facts_of(path: Path) -> dict[str, str]:
+    def read() -> dict[str, str]:
+        with ClipFile(path) as file:
+            found = {name: str(value) for name, value in file.attributes.items() if name in _FACTS}
+            versions = ", ".join(f"{name} {version}" for name, version in sorted(file.tools.items()))
+            return found | {"tools": versions}
+
+    return _plain(read)
+
+
+def _problem(path: Path) -> str | None:
+    try:
+        verify_clip_file(path)
+        cube_shape(path, read_trailer(path))
+    except ClipFileError as error:
+        return str(error)
+    return None
+
+
+def _dense(path: Path, array: str) -> np.ndarray:
+    return read_cube(path) if array == CUBES else read_parts(path, read_trailer(path), (array,))[0]
+
+
+def _write_npy(path: Path, array: str, values: np.ndarray) -> None:
+    np.save(path, values)
+
+
+def _write_hdf5(path: Path, array: str, values: np.ndarray) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset(array, data=values, track_times=False)
+
+
+def _plain(read: Callable[[], Any]) -> Any:
+    """What ``read`` returns; a damaged file is a plain message."""
+    try:
+        return read()
+    except ClipFileError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _bar(items: Iterable, label: str, length: int | None = None) -> AbstractContextManager[Iterable]:
+    return click.progressbar(items, length=length, label=label, file=sys.stderr)

@@ -1,0 +1,107 @@
+"""Cubes in a clip file: compressed sparse rows, three arrays that any HDF5 reader can open.
+
+``cubes/counts`` (T, D), ``cubes/columns`` (nnz,) and ``cubes/values`` (nnz,), see :mod:`han_core.cubes.sparse`; the
+group has the attributes ``shape`` (T, D, K, K) and ``dtype``. Without this library, with h5py and SciPy::
+
+    import h5py, hdf5plugin, numpy, scipy.sparse
+    group = h5py.File(path)["cubes"]
+    counts, shape = group["counts"][()], tuple(group.attrs["shape"])
+    ends = numpy.concatenate([[0], counts.ravel().cumsum(dtype=int)])
+    rows = scipy.sparse.csr_matrix((group["values"][()].astype("f4"), group["columns"][()], ends))
+    cubes = numpy.zeros((counts.size, shape[2] * shape[3]), "f2")
+    cubes[:, : rows.shape[1]] = rows.toarray()
+    cubes = cubes.reshape(shape)
+
+Why this form: on conv5_3 of real video it takes less than any general compressor makes of the dense array
+(docs/results.md), and it is what training reads: nothing is expanded on the way.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from han_core.clipfile.arrays import read_parts
+from han_core.clipfile.trailer import SPARSE, ClipFileError, Trailer, read_trailer
+from han_core.clipfile.writer import ClipFileWriter
+from han_core.cubes.sparse import SparseRows
+
+CUBES = "cubes"
+_PARTS = tuple(f"{CUBES}/{part}" for part in ("counts", "columns", "values"))
+
+
+def write_cube(writer: ClipFileWriter, cube: np.ndarray) -> None:
+    """Write a clip's cube (T, D, K, K) float16, losslessly."""
+    rows = SparseRows.from_dense(cube.reshape(*cube.shape[:2], -1))
+    writer.declare(CUBES, np.dtype(np.float16), cube.shape)
+    writer.array(_PARTS[0], rows.counts, codec="zstd")
+    writer.array(_PARTS[1], rows.columns, codec="zstd")
+    writer.array(_PARTS[2], rows.values, codec="shuffle-zstd")
+
+
+def read_cube(path: str | Path) -> np.ndarray:
+    """A clip's cube (T, D, K, K) float16, read without HDF5.
+
+    Raises:
+        ClipFileError: the file is missing or damaged, or holds no cube.
+    """
+    trailer = read_trailer(path)
+    dense = read_sparse(path, trailer).dense()
+    return dense.reshape(trailer.arrays[CUBES].shape)
+
+
+def read_sparse(path: str | Path, trailer: Trailer) -> SparseRows:
+    """A clip's cube as it is stored. Holds no lock: any number of threads read at once.
+
+    Args:
+        trailer: of that very file.
+
+    Raises:
+        ClipFileError: the file holds no cube, or is not the one that the trailer is of.
+    """
+    shape = cube_shape(path, trailer)
+    counts, columns, values = read_parts(path, trailer, _PARTS)
+    if int(counts.sum(dtype=np.int64)) != len(columns):
+        raise ClipFileError(f"{path}: clip {trailer.clip}: counts and columns of its cube do not fit together")
+    return SparseRows(counts, columns, values, int(np.prod(shape[2:])))
+
+
+def cube_shape(path: str | Path, trailer: Trailer) -> tuple[int, ...]:
+    """(T, D, K, K).
+
+    Raises:
+        ClipFileError: the file holds no cube.
+    """
+    stored = trailer.arrays.get(CUBES)
+    if stored is None or stored.codec != SPARSE:
+        raise ClipFileError(f"{path}: clip {trailer.clip} is a file of kind {trailer.kind} and holds no cube")
+    return stored.shape
+
+
+def nonzeros(trailer: Trailer) -> int:
+    """Non-zero numbers of a clip's cube."""
+    return trailer.arrays[_PARTS[2]].shape[0]
+
+
+def stored_bytes(trailer: Trailer) -> int:
+    """Bytes that a clip's cube takes on disk."""
+    return sum(trailer.arrays[part].size for part in _PARTS)
+
+
+def write_cubes(
+    path: str | Path,
+    *,
+    clip: str,
+    fingerprint: str,
+    frames: np.ndarray,
+    layer: str,
+    fc: str,
+    values: Mapping[str, np.ndarray],
+    attributes: Mapping[str, str | int],
+) -> None:
+    """Write a clip file of kind cubes: ``cubes`` (sparse) and ``<fc>`` float16 (T, ...), and ``frames`` int32 (T,)."""
+    facts = {**attributes, "layer": layer, "fc": fc}
+    with ClipFileWriter(path, kind="cubes", clip=clip, fingerprint=fingerprint, attributes=facts) as file:
+        file.array("frames", frames)
+        write_cube(file, values[layer])
+        file.array(fc, values[fc], codec="shuffle-zstd")

@@ -1,0 +1,165 @@
+"""The inner loops over sparse cubes on the CPU, compiled by Numba.
+
+Layout and symbols: see :mod:`han_core.cubes.sparse`. Numbers of float16 are passed as their bits (uint16), because
+Numba has no such type on CPUs; one LLVM instruction widens them.
+"""
+
+from collections.abc import Callable
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+
+@intrinsic
+def _widened(typing_context: object, bits: types.Integer) -> tuple:
+    """float32 of the float16 whose bits are given (uint16)."""
+
+    def code(context: object, builder: ir.IRBuilder, signature: object, arguments: tuple) -> ir.Value:
+        half = builder.bitcast(arguments[0], ir.HalfType())
+        return builder.fpext(half, ir.FloatType())
+
+    return types.float32(types.uint16), code
+
+
+def _compiled(function: Callable) -> Callable:
+    """Without the GIL; kept on disk so that the next process does not compile again, where a folder can be written."""
+    options = {"nogil": True, "error_model": "numpy", "fastmath": True}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # Numba's "no locator available"
+        return numba.njit(**options)(function)
+
+
+@_compiled
+def count_nonzeros(bits: np.ndarray, counts: np.ndarray) -> int:
+    """Non-zeros of each row of ``bits`` (rows, R) into ``counts`` (rows,); returns their sum.
+
+    -0.0 counts as non-zero, so that it survives.
+    """
+    total = 0
+    for row in range(bits.shape[0]):
+        count = 0
+        for i in range(bits.shape[1]):
+            count += bits[row, i] != 0
+        counts[row] = count
+        total += count
+    return total
+
+
+@_compiled
+def pack(bits: np.ndarray, columns: np.ndarray, values: np.ndarray) -> None:
+    """Places and bits of the non-zeros of ``bits`` (rows, R), in order."""
+    place = 0
+    size = columns.shape[0]
+    for row in range(bits.shape[0]):
+        for i in range(bits.shape[1]):
+            value = bits[row, i]
+            # Written always and kept only where it counts: a branch here would be mispredicted all the time.
+            if place < size:
+                columns[place] = i
+                values[place] = value
+            place += value != 0
+
+
+@_compiled
+def unpack(counts: np.ndarray, columns: np.ndarray, values: np.ndarray, bits: np.ndarray) -> None:
+    """The dense rows, bits (rows, R), of :func:`pack`."""
+    place = 0
+    for row in range(bits.shape[0]):
+        bits[row, :] = 0
+        for _ in range(counts[row]):
+            bits[row, columns[place]] = values[place]
+            place += 1
+
+
+@_compiled
+def unpack_float(counts: np.ndarray, columns: np.ndarray, values: np.ndarray, dense: np.ndarray) -> None:
+    """As :func:`unpack`, into float32."""
+    place = 0
+    for row in range(dense.shape[0]):
+        dense[row, :] = 0
+        for _ in range(counts[row]):
+            dense[row, columns[place]] = _widened(values[place])
+            place += 1
+
+
+@_compiled
+def glimpse(
+    counts: np.ndarray,
+    columns: np.ndarray,
+    values: np.ndarray,
+    starts: np.ndarray,
+    clips: np.ndarray,
+    t: int,
+    weights: np.ndarray,
+    out: np.ndarray,
+    first: int,
+    last: int,
+) -> None:
+    """out (B, D) = sum over the regions of weights (B, R) times the cube of frame t, for clips first to last of B."""
+    for b in range(first, last):
+        clip = clips[b]
+        place = starts[clip, t]
+        for d in range(counts.shape[2]):
+            end = place + counts[clip, t, d]
+            total = np.float32(0)
+            while place < end:
+                total += weights[b, columns[place]] * _widened(values[place])
+                place += 1
+            out[b, d] = total
+
+
+@_compiled
+def regions(
+    counts: np.ndarray,
+    columns: np.ndarray,
+    values: np.ndarray,
+    starts: np.ndarray,
+    clips: np.ndarray,
+    t: int,
+    gradient: np.ndarray,
+    out: np.ndarray,
+    first: int,
+    last: int,
+) -> None:
+    """out (B, R) = sum over the channels of gradient (B, D) times the cube of frame t, for clips first to last of B."""
+    for b in range(first, last):
+        clip = clips[b]
+        place = starts[clip, t]
+        out[b, :] = 0
+        for d in range(counts.shape[2]):
+            end = place + counts[clip, t, d]
+            factor = gradient[b, d]
+            while place < end:
+                out[b, columns[place]] += factor * _widened(values[place])
+                place += 1
+
+
+@_compiled
+def moments(
+    counts: np.ndarray,
+    values: np.ndarray,
+    starts: np.ndarray,
+    clips: np.ndarray,
+    sums: np.ndarray,
+    squares: np.ndarray,
+    first: int,
+    last: int,
+) -> None:
+    """Sum and sum of squares over the regions, (B, T, D) each, for clips first to last of B."""
+    for b in range(first, last):
+        clip = clips[b]
+        for t in range(counts.shape[1]):
+            place = starts[clip, t]
+            for d in range(counts.shape[2]):
+                end = place + counts[clip, t, d]
+                total, energy = np.float32(0), np.float32(0)
+                while place < end:
+                    value = _widened(values[place])
+                    total += value
+                    energy += value * value
+                    place += 1
+                sums[b, t, d], squares[b, t, d] = total, energy

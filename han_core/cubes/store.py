@@ -1,0 +1,336 @@
+"""Many cube files as one training set: index, reader, in-memory form.
+
+A store is built from the folders that the cubes stage writes, one a stream. Its index reads the last kilobyte of each
+file once; the numbers are read when they are needed, or all at once by :meth:`CubeStore.load`. Reading goes past HDF5,
+whose global lock would make threads wait for each other. No file stays open, so a store may be used by any number of
+workers, whichever way they were started.
+
+Shapes: N clips, T frames, D channels, R regions. Features without a place (fully connected layers, or cubes averaged
+over their regions) have R = 1 and are dense; cubes are :class:`han_core.cubes.sparse.SparseCubes`.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from han_core.clipfile.arrays import read_parts
+from han_core.clipfile.reader import ClipFile
+from han_core.clipfile.trailer import ClipFileError, Trailer, read_trailer
+from han_core.clips import Clip
+from han_core.cubes.cubefile import CUBES, cube_shape, nonzeros, read_sparse
+from han_core.cubes.sparse import SparseCubes, SparseRows
+from han_core.errors import HanError
+
+Values = Tensor | SparseCubes
+"""The features of one stream for a batch: (B, T, D, R)."""
+
+
+_MEASURED = 200
+"""Clips whose length is looked at for the median; of more, so many are taken evenly."""
+
+
+class CubeStoreError(HanError, ValueError):
+    """The files of a store do not fit together, or changed while they were in use."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    path: Path
+    trailer: Trailer
+    version: tuple[int, int, int]  # inode, size and modification time: the file is the one that was indexed
+    shape: tuple[int, int, int]  # (T, D, R)
+
+
+class Features(Protocol):
+    """What training needs of a set of clips, wherever their numbers are."""
+
+    labels: Tensor
+    """(N,) int64."""
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Values]:
+        """{stream: (len(indices), T, D, R)}."""
+        ...
+
+
+class CubeStore:
+    """The features of some clips, for one or both streams.
+
+    Attributes:
+        clips: those that have a file in every stream, in the order given.
+        missing: those that lack one (they are in the failure ledger of an earlier stage).
+        labels: (N,) int64, of ``clips``.
+        shapes: {stream: (T, D, R)}.
+
+    Args:
+        folders: {stream: folder of its cube files, ``<folder>/<class>/<clip>.h5``}.
+        clips: the clips wanted.
+        array: ``cubes``, or the name of a fully connected layer, e.g. ``fc7``.
+        pooled: average the cubes over their regions while reading, which leaves R = 1. Equals attention that is
+            uniform, at 1/196 of the memory.
+
+    Raises:
+        CubeStoreError: no clip has its files, or files differ in shape.
+    """
+
+    def __init__(
+        self, folders: Mapping[str, Path], clips: Sequence[Clip], *, array: str = "cubes", pooled: bool = False
+    ) -> None:
+        self.array = array
+        self.pooled = pooled
+        self.clips: list[Clip] = []
+        self.missing: list[Clip] = []
+        self._entries: dict[str, list[_Entry]] = {stream: [] for stream in folders}
+        for clip in clips:
+            paths = {stream: folder / clip.class_name / f"{clip.name}.h5" for stream, folder in folders.items()}
+            if not all(path.is_file() for path in paths.values()):
+                self.missing.append(clip)
+                continue
+            self.clips.append(clip)
+            for stream, path in paths.items():
+                self._entries[stream].append(self._index(path))
+        if not self.clips:
+            wanted = ", ".join(str(folder) for folder in folders.values())
+            raise CubeStoreError(
+                f"none of the {len(clips)} clips has its cube files in {wanted}; run the cubes stage first"
+            )
+        self.labels = torch.tensor([clip.label for clip in self.clips])
+        self.shapes = {stream: self._common_shape(entries) for stream, entries in self._entries.items()}
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @property
+    def bytes_in_memory(self) -> int:
+        """Size of what :meth:`load` returns."""
+        total = 0
+        for stream, (frames, channels, regions) in self.shapes.items():
+            dense = len(self) * frames * channels
+            if not self._sparse:
+                total += dense * regions * (4 if self.pooled else 2)
+            else:
+                wide = 1 if regions <= 255 else 2
+                stored = sum(nonzeros(entry.trailer) for entry in self._entries[stream])
+                total += stored * (wide + 2) + dense * wide + len(self) * frames * 8
+        return total
+
+    def fingerprints(self) -> dict[str, str]:
+        """{clip: fingerprints of its files}: what was trained on, for the identity of a run."""
+        columns = zip(*self._entries.values(), strict=True)
+        names = (clip.name for clip in self.clips)
+        return {name: " ".join(e.trailer.fingerprint for e in row) for name, row in zip(names, columns, strict=True)}
+
+    def attributes(self, stream: str) -> dict:
+        """How a stream's cubes were made: the attributes of its first file.
+
+        Raises:
+            ClipFileError: the file is damaged.
+        """
+        with ClipFile(self._entries[stream][0].path) as file:
+            return file.attributes
+
+    def median_length(self) -> int:
+        """Median length of the clips in frames, out of ``_MEASURED`` of them. The last of a clip's T frames is its
+        last one.
+
+        Raises:
+            ClipFileError: a file is damaged.
+        """
+        entries = next(iter(self._entries.values()))
+        lengths = []
+        for place in np.linspace(0, len(entries) - 1, min(_MEASURED, len(entries))).round().astype(int):
+            with ClipFile(entries[place].path) as file:
+                lengths.append(int(file.array("frames")[-1]) + 1)
+        return int(np.median(lengths))
+
+    def read(self, index: int) -> dict[str, np.ndarray]:
+        """The dense features of clip number ``index``: {stream: (T, D, R)}, float16, or float32 where pooled.
+
+        Raises:
+            CubeStoreError: the file is not the one that was indexed.
+        """
+        found = {stream: self._read(entries[index]) for stream, entries in self._entries.items()}
+        return {stream: v.dense() if isinstance(v, SparseRows) else v for stream, v in found.items()}
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Values]:
+        """{stream: (len(indices), T, D, R)}, read from the files now, several at once."""
+        parts: dict[str, list] = {stream: [None] * len(indices) for stream in self._entries}
+
+        def read(place: int) -> None:
+            for stream, entries in self._entries.items():
+                parts[stream][place] = self._read(entries[indices[place]])
+
+        _by_threads(len(indices), read)
+        return {stream: _joined(clips) for stream, clips in parts.items()}
+
+    def load(self) -> "MemoryFeatures":
+        """Read everything once: cubes in sparse form, as many clips at a time as there are cores."""
+        return MemoryFeatures({stream: self._load(stream) for stream in self._entries}, self.labels)
+
+    def _load(self, stream: str) -> Values:
+        entries = self._entries[stream]
+        if not self._sparse:
+            values = torch.empty(len(self), *self.shapes[stream], dtype=torch.float32 if self.pooled else torch.float16)
+
+            def put(number: int) -> None:
+                values[number].numpy()[:] = self._read(entries[number])
+
+        else:
+            sizes = [nonzeros(entry.trailer) for entry in entries]
+            places = np.concatenate(([0], np.cumsum(sizes)))
+            values = SparseCubes.empty(len(self), *self.shapes[stream], int(places[-1]))
+
+            def put(number: int) -> None:
+                values.put(number, int(places[number]), self._read(entries[number]))
+
+        _by_threads(len(entries), put)
+        return values
+
+    @property
+    def _sparse(self) -> bool:
+        return self.array == CUBES and not self.pooled
+
+    def _index(self, path: Path) -> _Entry:
+        try:
+            trailer = read_trailer(path)
+            if self.array == CUBES:
+                shape = cube_shape(path, trailer)
+            elif self.array in trailer.arrays:
+                shape = trailer.arrays[self.array].shape
+            else:
+                have = ", ".join(trailer.arrays) or "none"
+                raise ClipFileError(f"{path}: clip {trailer.clip} holds no {self.array}; its arrays: {have}")
+            regions = 1 if self.pooled else int(np.prod(shape[2:]))
+            return _Entry(path, trailer, _version(path), (shape[0], shape[1], regions))
+        except (ClipFileError, OSError) as error:
+            raise CubeStoreError(str(error)) from None
+
+    def _read(self, entry: _Entry) -> SparseRows | np.ndarray:
+        """The features of one file: sparse rows, or dense (T, D, R)."""
+        try:
+            self._check_unchanged(entry)
+            if self.array != CUBES:
+                (values,) = read_parts(entry.path, entry.trailer, (self.array,))
+                return values.reshape(*values.shape[:2], -1)
+            rows = read_sparse(entry.path, entry.trailer)
+        except (ClipFileError, OSError) as error:
+            raise CubeStoreError(f"{entry.path} was there when the run began and cannot be read now: {error}") from None
+        if not self.pooled:
+            return rows
+        return SparseCubes.of([rows]).moments()[0][0].unsqueeze(2).numpy()
+
+    @staticmethod
+    def _check_unchanged(entry: _Entry) -> None:
+        """A file that was replaced by an equal one (linked anew from the cache) is as good as unchanged."""
+        if _version(entry.path) != entry.version and read_trailer(entry.path) != entry.trailer:
+            raise CubeStoreError(f"{entry.path} changed while it was in use; start again")
+
+    @staticmethod
+    def _common_shape(entries: Sequence[_Entry]) -> tuple[int, int, int]:
+        first = entries[0]
+        for entry in entries:
+            if entry.shape != first.shape:
+                raise CubeStoreError(
+                    f"{entry.path} holds {entry.shape} (frames, channels, regions) and {first.path} {first.shape}; "
+                    "all clips of a store must agree. Run the cubes stage again."
+                )
+        return first.shape
+
+
+class MemoryFeatures:
+    """Features in memory, or on a GPU: {stream: (N, T, D, R)} and labels (N,)."""
+
+    def __init__(self, arrays: Mapping[str, Values], labels: Tensor) -> None:
+        self.arrays = dict(arrays)
+        self.labels = labels
+
+    def batch(self, indices: Sequence[int]) -> dict[str, Values]:
+        """{stream: (len(indices), T, D, R)}; sparse cubes are not copied."""
+        index = torch.as_tensor(indices)
+        return {
+            stream: values.select(index) if isinstance(values, SparseCubes) else values[index.to(values.device)]
+            for stream, values in self.arrays.items()
+        }
+
+    def to(self, device: torch.device) -> "MemoryFeatures":
+        """The same on another device. Labels stay where they are."""
+        return MemoryFeatures({stream: values.to(device) for stream, values in self.arrays.items()}, self.labels)
+
+
+def _joined(clips: Sequence[SparseRows | np.ndarray]) -> Values:
+    if isinstance(clips[0], SparseRows):
+        return SparseCubes.of(clips)
+    return torch.from_numpy(np.stack(clips))
+
+
+def _version(path: Path) -> tuple[int, int, int]:
+    status = os.stat(path)
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _by_threads(count: int, work: Callable[[int], None]) -> None:
+    """work(0), .. work(count - 1) by a thread a core, each with its share from the start: a task a clip would cost
+    as much as reading it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    def share(first: int) -> None:
+        for number in range(first, count, cores):
+            work(number)
+
+    with ThreadPoolExecutor(cores) as pool:
+        for finished in [pool.submit(share, first) for first in range(min(cores, count))]:
+            finished.result()
+
+
+def prefetched(features: Features, batches: Sequence[Sequence[int]]) -> Iterator[tuple[dict[str, Values], Tensor]]:
+    """Each batch's features and labels, the next batch being read from disk while the last one is used."""
+    if isinstance(features, MemoryFeatures):  # nothing to wait for
+        for indices in batches:
+            yield features.batch(indices), features.labels[torch.as_tensor(indices)]
+        return
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = None
+        for indices in [*batches, None]:
+            ready = coming
+            coming = None if indices is None else (pool.submit(features.batch, indices), indices)
+            if ready is not None:
+                yield ready[0].result(), features.labels[torch.as_tensor(ready[1])]
+
+
+def glimpse_statistics(features: Features, *, batch: int = 16) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of the glimpse under the uniform map, where training starts.
+
+    They are taken over all clips and frames of ``features`` (training clips only, or test clips would leak). The
+    variance is at least that of a mean over independent regions, Var(region) / R: a channel whose regions cancel out
+    in every frame would otherwise be blown up as soon as attention looks at one of them.
+
+    Returns:
+        mean, deviation: (streams, D) float32, streams in the order of ``features.batch``.
+    """
+    order = list(range(len(features.labels)))
+    sums: Tensor | float = 0.0  # of the glimpse, its square, and the square of a region: (3, S, D)
+    count = 0
+    regions = 1
+    for values, _ in prefetched(features, [order[i : i + batch] for i in range(0, len(order), batch)]):
+        regions = next(iter(values.values())).shape[3]
+        means, squares = zip(*(_region_moments(cubes) for cubes in values.values()), strict=True)
+        glimpses, energy = torch.stack(means).double(), torch.stack(squares).double()  # (S, B, T, D)
+        sums = sums + torch.stack([moment.sum(dim=(1, 2)) for moment in (glimpses, glimpses.square(), energy)])
+        count += glimpses.shape[1] * glimpses.shape[2]
+    mean, square, energy = sums / count
+    variance = torch.maximum(square - mean.square(), (energy - mean.square()) / regions).clamp(min=0)
+    return mean.float(), variance.sqrt().float()
+
+
+def _region_moments(cubes: Values) -> tuple[Tensor, Tensor]:
+    """Mean over the regions of each channel and of its square, (B, T, D) each, on the CPU."""
+    if isinstance(cubes, SparseCubes):
+        return cubes.moments()
+    cubes = cubes.float()
+    return cubes.mean(dim=3).cpu(), cubes.square().mean(dim=3).cpu()

@@ -1,0 +1,1 @@
+"""The generated dataset of the demonstration, whose every cue and every box is known."""

@@ -1,0 +1,1 @@
+"""From predictions to figures. Knows no model and no file."""

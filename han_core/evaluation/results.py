@@ -1,0 +1,81 @@
+"""From the probabilities of each model, split and clip to the figures that are reported."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from han_core.clips import Clip
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one model says of one split's test clips."""
+
+    model: str
+    split: int
+    clips: "tuple[Clip, ...]"
+    probabilities: np.ndarray
+    """(clips, classes); NaN for a clip without features."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.array([clip.label for clip in self.clips])
+
+
+def with_gaps(scores: np.ndarray, clips: "Iterable[Clip]", scored: "Iterable[Clip]") -> np.ndarray:
+    """Rows of ``scores`` (one a clip of ``scored``) in the order of ``clips``, NaN where a clip was not scored."""
+    rows = dict(zip((clip.name for clip in scored), scores, strict=True))
+    gap = np.full(scores.shape[1], np.nan)
+    return np.array([rows.get(clip.name, gap) for clip in clips])
+
+
+def summarize(results: Iterable[Result]) -> dict:
+    """{model: {top1: {mean, std, split_1, ..}, top5 likewise where it means something, right, clips, missing}}."""
+    from han_core.evaluation.metrics import predictions, score_predictions
+
+    summary: dict[str, dict] = {}
+    for result in results:
+        scores = score_predictions(result.probabilities, result.labels)
+        predicted = predictions(result.probabilities)
+        entry = summary.setdefault(result.model, {"top1": {}, "top5": {}, "right": 0, "clips": 0, "missing": 0})
+        entry["top1"][f"split_{result.split}"] = scores.top1
+        if scores.top5 is not None:
+            entry["top5"][f"split_{result.split}"] = scores.top5
+        entry["right"] += int((predicted == result.labels).sum())
+        entry["clips"] += len(result.clips)
+        entry["missing"] += int((predicted < 0).sum())
+    for entry in summary.values():
+        if not entry["top5"]:
+            del entry["top5"]
+        for key in ("top1", "top5"):
+            if key in entry:
+                values = list(entry[key].values())
+                entry[key] = {"mean": float(np.mean(values)), "std": float(np.std(values)), **entry[key]}
+    return summary
+
+
+def score_cues(
+    results: Iterable[Result], classes: Sequence[str], cues_of: Callable[[str], Mapping[str, str]]
+) -> dict[str, dict[str, float]]:
+    """{model: {cue: share of the clips whose predicted class has the right value of the cue}}.
+
+    Says which of the paper's claims a variant lives up to: appearance, motion or order.
+
+    Args:
+        classes: class names by label.
+        cues_of: class name -> {cue: its value}, the same cues for every class.
+    """
+    from han_core.evaluation.metrics import predictions
+
+    hits: dict[str, dict[str, list[bool]]] = {}
+    for result in results:
+        counts = hits.setdefault(result.model, {cue: [] for cue in cues_of(classes[0])})
+        for clip, label in zip(result.clips, predictions(result.probabilities), strict=True):
+            truth = cues_of(clip.class_name)
+            said = cues_of(classes[label]) if label >= 0 else {}
+            for cue in truth:
+                counts[cue].append(said.get(cue) == truth[cue])
+    return {model: {cue: float(np.mean(right)) for cue, right in counts.items()} for model, counts in hits.items()}

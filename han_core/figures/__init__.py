@@ -1,0 +1,1 @@
+"""Pictures for people: where a model looked, and flow in colour."""

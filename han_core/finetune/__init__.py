@@ -1,0 +1,1 @@
+"""Fine-tuning one VGG-16 on single frames or flow stacks."""

@@ -1,0 +1,239 @@
+"""Fine-tuning one VGG-16: mini-batch SGD with momentum on one random frame, or flow stack, of a clip.
+
+What is drawn for a sample comes from the seed, the iteration and the sample's place in the batch
+(:mod:`han_core.finetune.samples`), and dropout from the seed, the iteration and the number of the micro batch. The
+state of a run is therefore the net, the optimizer's momentum, the curve so far and the number of the next iteration,
+which is what a checkpoint holds; and several processes that deal the micro batches among themselves compute what one
+process does.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import astuple, dataclass, field
+from typing import Any
+
+import torch
+
+from han_core.devices import autocast
+from han_core.errors import HanError
+from han_core.finetune.batches import batches
+from han_core.finetune.samples import centre_samples, training_samples
+from han_core.finetune.sgd import Schedule, learning_rate, make_optimizer, train_step
+from han_core.nets.clip_inputs import TrainingClips
+from han_core.nets.preprocess import Convention
+from han_core.nets.vgg16 import VGG16
+from han_core.runs.checkpoint import Checkpoint
+from han_core.runs.processes import Processes
+
+log = logging.getLogger(__name__)
+
+_RUNNING = 20  # iterations over which the training top-1 is taken
+
+
+class FinetuneError(HanError, RuntimeError):
+    """Fine-tuning cannot go on; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one iteration gave."""
+
+    iteration: int
+    """Counted from 1."""
+    loss: float
+    """Mean cross-entropy of the batch, dropout on."""
+    learning_rate: float
+    top1: float
+    """Share of samples classified rightly over the last 20 iterations, dropout on."""
+    validation: float | None = None
+    """Share of validation clips classified rightly by the centre crop of their middle frame, dropout off; None at
+    iterations at which nobody looked. It is reported; nothing is chosen by it."""
+
+
+def finetune(
+    net: VGG16,
+    clips: TrainingClips,
+    schedule: Schedule,
+    *,
+    convention: Convention,
+    seed: int,
+    processes: Processes | None = None,
+    readers: int = 2,
+    validation: TrainingClips | None = None,
+    checkpoint: Checkpoint | None = None,
+    on_resume: Callable[[list[Step]], object] = lambda steps: None,
+    on_step: Callable[[Step], object] = lambda step: None,
+) -> list[Step]:
+    """Train ``net`` in place and leave it in evaluation mode.
+
+    On a CPU the same inputs, the same number of torch threads and of processes give the same bits, also if the run was
+    interrupted. Another number of processes sums gradients in another order, which changes their last bits.
+
+    Args:
+        clips: training clips only.
+        convention: scale of the net's input.
+        processes: those that train together, and the device; this one on the CPU by default.
+        readers: threads that read and decode ahead; no influence on the result.
+        validation: clips held out of the training clips.
+        checkpoint: where the run is saved now and then, and goes on from. Its owner discards it.
+        on_resume: called once, before the first iteration, with those of the run that is gone on with, if any.
+        on_step: called after each iteration, in every process.
+
+    Returns:
+        The training curve from iteration 1 on.
+
+    Raises:
+        FinetuneError: there are no clips, a GPU has too little memory, or loss or weights are no longer finite.
+        ValueError: ``schedule.frozen`` is no layer.
+    """
+    if not len(clips.labels):
+        raise FinetuneError("no training clips")
+    processes = processes or Processes()
+    device = processes.device
+    net.to(device).train()
+    net.freeze(schedule.frozen)
+    optimizer = make_optimizer(net, schedule)
+    scaler = torch.amp.GradScaler(device.type, enabled=schedule.precision == "float16")
+    progress = _restore(net, optimizer, scaler, checkpoint, processes)
+    if progress.curve:
+        on_resume([Step(*row) for row in progress.curve])
+    with ExitStack() as stack:
+        stack.enter_context(_deterministic(device))
+        pool = stack.enter_context(ThreadPoolExecutor(max(1, readers)))
+        parts = training_samples(
+            pool,
+            clips,
+            schedule.augmentation,
+            iterations=range(len(progress.curve), schedule.iterations),
+            batch=schedule.batch,
+            micro_batch=schedule.micro_batch,
+            seed=seed,
+            rank=processes.rank,
+            size=processes.size,
+        )
+        feed = stack.enter_context(closing(batches(parts, clips.kind, convention, device)))
+        for iteration in range(len(progress.curve), schedule.iterations):
+            rate = learning_rate(schedule, iteration)
+            try:
+                loss, right = train_step(net, optimizer, scaler, feed, schedule, rate, seed, processes)
+            except torch.OutOfMemoryError:
+                raise FinetuneError(
+                    f"{device} has no memory for {schedule.micro_batch} images at once: lower micro_batch; the "
+                    f"effective batch stays {schedule.batch}"
+                ) from None
+            if not math.isfinite(loss):
+                raise FinetuneError(_diverged(f"the loss is {loss} at iteration {iteration + 1}", rate))
+            seen = None
+            if validation is not None and _is_time(schedule, iteration + 1):
+                seen = validation_top1(net, validation, schedule, pool, convention=convention, processes=processes)
+            step = progress.add(loss, rate, right / schedule.batch, seen)
+            if checkpoint is not None and processes.main:
+                checkpoint.save(net, optimizer, progress.to_json(scaler))
+            on_step(step)
+    if not all(bool(value.isfinite().all()) for value in net.parameters()):
+        raise FinetuneError(_diverged("weights are not finite after the last iteration", schedule.learning_rate))
+    net.eval()
+    return [Step(*row) for row in progress.curve]
+
+
+@dataclass
+class _Progress:
+    """How far a run has come: what its checkpoint holds beside the tensors."""
+
+    curve: list[list[float | None]] = field(default_factory=list)
+    """The fields of each :class:`Step`."""
+    recent: list[float] = field(default_factory=list)
+    """Share of right samples in each of the last iterations."""
+
+    def add(self, loss: float, rate: float, right: float, validation: float | None) -> Step:
+        self.recent = [*self.recent, right][-_RUNNING:]
+        step = Step(len(self.curve) + 1, loss, rate, sum(self.recent) / len(self.recent), validation)
+        self.curve.append(list(astuple(step)))
+        return step
+
+    def to_json(self, scaler: torch.amp.GradScaler) -> dict[str, Any]:
+        return {"curve": self.curve, "recent": self.recent, "scaler": scaler.state_dict()}
+
+
+def _restore(
+    net: VGG16,
+    optimizer: torch.optim.SGD,
+    scaler: torch.amp.GradScaler,
+    checkpoint: Checkpoint | None,
+    processes: Processes,
+) -> _Progress:
+    """Go on from the checkpoint, if there is one, in all processes alike.
+
+    Raises:
+        FinetuneError: the processes do not see the same checkpoint.
+    """
+    saved = checkpoint.restore(net, optimizer) if checkpoint is not None else None
+    done = len(saved["curve"]) if saved else 0
+    total, squares = processes.sum(float(done), float(done) ** 2)
+    if processes.size * squares != total**2:  # true only if all are equal
+        raise FinetuneError(
+            f"process {processes.rank} has a checkpoint of {done} iterations, others have others: "
+            "put HAN_CACHE on a disk that all machines see, or remove its folder checkpoints"
+        )
+    if not saved:
+        return _Progress()
+    for value, state in optimizer.state.items():
+        if state.get("momentum_buffer") is not None:  # laid out as the weights are: quicker to add
+            state["momentum_buffer"] = torch.empty_like(value).copy_(state["momentum_buffer"])
+    if saved["scaler"]:
+        scaler.load_state_dict(saved["scaler"])
+    log.info("fine-tuning goes on after iteration %d", done)
+    return _Progress(saved["curve"], saved["recent"])
+
+
+@torch.no_grad()
+def validation_top1(
+    net: VGG16,
+    clips: TrainingClips,
+    schedule: Schedule,
+    pool: ThreadPoolExecutor,
+    *,
+    convention: Convention,
+    processes: Processes,
+) -> float:
+    """Share of clips that the net classifies rightly by the centre crop of their middle frame or stack."""
+    net.eval()
+    parts = centre_samples(
+        pool,
+        clips,
+        schedule.augmentation,
+        micro_batch=schedule.micro_batch,
+        rank=processes.rank,
+        size=processes.size,
+    )
+    right = 0
+    for batch in batches(parts, clips.kind, convention, processes.device):
+        with autocast(schedule.precision, processes.device):
+            right += int((net(batch.images).argmax(1) == batch.labels).sum())
+    net.train()
+    (total,) = processes.sum(float(right))
+    return total / len(clips.labels)
+
+
+def _is_time(schedule: Schedule, iteration: int) -> bool:
+    """Whether the validation clips are looked at after an iteration counted from 1; always after the last one."""
+    every = schedule.validate_every
+    return bool(every) and (iteration % every == 0 or iteration == schedule.iterations)
+
+
+@contextmanager
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """Refuse operations whose result is not repeatable (on a GPU, max pooling's gradient has no other)."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(before or device.type == "cpu")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _diverged(what: str, rate: float) -> str:
+    return f"{what} (learning rate {rate:g}): lower learning_rate, or set warmup or clip_gradient"

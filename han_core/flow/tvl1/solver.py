@@ -1,0 +1,181 @@
+"""The one way in: grey frames to flow, by whichever back end there is."""
+
+import importlib.util
+import logging
+import sys
+from types import ModuleType
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from han_core.flow.tvl1.params import TVL1Params
+
+Backend = Literal["auto", "reference", "cpu", "cuda", "opencv"]
+BACKENDS = ("reference", "cpu", "cuda", "opencv")
+SMALLEST_SIDE = 3
+"""Pixels: central differences need three of them."""
+
+log = logging.getLogger(__name__)
+
+
+def resolve_backend(backend: str = "auto") -> str:
+    """The back end that ``backend`` stands for: ``reference``, ``cpu``, ``cuda`` or ``opencv``.
+
+    ``auto`` is ``cuda`` where torch finds a GPU and Triton is installed, else ``cpu`` where Numba is installed, else
+    ``opencv``. The choice is logged.
+
+    Raises:
+        ValueError: no such back end, or what it needs is not here; the message says what.
+    """
+    if backend == "auto":
+        chosen = next((name for name in ("cuda", "cpu", "opencv") if _missing(name) is None), None)
+        if chosen is None:
+            raise ValueError("no back end for optical flow: install numba or opencv-contrib-python")
+        log.info("optical flow: back end auto is %s", chosen)
+        return chosen
+    if backend not in BACKENDS:
+        raise ValueError(f"optical flow has no back end {backend!r}; there are auto, {', '.join(BACKENDS)}")
+    reason = _missing(backend)
+    if reason:
+        raise ValueError(f"back end {backend!r} of optical flow cannot run here: {reason}")
+    return backend
+
+
+def tvl1_flow(
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    backend: str = "auto",
+    params: TVL1Params | None = None,
+    threads: int | None = None,
+) -> np.ndarray:
+    """TV-L1 optical flow from each frame of ``first`` to the frame of ``second`` at the same index.
+
+    Args:
+        first, second: (N, H, W) grey frames, uint8, or float with values 0..255. numpy arrays or torch tensors, both
+            of one kind.
+        backend: ``auto``, ``reference``, ``cpu``, ``cuda`` or ``opencv``; see :func:`resolve_backend`.
+        params: Parameters; OpenCV-CUDA's defaults when None.
+        threads: Pairs solved at once by the back end ``cpu``; OpenCV's own number of threads
+            (``cv2.getNumThreads()``) when None. The others ignore it, and it never changes a result.
+
+    Returns:
+        (N, 2, H, W) float32 flow in pixels, x first: the pixel (x, y) of ``first`` is found at
+        (x + flow[0], y + flow[1]) in ``second``. An array of the kind given; a tensor on its device. N = 0 gives an
+        empty result.
+
+    Raises:
+        ValueError: shapes differ or are not (N, H, W), a side is under 3 pixels, values are not finite or outside
+            0..255, or the back end cannot run here.
+
+    Frames too small for all of the pyramid's levels are solved with those that fit (at least 16 pixels a side), as
+    OpenCV does.
+    """
+    params = params or TVL1Params()
+    backend = resolve_backend(backend)
+    _check(first, second)
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, not {threads}")
+    torch = _torch_of(first)
+    if len(first) == 0:
+        shape = (0, 2, *first.shape[1:])
+        return torch.zeros(shape, device=first.device) if torch else np.zeros(shape, np.float32)
+    if backend in ("cpu", "opencv"):
+        if torch:
+            arrays = [x.detach().cpu().numpy() for x in (first, second)]
+            return torch.from_numpy(tvl1_flow(*arrays, backend=backend, params=params, threads=threads)).to(
+                first.device
+            )
+        first, second = (_native(x) for x in (first, second))
+        if backend == "opencv":
+            from han_core.flow.tvl1 import opencv
+
+            return opencv.solve(first, second, params)
+        from han_core.flow.tvl1 import cpu
+
+        return cpu.solve(first, second, params, threads or max(1, cv2.getNumThreads()))
+    import torch as torch_
+
+    tensors = [x if torch else torch_.from_numpy(_native(x)) for x in (first, second)]
+    if backend == "reference":
+        from han_core.flow.tvl1 import reference
+
+        flow = reference.solve(*tensors, params)
+    else:
+        from han_core.flow.tvl1 import cuda
+
+        flow = cuda.solve(*(x.to(cuda.device_for(x)) for x in tensors), params)
+    return flow.to(first.device) if torch else flow.cpu().numpy()
+
+
+def _missing(backend: str) -> str | None:
+    """What keeps a back end from running here, or None."""
+    if backend == "cpu":
+        return None if importlib.util.find_spec("numba") else "numba is not installed"
+    if backend == "opencv":
+        from han_core.flow.tvl1 import opencv
+
+        return None if opencv.available() else "this cv2 has no optflow; install opencv-contrib-python"
+    if importlib.util.find_spec("torch") is None:
+        return "torch is not installed"
+    if backend == "reference":
+        return None
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed; it comes with torch's builds for Linux with CUDA"
+    import torch
+
+    from han_core.flow.tvl1 import cuda
+
+    if cuda.interpreted() or torch.cuda.is_available():
+        return None
+    return "torch finds no CUDA device"
+
+
+def _torch_of(frames: object) -> ModuleType | None:
+    """The module torch if ``frames`` is a tensor; never imports it."""
+    torch = sys.modules.get("torch")
+    return torch if torch is not None and isinstance(frames, torch.Tensor) else None
+
+
+def _native(frames: np.ndarray) -> np.ndarray:
+    """Contiguous uint8 or float32 in the machine's byte order."""
+    return np.ascontiguousarray(frames, np.uint8 if frames.dtype == np.uint8 else np.float32)
+
+
+def _check(first: object, second: object) -> None:
+    for name, frames in (("first", first), ("second", second)):
+        torch = _torch_of(frames)
+        if not torch and not isinstance(frames, np.ndarray):
+            raise ValueError(f"{name} must be a numpy array or a torch tensor, not {type(frames).__name__}")
+        if frames.ndim != 3:
+            raise ValueError(f"{name} must have the shape (N, H, W) of grey frames, not {tuple(frames.shape)}")
+    if tuple(first.shape) != tuple(second.shape):
+        raise ValueError(
+            f"first and second must have one shape; they have {tuple(first.shape)} and {tuple(second.shape)}"
+        )
+    if bool(_torch_of(first)) != bool(_torch_of(second)):
+        raise ValueError("first and second must both be numpy arrays or both be torch tensors")
+    if min(first.shape[1:]) < SMALLEST_SIDE:
+        raise ValueError(f"frames must have at least {SMALLEST_SIDE} pixels a side, not {tuple(first.shape[1:])}")
+    for name, frames in (("first", first), ("second", second)):
+        _check_values(name, frames)
+
+
+def _check_values(name: str, frames: object) -> None:
+    torch = _torch_of(frames)
+    if torch:
+        if frames.dtype == torch.uint8:
+            return
+        real = frames.dtype.is_floating_point
+    else:
+        if frames.dtype == np.uint8:
+            return
+        real = np.issubdtype(frames.dtype, np.floating)
+    if not real:
+        raise ValueError(f"{name} must hold uint8 or floating point values, not {frames.dtype}")
+    if len(frames) == 0:
+        return
+    lowest, highest = float(frames.min()), float(frames.max())
+    if not (lowest >= 0 and highest <= 255):  # also true for NaN, which min and max hand on
+        raise ValueError(f"{name} must hold finite grey values 0..255; it holds {lowest} to {highest}")

@@ -1,0 +1,410 @@
+"""The Hierarchical Attention Network (Wang et al. 2016): attention, hierarchical LSTM, classifier.
+
+Symbols, as in the paper and throughout this file:
+
+    B  clips in a batch          D   channels of a cube (512)        k  ``skip``
+    T  frames a clip             R   regions, K x K (196)            L  ``layers``
+    C  classes                   H   LSTM size (the paper's D', 1024)
+    P, Q   spatial and temporal cubes; one frame of one stream is (D, R), its columns the region vectors p_i, q_i
+
+One step t of the first layer, per clip:
+
+    l   = softmax_i(w_i . [h^p ; h^q])                      eq. 3: ONE map from the states of BOTH streams
+    x_p = sum_i l_i p_i,   x_q = sum_i l_i q_i              eq. 4: the glimpses
+    h^p, h^q = LSTM^p(x_p), LSTM^q(x_q)                     eq. 2
+
+Layer 2 of each stream reads every k-th state of layer 1 (and layer 3 every k-th of layer 2, ..). The last states of
+all layers of both streams are concatenated and classified by a softmax (eq. 5); training maximises the log
+likelihood (eq. 6), which is the cross-entropy of ``HANOutput.logits``.
+
+Dropout is Zaremba's (arXiv 1409.2329): on the non-recurrent connections only, that is on the input of every LSTM
+layer and on the classifier's input, never on h_{t-1} -> h_t.
+
+The loops over time below are the equations as they stand. :mod:`han_core.han.recurrence` computes the same several
+times faster, and is what runs unless ``fast=False`` is asked for; content-based attention always takes the plain loop.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from han_core.cubes.sparse import SparseCubes
+from han_core.han.config import HANConfig
+from han_core.han.recurrence import DenseGlimpses, Glimpses, attended_lstms, lstm
+
+
+class HANOutput(NamedTuple):
+    logits: Tensor
+    """(B, C) scores before the softmax of eq. 5."""
+    attention: Tensor
+    """(B, T, R) attention maps l; each sums to one. Zero at frames past a clip's length."""
+
+
+class LSTMCell(nn.Module):
+    """One step of eq. 2.
+
+    The four products with x_t are one matrix product and so are the four with h_{t-1}; the blocks are in the order
+    i, f, o, g.
+    """
+
+    def __init__(self, input_size: int, size: int, forget_bias: float = 0.0) -> None:
+        super().__init__()
+        self.input = nn.Linear(input_size, 4 * size)
+        self.recurrent = nn.Linear(size, 4 * size, bias=False)
+        with torch.no_grad():
+            self.input.bias[size : 2 * size] += forget_bias
+
+    def parameters_in_order(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Input weight (4H, input_size), recurrent weight (4H, H) and bias (4H,)."""
+        return self.input.weight, self.recurrent.weight, self.input.bias
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, input_size); h, c (B, H) -> the next h, c."""
+        i, f, o, g = (self.input(x) + self.recurrent(h)).chunk(4, dim=1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(c), c
+
+
+class LocationAttention(nn.Module):
+    """Eq. 3: the score of region i is w_i . h_{t-1}; what the region shows plays no part."""
+
+    def __init__(self, state_size: int, regions: int) -> None:
+        super().__init__()
+        self.regions = nn.Linear(state_size, regions, bias=False)  # row i is w_i
+
+    def forward(self, h: Tensor, cubes: Sequence[Tensor]) -> Tensor:
+        """h (B, state_size), cubes one (B, D, R) a stream -> l (B, R)."""
+        return torch.softmax(self.regions(h), dim=1)
+
+
+class ContentAttention(nn.Module):
+    """Score v . tanh(U [p_i; q_i] + W h_{t-1}): a region is scored by its own features too, as in the code of [15]."""
+
+    def __init__(self, state_size: int, features: int, streams: int, size: int) -> None:
+        super().__init__()
+        self.state = nn.Linear(state_size, size)
+        self.feature = nn.ModuleList(nn.Linear(features, size, bias=False) for _ in range(streams))
+        self.score = nn.Linear(size, 1, bias=False)
+
+    def forward(self, h: Tensor, cubes: Sequence[Tensor]) -> Tensor:
+        """h (B, state_size), cubes one (B, D, R) a stream -> l (B, R)."""
+        hidden = self.state(h).unsqueeze(1)
+        for project, cube in zip(self.feature, cubes, strict=True):
+            hidden = hidden + project(cube.transpose(1, 2))
+        return torch.softmax(self.score(torch.tanh(hidden)).squeeze(2), dim=1)
+
+
+class UniformAttention(nn.Module):
+    """No attention: every region counts the same, so the glimpse is the mean over the regions."""
+
+    def forward(self, h: Tensor, cubes: Sequence[Tensor]) -> Tensor:
+        """h (B, any), cubes one (B, D, R) a stream -> l (B, R), every entry 1 / R."""
+        batch, _, regions = cubes[0].shape
+        return h.new_full((batch, regions), 1 / regions)
+
+
+class Dropout(nn.Module):
+    """Dropout whose masks are drawn for a whole sequence at once, and for the whole batch.
+
+    Where a batch is spread over processes each draws the masks of all of it and keeps its own rows, so that the
+    result does not depend on how many there are.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.rows: slice | None = None
+        """This process's rows of the whole batch; None is all."""
+        self.batch: int | None = None
+        """Clips of the whole batch, where ``rows`` is set."""
+
+    def masks(self, steps: int, batch: int, size: int, like: Tensor) -> Tensor | None:
+        """(steps, batch, size) of 0 and 1 / (1 - rate), to multiply by; None where nothing is dropped."""
+        if not self.training or not self.rate:
+            return None
+        keep = 1 - self.rate
+        drawn = like.new_empty(steps, self.batch or batch, size).bernoulli_(keep)
+        mine = drawn if self.rows is None else drawn[:, self.rows]
+        return mine / keep if keep else mine
+
+
+class InitialState(nn.Module):
+    """h_0 and c_0 of one layer from the clip's mean feature, by an MLP each (Sharma et al. [15])."""
+
+    def __init__(self, features: int, size: int) -> None:
+        super().__init__()
+        self.h = nn.Sequential(nn.Linear(features, size), nn.Tanh(), nn.Linear(size, size), nn.Tanh())
+        self.c = nn.Sequential(nn.Linear(features, size), nn.Tanh(), nn.Linear(size, size))
+
+    def forward(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """mean (B, D) -> h_0, c_0, each (B, H)."""
+        return self.h(mean), self.c(mean)
+
+
+class HAN(nn.Module):
+    """The whole model.
+
+    Glimpses are standardised per channel by the buffers ``mean`` and ``deviation``, (streams, D) each, which are 0
+    and 1 until :meth:`standardize` sets them. Because the weights of a map sum to one this equals standardising the
+    cube itself, and the cubes stay sparse.
+
+    Attributes:
+        product_type: type of the products with weight matrices, e.g. bfloat16; None is that of the weights. States,
+            gates and sums stay in the type of the weights.
+    """
+
+    def __init__(self, config: HANConfig) -> None:
+        super().__init__()
+        self.config = config
+        streams, size = len(config.streams), config.lstm_size
+        forget_bias = config.forget_bias or (0.0,) * config.layers
+        self.attention = self._make_attention(config)
+        self.cells = nn.ModuleDict(
+            {
+                stream: nn.ModuleList(
+                    LSTMCell(config.features if layer == 0 else size, size, forget_bias[layer])
+                    for layer in range(config.layers)
+                )
+                for stream in config.streams
+            }
+        )
+        self.initial = nn.ModuleDict()
+        if config.initial_state == "mean":
+            self.initial = nn.ModuleDict(
+                {
+                    s: nn.ModuleList(InitialState(config.features, size) for _ in range(config.layers))
+                    for s in config.streams
+                }
+            )
+        self.dropout = Dropout(config.dropout)
+        self.classifier = nn.Linear(streams * config.layers * size, config.classes)
+        self.product_type: torch.dtype | None = None
+        self.register_buffer("mean", torch.zeros(streams, config.features))
+        self.register_buffer("deviation", torch.ones(streams, config.features))
+
+    @staticmethod
+    def _make_attention(config: HANConfig) -> nn.Module:
+        state_size = len(config.streams) * config.lstm_size
+        match config.attention:
+            case "location":
+                return LocationAttention(state_size, config.regions)
+            case "content":
+                return ContentAttention(state_size, config.features, len(config.streams), config.lstm_size)
+            case "uniform":
+                return UniformAttention()
+        raise ValueError(f"attention must be location, content or uniform, not {config.attention!r}")
+
+    def standardize(self, mean: Tensor, deviation: Tensor) -> None:
+        """Set the statistics of the training clips, (streams, D) each. A channel that never varies keeps scale 1."""
+        self.mean.copy_(mean)
+        self.deviation.copy_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
+
+    def forward(
+        self, features: Mapping[str, Tensor | SparseCubes], lengths: Tensor | None = None, *, fast: bool = True
+    ) -> HANOutput:
+        """Classify a batch of clips.
+
+        Args:
+            features: for each stream its cubes (B, T, D, R), dense of any floating type, or sparse.
+            lengths: (B,) frames of each clip, 1 to T; None where all have T. Frames past a length change nothing.
+            fast: False computes by the plain loops of this file.
+
+        Raises:
+            ValueError: a stream is missing or a shape is not the one of the config.
+        """
+        cubes = self._checked(features)
+        batch, frames = cubes[0].shape[:2]
+        if lengths is None:
+            lengths = torch.full((batch,), frames, device=self.mean.device)
+        fast = fast and not isinstance(self.attention, ContentAttention)
+        if not fast:
+            cubes = [cube.dense(self.mean.dtype) if isinstance(cube, SparseCubes) else cube for cube in cubes]
+        first_layer = self._first_layer_fast if fast else self._first_layer
+        upper_layer = self._upper_layer_fast if fast else self._upper_layer
+        with torch.autocast(
+            self.mean.device.type, self.product_type, enabled=self.product_type is not None and not fast
+        ):
+            initial = self._initial_states(cubes, lengths)
+            states, maps = first_layer(cubes, initial)
+            last = []
+            for stream, sequence in zip(self.config.streams, states, strict=True):
+                last.append(_state_at(sequence, lengths))
+                below = lengths
+                for layer in range(1, self.config.layers):
+                    sequence, below = every_kth(sequence, below, self.config.skip)
+                    sequence = upper_layer(stream, layer, sequence, initial[stream][layer])
+                    last.append(_state_at(sequence, below))
+            summary = self._dropped(torch.stack([torch.cat(last, dim=1)], dim=1))[:, 0]
+            logits = self.classifier(summary)
+        valid = torch.arange(frames, device=lengths.device) < lengths.unsqueeze(1)
+        return HANOutput(logits.to(self.mean.dtype), maps.to(self.mean.dtype) * valid.unsqueeze(2))
+
+    def _first_layer(
+        self, cubes: Sequence[Tensor], initial: Mapping[str, Sequence[tuple[Tensor, Tensor]]]
+    ) -> tuple[list[Tensor], Tensor]:
+        """Eq. 2 to 4 over time: states (B, T, H) a stream, and the maps (B, T, R)."""
+        batch, frames = cubes[0].shape[:2]
+        state = [initial[stream][0] for stream in self.config.streams]
+        states: list[list[Tensor]] = [[] for _ in cubes]
+        maps = []
+        masks = [self.dropout.masks(frames, batch, self.config.features, self.mean) for _ in cubes]
+        for t in range(frames):
+            frame = [cube[:, t].to(self.mean.dtype) for cube in cubes]
+            joint = torch.cat([h for h, _ in state], dim=1)
+            content = [self._standardized(s, p) for s, p in enumerate(frame)] if self._sees_content else frame
+            weights = self.attention(joint, content)
+            maps.append(weights)
+            for s, stream in enumerate(self.config.streams):
+                glimpse = torch.bmm(frame[s], weights.unsqueeze(2))
+                x = self._standardized(s, glimpse).squeeze(2)
+                if masks[s] is not None:
+                    x = x * masks[s][t]
+                state[s] = self.cells[stream][0](x, *state[s])
+                states[s].append(state[s][0])
+        return [torch.stack(sequence, dim=1) for sequence in states], torch.stack(maps, dim=1)
+
+    def _upper_layer(self, stream: str, layer: int, below: Tensor, initial: tuple[Tensor, Tensor]) -> Tensor:
+        """States (B, T', H) of a layer that reads ``below`` (B, T', H)."""
+        h, c = initial
+        states = []
+        for x in self._dropped(below).unbind(dim=1):
+            h, c = self.cells[stream][layer](x, h, c)
+            states.append(h)
+        return torch.stack(states, dim=1)
+
+    def _first_layer_fast(
+        self, cubes: Sequence[Tensor | SparseCubes], initial: Mapping[str, Sequence[tuple[Tensor, Tensor]]]
+    ) -> tuple[list[Tensor], Tensor]:
+        """As :meth:`_first_layer`."""
+        batch, frames = cubes[0].shape[:2]
+        cells = [self.cells[stream][0] for stream in self.config.streams]
+        masks = [self.dropout.masks(frames, batch, self.config.features, self.mean) for _ in cubes]
+        h, c = zip(*(initial[stream][0] for stream in self.config.streams), strict=True)
+        scale = 1 / self.deviation
+        if isinstance(self.attention, UniformAttention):
+            states = []
+            for s, cube in enumerate(cubes):
+                x = (self._region_means(cube) - self.mean[s]) * scale[s]
+                x = x.transpose(0, 1) if masks[s] is None else x.transpose(0, 1) * masks[s]
+                states.append(lstm(x, h[s], c[s], *cells[s].parameters_in_order(), self._product_type))
+            regions = cubes[0].shape[3]
+            maps = self.mean.new_full((batch, frames, regions), 1 / regions)
+        else:
+            maps, states = attended_lstms(
+                [self._glimpses(cube) for cube in cubes],
+                scale,
+                -self.mean * scale,
+                masks,
+                self.attention.regions.weight,
+                h,
+                c,
+                *zip(*(cell.parameters_in_order() for cell in cells), strict=True),
+                frames=frames,
+                dtype=self._product_type,
+            )
+            maps = maps.transpose(0, 1)
+        return [sequence.transpose(0, 1) for sequence in states], maps
+
+    def _upper_layer_fast(self, stream: str, layer: int, below: Tensor, initial: tuple[Tensor, Tensor]) -> Tensor:
+        """As :meth:`_upper_layer`."""
+        cell = self.cells[stream][layer]
+        x = self._dropped(below).transpose(0, 1).contiguous()
+        return lstm(x, *initial, *cell.parameters_in_order(), self._product_type).transpose(0, 1)
+
+    def _glimpses(self, cube: Tensor | SparseCubes) -> Glimpses:
+        """How the fast path reads a cube: sparse on a CPU; expanded on a GPU, whose memory is fast enough."""
+        if not isinstance(cube, SparseCubes):
+            return DenseGlimpses(cube, self.mean.dtype)
+        if cube.device.type == "cpu" and self.mean.dtype == torch.float32:
+            return cube
+        return DenseGlimpses(cube.dense(torch.float16), self.mean.dtype)
+
+    def _region_means(self, cube: Tensor | SparseCubes) -> Tensor:
+        """(B, T, D): mean over the regions."""
+        if isinstance(cube, SparseCubes):
+            return cube.moments()[0].to(self.mean)
+        return cube.to(self.mean.dtype).mean(dim=3)
+
+    def _dropped(self, values: Tensor) -> Tensor:
+        """values (B, T, any) with dropout."""
+        masks = self.dropout.masks(values.shape[1], values.shape[0], values.shape[2], self.mean)
+        return values if masks is None else values * masks.transpose(0, 1)
+
+    @property
+    def _product_type(self) -> torch.dtype:
+        return self.product_type or self.mean.dtype
+
+    def _initial_states(
+        self, cubes: Sequence[Tensor | SparseCubes], lengths: Tensor
+    ) -> dict[str, list[tuple[Tensor, Tensor]]]:
+        """h_0 and c_0, (B, H) each, of every stream's layers."""
+        layers = range(self.config.layers)
+        if self.config.initial_state == "zeros":
+            zeros = self.mean.new_zeros(cubes[0].shape[0], self.config.lstm_size)
+            return {stream: [(zeros, zeros) for _ in layers] for stream in self.config.streams}
+        frames = cubes[0].shape[1]
+        valid = torch.arange(frames, device=lengths.device) < lengths.unsqueeze(1)
+        share = (valid / lengths.unsqueeze(1)).to(self.mean.dtype)
+        states = {}
+        for s, stream in enumerate(self.config.streams):
+            mean = torch.einsum("btd,bt->bd", self._region_means(cubes[s]), share)
+            mean = self._standardized(s, mean.unsqueeze(2)).squeeze(2)
+            states[stream] = [self.initial[stream][layer](mean) for layer in layers]
+        return states
+
+    def _standardized(self, s: int, values: Tensor) -> Tensor:
+        """values (B, D, any) of stream number s."""
+        return (values - self.mean[s].unsqueeze(1)) / self.deviation[s].unsqueeze(1)
+
+    @property
+    def _sees_content(self) -> bool:
+        return isinstance(self.attention, ContentAttention)
+
+    def _checked(self, features: Mapping[str, Tensor | SparseCubes]) -> list[Tensor | SparseCubes]:
+        missing = [s for s in self.config.streams if s not in features]
+        if missing:
+            raise ValueError(f"features of {', '.join(missing)} are missing; this model reads {self.config.streams}")
+        cubes = [features[stream] for stream in self.config.streams]
+        expected = (self.config.features, self.config.regions)
+        for stream, cube in zip(self.config.streams, cubes, strict=True):
+            if len(cube.shape) != 4 or (self.config.attention != "uniform" and tuple(cube.shape[2:]) != expected):
+                raise ValueError(
+                    f"{stream} cubes must be (clips, frames, {expected[0]}, {expected[1]}), not {tuple(cube.shape)}"
+                )
+            if cube.shape[:2] != cubes[0].shape[:2]:
+                raise ValueError(
+                    f"{stream} cubes have {tuple(cube.shape[:2])} clips and frames, not {tuple(cubes[0].shape[:2])}"
+                )
+        return cubes
+
+
+def every_kth(states: Tensor, lengths: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The states a higher layer reads: those at steps k, 2k, .. of a sequence.
+
+    A shorter remainder at the end is dropped, unless it would leave nothing: a sequence of fewer than k steps gives
+    its last state.
+
+    Args:
+        states: (B, T, H).
+        lengths: (B,) valid steps of each sequence.
+
+    Returns:
+        states (B, max(1, T // k), H) and their lengths (B,).
+    """
+    steps = states.shape[1] // k
+    picked = states[:, k - 1 : steps * k : k]
+    if steps == 0:
+        picked = states.new_zeros(states.shape[0], 1, states.shape[2])
+    short = lengths < k
+    if bool(short.any()):
+        first = torch.where(short.unsqueeze(1), _state_at(states, lengths), picked[:, 0])
+        picked = torch.cat([first.unsqueeze(1), picked[:, 1:]], dim=1)
+    return picked, torch.clamp(lengths // k, min=1)
+
+
+def _state_at(states: Tensor, lengths: Tensor) -> Tensor:
+    """The last valid state of each sequence: states (B, T, H), lengths (B,) -> (B, H)."""
+    index = (lengths - 1).view(-1, 1, 1).expand(-1, 1, states.shape[2])
+    return states.gather(1, index).squeeze(1)

@@ -1,0 +1,141 @@
+"""Single images out of many clip files, read while a net trains: no HDF5 in the way of a random access.
+
+Opening an HDF5 file takes longer than decoding a small image, and h5py holds one lock over all threads meanwhile. The
+images of a clip file lie in it as they were encoded, in blocks that are not compressed; so where they lie is asked of
+HDF5 once a file, and from then on they are read with ``pread`` and decoded by OpenCV, both of which run in parallel.
+"""
+
+import os
+import threading
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+
+from han_core.clipfile.trailer import REMAKE, ClipFileError, read_trailer
+
+_FILES = 1 << 15  # whose index is kept: about 4 KiB each
+
+
+@dataclass(frozen=True)
+class ImageIndex:
+    """Where the encoded images of one dataset lie in their file."""
+
+    offsets: np.ndarray
+    """(n + 1,) int64: image i is bytes offsets[i] to offsets[i + 1] of the dataset."""
+    blocks: np.ndarray
+    """(m,) int64: position in the file of each block of the dataset."""
+    block_bytes: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+class ImageReader:
+    """Reads encoded images out of clip files; may be called from any number of threads.
+
+    Args:
+        files: number of files whose index is kept in memory; the oldest is dropped first.
+
+    Raises:
+        ClipFileError: from any method, where a file is missing, unfinished, damaged or lacks what is asked for.
+    """
+
+    def __init__(self, files: int = _FILES) -> None:
+        self._files = files
+        self._known: dict[Path, dict[str, ImageIndex]] = {}
+        self._lock = threading.Lock()
+
+    def count(self, path: Path, name: str) -> int:
+        """Number of images of a dataset; at least one, since nothing can be drawn of none."""
+        count = len(self._index(path, name))
+        if not count:
+            raise ClipFileError(f"{path}: {name} holds no images")
+        return count
+
+    def decode(self, path: Path, name: str, first: int, last: int, *, grey: bool) -> list[np.ndarray]:
+        """Images ``first`` to ``last``, the latter included.
+
+        Args:
+            grey: read them as (height, width) uint8; else as (height, width, 3) uint8 BGR, OpenCV's order.
+        """
+        flag = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
+        images = []
+        for number, encoded in enumerate(self.encoded(path, name, first, last), start=first):
+            try:
+                image = cv2.imdecode(encoded, flag)
+            except cv2.error:  # what it thinks of no bytes at all
+                image = None
+            if image is None:
+                raise ClipFileError(f"{path}: image {number} of {name} cannot be decoded. {REMAKE}")
+            images.append(image)
+        return images
+
+    def encoded(self, path: Path, name: str, first: int, last: int) -> list[np.ndarray]:
+        """Encoded bytes of images ``first`` to ``last``, the latter included, each uint8."""
+        index = self._index(path, name)
+        if not 0 <= first <= last < len(index):
+            raise IndexError(f"{path}: {name} has images 0 to {len(index) - 1}, not {first} to {last}")
+        offsets = index.offsets[first : last + 2]
+        data = np.frombuffer(_read(path, index, int(offsets[0]), int(offsets[-1])), np.uint8)
+        starts = (offsets - offsets[0]).tolist()
+        return [data[start:end] for start, end in pairwise(starts)]
+
+    def _index(self, path: Path, name: str) -> ImageIndex:
+        with self._lock:
+            known = self._known.get(path, {})
+        if name not in known:
+            known = {**known, name: read_index(path, name)}
+            with self._lock:
+                self._known[path] = {**self._known.get(path, {}), **known}
+                while len(self._known) > self._files:
+                    del self._known[next(iter(self._known))]
+        return known[name]
+
+
+def read_index(path: Path, name: str) -> ImageIndex:
+    """Ask HDF5 where the images of dataset ``name`` lie.
+
+    Raises:
+        ClipFileError: the file is missing, unfinished or damaged, or keeps no images under this name.
+    """
+    read_trailer(path)
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            data, offsets = file[name].id, file[f"{name}_offsets"][()]
+            if data.get_create_plist().get_nfilters():
+                raise ClipFileError(f"{path}: the images of {name} are compressed once more. {REMAKE}")
+            (block_bytes,) = file[name].chunks
+            infos = [data.get_chunk_info(i) for i in range(data.get_num_chunks())]
+    except ClipFileError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise ClipFileError(f"{path}: the images of {name} cannot be read as HDF5 ({error}). {REMAKE}") from None
+    places = {info.chunk_offset[0] // block_bytes: info.byte_offset for info in infos}
+    if sorted(places) != list(range(-(-int(offsets[-1]) // block_bytes))):
+        raise ClipFileError(f"{path}: {name} lacks a block. {REMAKE}")
+    return ImageIndex(offsets, np.array([places[i] for i in range(len(places))], np.int64), block_bytes)
+
+
+def _read(path: Path, index: ImageIndex, start: int, end: int) -> bytes:
+    """Bytes ``start`` to ``end`` of a dataset, block by block."""
+    parts, size = [], index.block_bytes
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            while start < end:
+                block, within = divmod(start, size)
+                length = min(end - start, size - within)
+                part = os.pread(handle, length, int(index.blocks[block]) + within)
+                if len(part) < length:
+                    raise ClipFileError(f"{path}: ends too early. {REMAKE}")
+                parts.append(part)
+                start += length
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise ClipFileError(f"{path}: cannot be read ({error.strerror})") from None
+    return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -1,0 +1,121 @@
+"""Single frames, and flow stacks, out of clip files: what a net sees of a clip."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from han_core.images.reader import ImageReader
+from han_core.nets.sampling import sample_frames, stack_fields
+
+
+class TrainingClips(Protocol):
+    """Where samples come from; :class:`FrameClips` and :class:`FlowClips` read clip files."""
+
+    kind: Literal["frames", "flow"]
+    labels: Sequence[int]
+
+    def read(self, clip: int, moment: float) -> np.ndarray:
+        """(channels, height, width) uint8: the frame, or the stack around it, at ``moment`` in [0, 1) of a clip."""
+
+
+@dataclass(frozen=True)
+class FrameClips:
+    """Single frames out of clip files of kind frames."""
+
+    paths: Sequence[Path]
+    labels: Sequence[int]
+    kind: Literal["frames"] = "frames"
+    reader: ImageReader = field(default_factory=ImageReader, repr=False)
+
+    def read(self, clip: int, moment: float) -> np.ndarray:
+        """(3, height, width) uint8 RGB, a view of OpenCV's BGR."""
+        return self.at(clip, int(moment * self.length(clip)))
+
+    def length(self, clip: int) -> int:
+        """Number of frames."""
+        return self.reader.count(self.paths[clip], "frames")
+
+    def at(self, clip: int, frame: int) -> np.ndarray:
+        """As :meth:`read`, by the number of the frame."""
+        (image,) = self.reader.decode(self.paths[clip], "frames", frame, frame, grey=False)
+        return image[..., ::-1].transpose(2, 0, 1)
+
+
+@dataclass(frozen=True)
+class FlowClips:
+    """Stacks of flow fields out of clip files of kind flow."""
+
+    paths: Sequence[Path]
+    labels: Sequence[int]
+    stack: int
+    kind: Literal["flow"] = "flow"
+    reader: ImageReader = field(default_factory=ImageReader, repr=False)
+
+    def read(self, clip: int, moment: float) -> np.ndarray:
+        """(2 * stack, height, width) uint8 levels, x and y interleaved."""
+        return self.at(clip, int(moment * self.length(clip)))
+
+    def length(self, clip: int) -> int:
+        """Number of frames: one more than there are flow fields."""
+        return self.reader.count(self.paths[clip], "x") + 1
+
+    def at(self, clip: int, frame: int) -> np.ndarray:
+        """As :meth:`read`, by the number of the frame in the middle."""
+        path = self.paths[clip]
+        (fields,) = stack_fields([frame], self.stack, self.reader.count(path, "x")).tolist()
+        first, last = fields[0], fields[-1]
+        x, y = (self.reader.decode(path, name, first, last, grey=True) for name in ("x", "y"))
+        return np.stack([component[i - first] for i in fields for component in (x, y)])
+
+
+@dataclass(frozen=True)
+class ClipFrames:
+    """The frames of a clip that are computed, as the net's stream sees them. Repeated frames are there once."""
+
+    frames: np.ndarray
+    """(T,) int32: frame index of each of the T."""
+    order: np.ndarray
+    """(T,) which of the frames below each of the T is."""
+    pixels: np.ndarray
+    """(m, height, width, 3) uint8 RGB frames, or (m, 2, height, width) uint8 flow levels."""
+    fields: np.ndarray | None = None
+    """Temporal stream: (n, L) which of ``pixels`` make up each stack."""
+
+    def images(self) -> list[np.ndarray]:
+        """Each distinct frame (3, height, width), or stack (2L, height, width), x and y interleaved; uint8."""
+        if self.fields is None:
+            return list(self.pixels.transpose(0, 3, 1, 2))
+        return [self.pixels[fields].reshape(-1, *self.pixels.shape[2:]) for fields in self.fields]
+
+    def __len__(self) -> int:
+        return len(self.pixels) if self.fields is None else len(self.fields)
+
+
+def read_clip_frames(path: str | Path, frames: int, *, stack: int = 0) -> ClipFrames:
+    """Read T equally spaced frames of a clip, or the flow stacks around them. Holds no lock of HDF5's but for a moment.
+
+    Args:
+        path: a clip file of kind frames (``stack`` 0) or flow.
+        frames: T; the first and the last frame are among them.
+        stack: L, flow fields of a stack; 0 for the spatial stream.
+
+    Raises:
+        ClipFileError: the file is damaged, or holds no images.
+    """
+    path, reader = Path(path), ImageReader()
+    count = reader.count(path, "x") + 1 if stack else reader.count(path, "frames")
+    chosen = sample_frames(count, frames)
+    distinct, order = np.unique(chosen, return_inverse=True)
+
+    def image(name: str, number: int) -> np.ndarray:
+        (decoded,) = reader.decode(path, name, number, number, grey=bool(stack))
+        return decoded if stack else decoded[..., ::-1]  # BGR, as OpenCV reads it, to RGB
+
+    if not stack:
+        return ClipFrames(chosen, order, np.stack([image("frames", i) for i in distinct.tolist()]))
+    wanted, fields = np.unique(stack_fields(distinct, stack, count - 1), return_inverse=True)
+    levels = np.stack([[image("x", i), image("y", i)] for i in wanted.tolist()])
+    return ClipFrames(chosen, order, levels, fields.reshape(len(distinct), stack))

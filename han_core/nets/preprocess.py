@@ -1,0 +1,101 @@
+"""What the two nets look at: an RGB frame, or a stack of L flow fields as 2L channels.
+
+The channels of a stack are x and y of its first field, x and y of the second, and so on.
+
+Conventions of the input, by the name of the weights that were trained with them (``Convention``):
+
+=============  =======================================  ==================================
+name           spatial                                  temporal (flow levels 0..255)
+=============  =======================================  ==================================
+``caffe``      RGB 0..255 minus (123.68, 116.779,       (level - 127.5)
+               103.939)
+``torchvision``  (RGB / 255 - mean) / std of ImageNet   (level - 127.5) / 255 / 0.226
+=============  =======================================  ==================================
+
+127.5 is the level of no motion. In both conventions the temporal input has the scale of the spatial one, because a
+temporal net may start from the weights of a spatial one; 0.226 is the mean of ImageNet's three deviations.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Convention = Literal["caffe", "torchvision"]
+SIZE = 224  # side of the input image in pixels
+_MEAN = {"caffe": (123.68, 116.779, 103.939), "torchvision": (0.485 * 255, 0.456 * 255, 0.406 * 255)}
+_SCALE = {"caffe": (1.0, 1.0, 1.0), "torchvision": (0.229 * 255, 0.224 * 255, 0.225 * 255)}
+_NO_MOTION = 127.5
+_FIELDS = 8  # rescaled at a time: their buffers stay in the processor's cache and are used again
+_FLOW_SCALE = {"caffe": 1.0, "torchvision": 0.226 * 255}
+
+
+def normalize_frames(images: Tensor, convention: Convention) -> Tensor:
+    """RGB values 0..255 (n, 3, height, width) float -> the scale of the convention."""
+    mean = torch.tensor(_MEAN[_known(convention)], device=images.device)[:, None, None]
+    scale = torch.tensor(_SCALE[convention], device=images.device)[:, None, None]
+    return (images - mean) / scale
+
+
+def normalize_flow(
+    levels: Tensor, convention: Convention, zoom: tuple[float, float] | Sequence[tuple[float, float]]
+) -> Tensor:
+    """Flow levels (n, 2L, height, width) float, x and y interleaved -> the scale of the convention.
+
+    Args:
+        zoom: by how much the images were enlarged in width and in height after the flow was computed: the vectors
+            grow with them. A negative first value is a mirrored image, whose x runs the other way. One pair for all
+            images, or one for each.
+    """
+    factor = torch.tensor(zoom, device=levels.device, dtype=torch.float32) / _FLOW_SCALE[_known(convention)]
+    factors = factor.reshape(-1, 2).repeat(1, levels.shape[1] // 2)
+    return (levels - _NO_MOTION).mul_(factors[:, :, None, None])
+
+
+def spatial_input(
+    frames: np.ndarray,
+    convention: Convention,
+    *,
+    device: torch.device | str = "cpu",
+    size: int = SIZE,
+) -> Tensor:
+    """Frames (n, height, width, 3) uint8 RGB -> (n, 3, size, size) float32, rescaled, not cropped."""
+    images = torch.from_numpy(frames).to(device).permute(0, 3, 1, 2)
+    return normalize_frames(resize(images, size), convention)
+
+
+def temporal_input(
+    levels: np.ndarray,
+    fields: np.ndarray,
+    convention: Convention,
+    *,
+    device: torch.device | str = "cpu",
+    size: int = SIZE,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Flow fields -> stacks (n, 2L, size, size) of ``dtype``, rescaled (in float32), not cropped.
+
+    Args:
+        levels: (m, 2, height, width) uint8, x first; each field once, however many stacks it is in.
+        fields: (n, L) indices into ``levels``, e.g. from :func:`stack_fields`.
+    """
+    height, width = levels.shape[2:]
+    zoom = (size / width, size / height)
+    parts = (torch.from_numpy(levels[i : i + _FIELDS]).to(device) for i in range(0, len(levels), _FIELDS))
+    inputs = torch.cat([normalize_flow(resize(part, size), convention, zoom).to(dtype) for part in parts])
+    wanted = torch.from_numpy(np.asarray(fields, np.int64)).to(device)
+    return inputs[wanted].flatten(1, 2)
+
+
+def resize(images: Tensor, size: int = SIZE) -> Tensor:
+    """Images (n, channels, height, width) -> (n, channels, size, size) float32, bilinear with antialiasing."""
+    return F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def _known(convention: str) -> str:
+    if convention not in get_args(Convention):
+        raise ValueError(f"no input convention {convention!r}; there are {' and '.join(get_args(Convention))}")
+    return convention

@@ -1,0 +1,1 @@
+"""Long runs: checkpoints, several processes, progress."""

@@ -1,0 +1,75 @@
+"""The files that stage ``evaluate`` writes."""
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from han_core.evaluation.results import Result
+
+if TYPE_CHECKING:
+    from han_core.clips import ClipTable
+
+
+def write_json(summary: dict, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def rounded(value: object) -> object:
+        if isinstance(value, dict):
+            return {k: rounded(v) for k, v in value.items()}
+        return round(value, 6) if isinstance(value, float) else value
+
+    path.write_text(json.dumps(rounded(summary), indent=2) + "\n", encoding="utf-8")
+
+
+def write_rows(path: Path, header: list[str], rows: Iterable[Iterable]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def write_predictions(results: Iterable[Result], table: "ClipTable", path: Path) -> None:
+    from han_core.evaluation.metrics import predictions
+
+    rows = []
+    for result in results:
+        predicted = predictions(result.probabilities)
+        for clip, label, row in zip(result.clips, predicted, result.probabilities, strict=True):
+            said = table.classes[label] if label >= 0 else ""
+            sure = f"{row[label]:.4f}" if label >= 0 else ""
+            rows.append([result.model, result.split, clip.name, clip.class_name, said, sure])
+    write_rows(path, ["model", "split", "clip", "class", "predicted", "probability"], rows)
+
+
+def write_per_class(results: Iterable[Result], table: "ClipTable", path: Path) -> None:
+    """Accuracy by class, clips of all splits together."""
+    from han_core.evaluation.metrics import predictions
+
+    counts: dict[tuple[str, str], list[int]] = {}
+    for result in results:
+        right = predictions(result.probabilities) == result.labels
+        for clip, hit in zip(result.clips, right, strict=True):
+            count = counts.setdefault((result.model, clip.class_name), [0, 0])
+            count[0] += int(hit)
+            count[1] += 1
+    order = {name: n for n, name in enumerate(table.classes)}
+    models = {model: n for n, (model, _) in enumerate(counts)}
+    ranked = sorted(counts.items(), key=lambda item: (models[item[0][0]], order[item[0][1]]))
+    rows = [[model, name, f"{right / clips:.4f}", right, clips] for (model, name), (right, clips) in ranked]
+    write_rows(path, ["model", "class", "top1", "right", "clips"], rows)
+
+
+def write_confusion(results: Iterable[Result], table: "ClipTable", folder: Path) -> None:
+    """One file a model, one row a test clip, as DVC's confusion plots read it."""
+    from han_core.evaluation.metrics import predictions
+
+    rows: dict[str, list[list[str]]] = {}
+    for result in results:
+        for clip, label in zip(result.clips, predictions(result.probabilities), strict=True):
+            said = table.classes[label] if label >= 0 else "(failed)"
+            rows.setdefault(result.model, []).append([clip.class_name, said])
+    for model, pairs in rows.items():
+        write_rows(folder / f"{model}.csv", ["actual", "predicted"], pairs)

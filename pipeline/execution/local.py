@@ -1,0 +1,132 @@
+"""Clips on local processes, whatever becomes of them."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.queues import Queue
+
+from pipeline.execution.jobs import DIED, IN_FLIGHT, Call, ClipTask, Outcome, outcome_of, windowed
+
+log = logging.getLogger(__name__)
+
+_DEATHS_IN_A_ROW = 10  # with no clip done in between; more means that workers cannot live here at all
+
+
+def with_processes(call: Call, tasks: list[ClipTask], workers: int, gpus: int) -> Iterator[tuple[ClipTask, Outcome]]:
+    """On local processes. When one dies, the pool is broken and does not tell whose fault it was: the tasks that were
+    in flight are then run one by one, each in a process of its own, and the rest goes on in a new pool."""
+    waiting = iter(tasks)
+    deaths = 0
+    with one_thread_each():
+        while True:
+            suspects = []
+            with _pool(workers, gpus) as pool:
+                for task, future in windowed(pool, call, waiting, IN_FLIGHT * workers):
+                    outcome = outcome_of(future)
+                    if outcome.reason == DIED:
+                        suspects.append(task)
+                    else:
+                        deaths = 0
+                        yield task, outcome
+            if not suspects:
+                return
+            log.info("a worker died; %d clips that were in work are tried one by one", len(suspects))
+            for task, outcome in _one_by_one(call, suspects, gpus):
+                deaths = deaths + 1 if outcome.reason == DIED else 0
+                if deaths > _DEATHS_IN_A_ROW:
+                    outcome = Outcome(fatal=f"{deaths} worker processes died one after the other. {DIED}")
+                yield task, outcome
+
+
+def _one_by_one(call: Call, tasks: list[ClipTask], gpus: int) -> Iterator[tuple[ClipTask, Outcome]]:
+    """In one process at a time, so that one that dies tells which clip it was."""
+    waiting = deque(tasks)
+    while waiting:
+        with _pool(1, min(gpus, 1)) as pool:
+            outcome = Outcome()
+            while waiting and outcome.reason != DIED:
+                task = waiting.popleft()
+                outcome = outcome_of(pool.submit(call, task))
+                yield task, outcome
+
+
+@contextmanager
+def _pool(workers: int, gpus: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool that leaves no process behind, even when the block ends early (Ctrl-C, an error)."""
+    pool = local_pool(workers, gpus)
+    try:
+        yield pool
+    except BaseException:
+        end_pool(pool)
+        raise
+    pool.shutdown()
+
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+def local_pool(workers: int, gpus: int = 0) -> ProcessPoolExecutor:
+    """Processes started by spawn, one thread each; they end with their parent, however that ends.
+
+    Args:
+        workers: how many.
+        gpus: workers see one GPU each, of so many, in turn; 0 leaves the GPUs alone.
+    """
+    context = multiprocessing.get_context("spawn")
+    places = context.SimpleQueue()
+    for worker in range(workers if gpus else 0):
+        places.put(worker % gpus)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(places if gpus else None,))
+
+
+def end_pool(pool: ProcessPoolExecutor) -> None:
+    """End a pool now, in the middle of whatever its workers do."""
+    processes = list((pool._processes or {}).values())
+    for process in processes:
+        process.kill()
+    pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """While the block runs, processes that are started compute with one thread."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _start(places: Queue | None) -> None:
+    """What each worker does first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    if places is not None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        place = places.get()
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[place] if visible else str(place)
+    import cv2
+
+    cv2.setNumThreads(1)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+def _die_with_parent() -> None:
+    """A killed parent leaves no orphans: they would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,73 @@
+"""Stage ``report``: the tables and figures of the paper from whatever results there are, for people.
+
+Writes ``report/<dataset>/report.html``, one page that opens without a server and asks for nothing, and its twin
+``report.md`` with the pictures as files beside it. Nothing in them depends on the time: the same results give the
+same bytes.
+"""
+
+from pathlib import Path
+
+import click
+
+from han_core.errors import HanError
+from pipeline.params import Params, load_params, params_option
+
+
+@click.command(help=__doc__)
+@params_option
+def main(params_path: Path) -> None:
+    """Write the report."""
+    params = load_params(params_path)
+
+    try:
+        run(params)
+    except HanError as error:
+        raise click.ClickException(str(error)) from None
+    except FileNotFoundError as error:
+        raise click.ClickException(f"{error.filename} is missing; run the stages before report first") from None
+
+
+def run(params: Params) -> None:
+    """Gather, write the page and its twin."""
+    from han_core.clips import read_clips
+    from han_core.report.document import Document, Paragraph
+    from han_core.report.html import write_html
+    from han_core.report.markdown import write_markdown
+    from pipeline.execution.outputs import clear
+    from pipeline.paths import Paths
+    from pipeline.report import pictures as report_pictures
+    from pipeline.report import tables as report_tables
+
+    paths = Paths.of(params)
+    table = read_clips(paths.clips)
+    summaries = report_tables.read_summaries(params, paths.metrics.parent)
+    if params.dataset.name not in summaries:
+        raise FileNotFoundError(2, "no such file", str(paths.metrics / "evaluate.json"))
+    own = summaries[params.dataset.name]
+    splits = ", ".join(map(str, params.splits))
+    text = f"{len(table.clips)} clips, {len(table.classes)} classes; test clips of split(s) {splits}."
+    document = Document(
+        params.dataset.name,
+        [
+            Paragraph(text),
+            *report_tables.table_1(params, summaries),
+            *report_tables.table_2(params, summaries),
+            *report_tables.other_models(own),
+            *report_tables.cues(own),
+            *report_pictures.where_it_looked(params, table, paths),
+            *report_tables.attention_scores(paths.metrics / "attention.json"),
+            *report_tables.per_class(paths.plots / "per_class.csv"),
+            *report_pictures.confusion(params, table, paths),
+            *report_pictures.curves(params, paths),
+            *report_tables.store(params, table, paths),
+            *report_tables.origin(params),
+        ],
+    )
+    clear(paths.report)  # pictures of an earlier run with more models or clips must not stay behind either
+    write_markdown(document, paths.report / "report.md")
+    write_html(document, paths.report / "report.html")
+    click.echo(f"report -> {paths.report / 'report.html'}, {paths.report / 'report.md'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""The tables of the report, from the metrics and plots that earlier stages wrote."""
+
+import csv
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from han_core.report.document import Block, Code, Fold, Heading, Paragraph, Table
+from han_core.report.paper import DATASETS, TABLE_1, TABLE_2, TITLES
+from pipeline.params import Params
+
+if TYPE_CHECKING:
+    from han_core.clips import ClipTable
+    from pipeline.paths import Paths
+
+Summary = Mapping[str, dict]
+"""``metrics/<dataset>/evaluate.json``: {model: {top1: {mean, std, ..}, right, clips, missing, ..}}."""
+
+MISSING = "missing"
+_TOOLS = (
+    "han-video", "torch", "torchvision", "numpy", "opencv-contrib-python", "h5py", "numba", "safetensors", "dvc"
+)  # fmt: skip
+OTHERS = {
+    "two_stream": "Both nets, scores averaged",
+    "two_stream_svm": "Both nets, scores joined by an SVM",
+    "spatial_net": "Spatial net alone",
+    "temporal_net": "Temporal net alone",
+    "linear": "Logistic regression, both streams' cubes averaged over the regions",
+    "linear_spatial": "Logistic regression, spatial cubes only",
+    "linear_temporal": "Logistic regression, temporal cubes only",
+    "linear_mean": "The same averaged over the frames too, both streams",
+    "linear_mean_spatial": "Averaged over regions and frames, spatial cubes only",
+    "linear_mean_temporal": "Averaged over regions and frames, temporal cubes only",
+    "frame_size": "Logistic regression on width and height of the clip alone",
+}
+
+
+def read_summaries(params: Params, folder: Path) -> dict[str, Summary]:
+    """{dataset: what ``evaluate`` found}: this one first, then the paper's, then all others there are."""
+    found = {path.parent.name: path for path in folder.glob("*/evaluate.json")}
+    first = [params.dataset.name, *DATASETS]
+    order = [*dict.fromkeys(first), *sorted(set(found) - set(first))]
+    return {name: json.loads(found[name].read_text(encoding="utf-8")) for name in order if name in found}
+
+
+def paper_of(params: Params, dataset: str) -> str | None:
+    """Which of the paper's datasets a dataset is: this one by its kind, others by their name."""
+    kind = params.dataset.kind if dataset == params.dataset.name else dataset
+    return kind if kind in DATASETS else None
+
+
+def table_1(params: Params, summaries: Mapping[str, Summary]) -> list[Block]:
+    """The variants of HAN on every dataset, the paper's figures beside ours."""
+    columns = _columns(params, summaries)
+    rows = []
+    for row in TABLE_1:
+        cells = [row.title]
+        for dataset, paper in columns:
+            cells.append(_accuracy(summaries.get(dataset, {}).get(row.ours[0])))
+            if paper:
+                cells.append(str(row.figures[paper]))
+        rows.append(cells)
+    blocks: list[Block] = [
+        Heading("Table 1"),
+        Paragraph(
+            "Top-1 in per cent: mean over the splits, standard deviation over the splits, right / tested clips. "
+            f"“{MISSING}”: not run yet."
+        ),
+        Table(["Variant", *_header(columns)], rows),
+    ]
+    lost = max((figures["missing"] for figures in summaries[params.dataset.name].values()), default=0)
+    if lost:
+        blocks.append(Paragraph(f"{lost} test clip(s) failed in an earlier stage and count as wrong."))
+    return blocks
+
+
+def table_2(params: Params, summaries: Mapping[str, Summary]) -> list[Block]:
+    """Other methods: what the paper prints, and ours where it was run."""
+    columns = _columns(params, summaries)
+    rows = []
+    for row in TABLE_2:
+        ran = [name for name in row.ours if any(name in summary for summary in summaries.values())]
+        for name in ran or [None]:
+            part = _title(name) if name and len(row.ours) > 1 else ""
+            title = f"{row.title}: {part[0].lower()}{part[1:]}" if part else row.title
+            # The paper's figure belongs to the method, which is the first of the names; the others are parts of it.
+            whole = name is None or name == ran[0]
+            cells = [title]
+            for dataset, paper in columns:
+                cells.append(_accuracy(summaries.get(dataset, {}).get(name)) if row.ours else "-")
+                if paper:
+                    cells.append(str(row.figures[paper]) if whole and paper in row.figures else "-")
+            rows.append(cells)
+    return [
+        Heading("Table 2"),
+        Paragraph("Other methods as the paper prints them. “-”: not printed, or not part of this project."),
+        Table(["Method", *_header(columns)], rows),
+    ]
+
+
+def other_models(summary: Summary) -> list[Block]:
+    """What was scored and stands in neither table of the paper."""
+    printed = {name for row in (*TABLE_1, *TABLE_2) for name in row.ours}
+    rows = [[_title(name), _accuracy(figures)] for name, figures in summary.items() if name not in printed]
+    return [Heading("Baselines"), Table(["Model", "top-1 (%)"], rows)] if rows else []
+
+
+def cues(summary: Summary) -> list[Block]:
+    """Which cues of the synthetic classes each model sees; nothing for other datasets."""
+    told = {name: figures["cues"] for name, figures in summary.items() if "cues" in figures}
+    if not told:
+        return []
+    names = list(next(iter(told.values())))
+    rows = [[_title(name), *(f"{100 * found[cue]:.0f}" for cue in names)] for name, found in told.items()]
+    text = (
+        "Every class is a colour, a tempo and an order of two sub-actions; this is how often each was told "
+        "rightly. Guessing gets 50. Flow does not show the colour; single frames do not show the tempo; averages over "
+        "time do not show the order."
+    )
+    return [Heading("Accuracy by cue (%)"), Paragraph(text), Table(["Model", *names], rows)]
+
+
+def attention_scores(path: Path) -> list[Block]:
+    """How good the attention maps are; see ``pipeline/evaluate/attention.py``."""
+    scores = json.loads(path.read_text(encoding="utf-8"))
+    if not scores:
+        return []
+    if "uniform" not in scores:
+        rows = [[_title(name), f"{found['effective_regions']:.0f}"] for name, found in scores.items()]
+        text = "Over how many of its regions a map is spread, mean over the test clips' frames."
+        return [Heading("Attention"), Paragraph(text), Table(["Model", "regions"], rows)]
+    blind = {"uniform": "Uniform map", "centre_prior": "Centre prior (Gaussian)"}
+    rows = []
+    for name, found in scores.items():
+        shuffled = found.get("shuffled")
+        rows.append(
+            [
+                blind.get(name) or _title(name),
+                f"{100 * found['mass']:.1f}",
+                f"{100 * shuffled['mass']:.1f}" if shuffled else "-",
+                f"{100 * found['pointing']:.1f}",
+                f"{100 * shuffled['pointing']:.1f}" if shuffled else "-",
+                f"{found['effective_regions']:.0f}" if shuffled else "-",
+            ]
+        )
+    rows.sort(key=lambda row: row[0] in blind.values())
+    header = ["Map", "mass in the box (%)", "shuffled", "pointing game (%)", "shuffled", "regions"]
+    text = (
+        "The actor's box is known in every frame. Mass: share of the attention inside it. Pointing game: how often "
+        "the middle of the strongest region lies inside it. Shuffled: the same maps in a random order of the frames. "
+        "Regions: over how many of them a map is spread. A map that knows nothing scores as the last rows."
+    )
+    return [Heading("Attention scored"), Paragraph(text), Table(header, rows)]
+
+
+def per_class(path: Path) -> list[Block]:
+    """Rows are classes, columns models."""
+    with path.open(encoding="utf-8", newline="") as file:
+        found = list(csv.DictReader(file))
+    models = list(dict.fromkeys(row["model"] for row in found))
+    by_class: dict[str, dict[str, str]] = {}
+    for row in found:
+        by_class.setdefault(row["class"], {})[row["model"]] = f"{100 * float(row['top1']):.0f}"
+    rows = [[name, *(cells.get(model, "-") for model in models)] for name, cells in by_class.items()]
+    return [Heading("Accuracy by class (%)"), Table(["Class", *models], rows)]
+
+
+def store(params: Params, table: "ClipTable", paths: "Paths") -> list[Block]:
+    """Clips, sparsity and size of the cubes of every stream and split."""
+    from han_core.cubes.statistics import store_statistics
+    from pipeline.paths import clip_file
+
+    rows = []
+    for split in params.splits:
+        for stream in ("spatial", "temporal"):
+            folder = paths.cubes(stream, split)
+            files = [clip_file(folder, clip.class_name, clip.name) for clip in table.clips]
+            files = [path for path in files if path.is_file()]
+            if not files:
+                continue
+            found = store_statistics(files)
+            rows.append(
+                [
+                    f"{stream}, split {split}",
+                    str(found.clips),
+                    " x ".join(map(str, found.shape)),
+                    f"{100 * found.zeros:.1f}",
+                    f"{found.raw_bytes / 1e6:,.1f}",
+                    f"{found.stored_bytes / 1e6:,.1f}",
+                    f"{found.raw_bytes / found.stored_bytes:.1f}",
+                    f"{found.file_bytes / 1e6:,.1f}",
+                ]
+            )
+    header = ["Cubes", "clips", "a clip", "zeros (%)", "raw (MB)", "stored (MB)", "times smaller", "files (MB)"]
+    text = "Raw: the cubes as dense float16. Files: with the fully connected features and all that describes a clip."
+    return [Heading("The store"), Paragraph(text), Table(header, rows)]
+
+
+def origin(params: Params) -> list[Block]:
+    """The params and the versions of the tools that made all this."""
+    shown = params.model_dump(mode="json", by_alias=True, exclude={"run"})
+    versions = [["python", platform.python_version()], *([name, _version(name)] for name in _TOOLS)]
+    return [
+        Heading("What made it"),
+        Fold("Params", [Code(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True))]),
+        Fold("Versions", [Table(["Tool", "version"], versions)]),
+    ]
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed under this name"
+
+
+def _columns(params: Params, summaries: Mapping[str, Summary]) -> list[tuple[str, str | None]]:
+    """(dataset, which of the paper's it is): this one, both of the paper's, and all others that were run."""
+    found = [(name, paper_of(params, name)) for name in summaries]
+    there = {paper for _, paper in found}
+    absent = [(name, name) for name in DATASETS if name not in there]
+    return [*found, *absent]
+
+
+def _header(columns: Sequence[tuple[str, str | None]]) -> list[str]:
+    header = []
+    for dataset, paper in columns:
+        title = dataset if paper is None else TITLES[paper]
+        header += [f"{title}, ours", f"{title}, paper"] if paper else [title]
+    return header
+
+
+def _accuracy(figures: dict | None) -> str:
+    """``62.5 ± 1.2 (20 / 32)``."""
+    if figures is None:
+        return MISSING
+    top1 = figures["top1"]
+    return f"{100 * top1['mean']:.1f} ± {100 * top1['std']:.1f} ({figures['right']} / {figures['clips']})"
+
+
+def _title(name: str) -> str:
+    from han_core.han.variants import VARIANTS
+
+    return VARIANTS[name].title if name in VARIANTS else OTHERS.get(name, name)

@@ -1,0 +1,136 @@
+"""Many cube files as one training set."""
+
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+import torch
+
+from han_core.clipfile.writer import ClipFileWriter
+from han_core.clips import Clip
+from han_core.cubes.cubefile import write_cube
+from han_core.cubes.store import CubeStore, CubeStoreError, glimpse_statistics, prefetched
+
+FRAMES, CHANNELS, SIDE = 3, 4, 2
+
+
+def make_clip(name, label):
+    return Clip(name, f"{name}.avi", f"class{label}", label, name, {1: "train"})
+
+
+CLIPS = [make_clip(f"clip{n}", n % 2) for n in range(5)]
+
+
+def write_cubes(folder, clip, values, fingerprint="f" * 64):
+    path = folder / clip.class_name / f"{clip.name}.h5"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    with ClipFileWriter(path, kind="cubes", clip=clip.name, fingerprint=fingerprint, attributes={}) as file:
+        write_cube(file, values)
+        file.array("fc7", values[:, :, 0, 0], codec="zstd")
+
+
+def random_cubes(seed, frames=FRAMES):
+    return np.random.default_rng(seed).random((frames, CHANNELS, SIDE, SIDE)).astype(np.float16)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    folders = {stream: tmp_path / stream for stream in ("spatial", "temporal")}
+    for s, folder in enumerate(folders.values()):
+        for n, clip in enumerate(CLIPS):
+            write_cubes(folder, clip, random_cubes(10 * s + n))
+    return folders
+
+
+def test_cubes_come_back_as_they_were_written(folders):
+    store = CubeStore(folders, CLIPS)
+    assert store.shapes == dict.fromkeys(folders, (FRAMES, CHANNELS, SIDE * SIDE))
+    assert store.labels.tolist() == [0, 1, 0, 1, 0]
+    batch = store.batch([4, 1])
+    memory = store.load()
+    for s, stream in enumerate(folders):
+        expected = np.stack([random_cubes(10 * s + n).reshape(FRAMES, CHANNELS, -1) for n in (4, 1)])
+        np.testing.assert_array_equal(batch[stream].dense(torch.float16).numpy(), expected)
+        np.testing.assert_array_equal(memory.batch([4, 1])[stream].dense(torch.float16).numpy(), expected)
+        np.testing.assert_array_equal(np.stack([store.read(n)[stream] for n in (4, 1)]), expected)
+    assert store.bytes_in_memory == sum(values.bytes for values in memory.arrays.values())
+
+
+def test_pooled_cubes_are_means_over_the_regions(folders):
+    store = CubeStore(folders, CLIPS, pooled=True)
+    expected = random_cubes(2).astype(np.float64).mean(axis=(2, 3))
+    values = store.read(2)["spatial"]
+    assert values.shape == (FRAMES, CHANNELS, 1)
+    np.testing.assert_allclose(values[..., 0], expected, atol=1e-6)
+    memory = store.load()
+    assert store.bytes_in_memory == sum(v.numel() * v.element_size() for v in memory.arrays.values())
+
+
+def test_fully_connected_features_have_one_region(folders):
+    store = CubeStore(folders, CLIPS, array="fc7")
+    np.testing.assert_array_equal(store.read(0)["spatial"][..., 0], random_cubes(0)[:, :, 0, 0])
+
+
+def test_a_clip_without_a_file_in_both_streams_is_missing_and_said_so(folders):
+    (folders["temporal"] / "class1" / "clip1.h5").unlink()
+    store = CubeStore(folders, CLIPS)
+    assert [clip.name for clip in store.missing] == ["clip1"]
+    assert [clip.name for clip in store.clips] == ["clip0", "clip2", "clip3", "clip4"]
+    with pytest.raises(CubeStoreError, match="none of the 5 clips"):
+        CubeStore({"spatial": folders["spatial"] / "elsewhere"}, CLIPS)
+
+
+def test_files_of_different_shape_are_refused(folders):
+    write_cubes(folders["spatial"], CLIPS[3], random_cubes(3, frames=2))
+    with pytest.raises(CubeStoreError, match=r"clip3\.h5 holds \(2, 4, 4\)"):
+        CubeStore(folders, CLIPS)
+
+
+def test_a_store_that_changes_under_the_reader_is_an_error(folders):
+    store = CubeStore(folders, CLIPS)
+    write_cubes(folders["spatial"], CLIPS[0], random_cubes(99), fingerprint="e" * 64)
+    with pytest.raises(CubeStoreError, match="changed while it was in use"):
+        store.batch([0])
+    (folders["spatial"] / "class1" / "clip1.h5").unlink()
+    with pytest.raises(CubeStoreError, match="was there when the run began"):
+        store.batch([1])
+
+
+def test_an_equal_file_in_its_place_changes_nothing(folders):
+    store = CubeStore(folders, CLIPS)
+    before = store.read(0)["spatial"]
+    write_cubes(folders["spatial"], CLIPS[0], random_cubes(0))
+    np.testing.assert_array_equal(store.read(0)["spatial"], before)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_of_any_start_method_read_the_same(folders, method):
+    store = CubeStore(folders, CLIPS)
+    expected = [store.read(n)["temporal"] for n in range(5)]  # read here first: what a fork inherits must do no harm
+    store.batch([0, 1])
+    with get_context(method).Pool(2) as pool:
+        found = pool.map(store.read, range(5))
+    for values, wanted in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(values["temporal"], wanted)
+
+
+def test_glimpse_statistics_are_those_of_the_dense_cubes(folders):
+    store = CubeStore(folders, CLIPS)
+    mean, deviation = glimpse_statistics(store, batch=2)
+    for s in range(2):
+        cubes = np.stack([random_cubes(10 * s + n) for n in range(5)]).astype(np.float64)
+        cubes = cubes.reshape(5 * FRAMES, CHANNELS, -1)
+        np.testing.assert_allclose(mean[s], cubes.mean(axis=(0, 2)), rtol=1e-5)
+        glimpse = cubes.mean(axis=2).var(axis=0)
+        region = cubes.transpose(1, 0, 2).reshape(CHANNELS, -1).var(axis=1)
+        expected = np.sqrt(np.maximum(glimpse, region / SIDE**2))
+        np.testing.assert_allclose(deviation[s], expected, rtol=1e-4)
+
+
+def test_prefetching_keeps_the_order(folders):
+    store = CubeStore(folders, CLIPS)
+    got = [(values["spatial"], labels) for values, labels in prefetched(store, [[3, 0], [2], [4, 1]])]
+    assert [labels.tolist() for _, labels in got] == [[1, 0], [0], [0, 1]]
+    for (values, _), indices in zip(got, [[3, 0], [2], [4, 1]], strict=True):
+        assert torch.equal(values.dense(), store.batch(indices)["spatial"].dense())

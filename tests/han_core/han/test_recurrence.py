@@ -1,0 +1,115 @@
+"""The fast path of HAN computes what the plain loop computes: values and gradients, dropout and all."""
+
+import copy
+import dataclasses
+import itertools
+
+import pytest
+import torch
+
+from han_core.cubes.sparse import SparseCubes
+from han_core.han.config import HANConfig
+from han_core.han.model import HAN
+
+CONFIG = HANConfig(
+    streams=("spatial", "temporal"), classes=4, features=12, regions=9, lstm_size=10, layers=3, skip=2, dropout=0.4
+)
+FRAMES = 9
+
+
+def make(config, dtype=torch.float64):
+    torch.manual_seed(0)
+    model = HAN(config)
+    streams = len(config.streams)
+    model.standardize(torch.rand(streams, config.features), 0.5 + torch.rand(streams, config.features))
+    return model.to(dtype).train()
+
+
+def sparse_cubes(config, clips=5, frames=FRAMES):
+    torch.manual_seed(1)
+    cubes = {s: torch.rand(clips, frames, config.features, config.regions).half() for s in config.streams}
+    return {s: cube * (torch.rand(cube.shape) < 0.3) for s, cube in cubes.items()}
+
+
+def step(model, cubes, lengths=None, *, fast):
+    """Logits, maps and all gradients of one training step, with the same dropout for the same seed."""
+    model = copy.deepcopy(model)
+    torch.manual_seed(5)
+    output = model(cubes, lengths, fast=fast)
+    loss = output.logits.square().sum() + (output.attention * torch.linspace(0, 1, CONFIG.regions).to(output[0])).sum()
+    loss.backward()
+    return output.logits, output.attention, {name: p.grad for name, p in model.named_parameters()}
+
+
+def compare(one, other, **tolerance):
+    torch.testing.assert_close(one[0], other[0], **tolerance)
+    torch.testing.assert_close(one[1], other[1], **tolerance)
+    assert one[2].keys() == other[2].keys()
+    for name, gradient in one[2].items():
+        torch.testing.assert_close(gradient, other[2][name], msg=lambda m, n=name: f"{n}: {m}", **tolerance)
+
+
+@pytest.mark.parametrize(
+    ("attention", "initial", "layers"), list(itertools.product(["location", "uniform"], ["zeros", "mean"], [1, 3]))
+)
+def test_float64_equals_the_plain_loop(attention, initial, layers):
+    config = dataclasses.replace(CONFIG, attention=attention, initial_state=initial, layers=layers)
+    model = make(config)
+    cubes = sparse_cubes(config)
+    compare(step(model, cubes, fast=True), step(model, cubes, fast=False), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("streams", [("spatial",), ("spatial", "temporal")])
+def test_clips_of_different_length(streams):
+    config = dataclasses.replace(CONFIG, streams=streams)
+    model = make(config)
+    cubes, lengths = sparse_cubes(config), torch.tensor([9, 1, 4, 3, 8])
+    compare(step(model, cubes, lengths, fast=True), step(model, cubes, lengths, fast=False), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("attention", ["location", "uniform", "content"])
+def test_sparse_cubes_equal_dense_ones(attention):
+    """In float32, where the sparse loops are used: other orders of summation, hence the tolerance."""
+    config = dataclasses.replace(CONFIG, attention=attention, initial_state="mean")
+    model = make(config, torch.float32)
+    cubes = sparse_cubes(config)
+    sparse = {s: SparseCubes.from_dense(cube).select([3, 0, 4]) for s, cube in cubes.items()}
+    dense = {s: cube[[3, 0, 4]] for s, cube in cubes.items()}
+    compare(step(model, sparse, fast=True), step(model, dense, fast=False), rtol=2e-4, atol=2e-5)
+
+
+def test_products_in_bfloat16_are_close():
+    """bfloat16 has 8 bits: each product is off by up to 0.4 %, and nine steps add up."""
+    model = make(CONFIG, torch.float32)
+    cubes = sparse_cubes(CONFIG)
+    exact = step(model, cubes, fast=True)
+    model.product_type = torch.bfloat16
+    for fast in (True, False):
+        logits, maps, gradients = step(model, cubes, fast=fast)
+        assert (logits - exact[0]).abs().max() < 0.05 * exact[0].abs().max()
+        assert (logits - exact[0]).abs().max() > 0, "the products were not in bfloat16"
+        torch.testing.assert_close(maps, exact[1], rtol=0.02, atol=1e-3)
+        for name, gradient in gradients.items():
+            assert (gradient - exact[2][name]).norm() < 0.05 * exact[2][name].norm(), name
+
+
+def test_dropout_of_a_share_is_the_share_of_the_dropout():
+    """A batch spread over processes meets the same masks as in one process."""
+    model = make(CONFIG)
+    cubes = sparse_cubes(CONFIG)
+    whole = step(model, cubes, fast=True)
+    parts = []
+    for rows in (slice(0, 3), slice(3, 5)):
+        model.dropout.rows, model.dropout.batch = rows, 5
+        parts.append(step(model, {s: cube[rows] for s, cube in cubes.items()}, fast=True))
+    torch.testing.assert_close(torch.cat([part[0] for part in parts]), whole[0])
+    for name, gradient in whole[2].items():
+        torch.testing.assert_close(parts[0][2][name] + parts[1][2][name], gradient)
+
+
+def test_dropout_drops_the_share_it_should():
+    model = make(dataclasses.replace(CONFIG, dropout=0.25))
+    masks = model.dropout.masks(50, 20, 30, torch.zeros(1))
+    assert masks.unique().tolist() == pytest.approx([0, 1 / 0.75])
+    assert (masks == 0).float().mean().item() == pytest.approx(0.25, abs=0.02)
+    assert model.eval().dropout.masks(1, 1, 1, torch.zeros(1)) is None

@@ -1,0 +1,44 @@
+"""Sums over real processes, joined by gloo."""
+
+import os
+
+import torch
+import torch.multiprocessing
+from torch import nn
+
+from han_core.runs.processes import Processes, processes
+
+
+def test_alone_nothing_is_summed(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with processes(torch.device("cpu")) as me:
+        assert (me.rank, me.size, me.main) == (0, 1, True)
+        assert me.sum(1.5, 2) == (1.5, 2)
+        me.barrier()
+
+
+def test_shares_are_consecutive_and_cover_all():
+    rows = torch.arange(8)
+    parts = [Processes(rank, 3).share(rows) for rank in range(3)]
+    assert [len(part) for part in parts] == [3, 3, 2]
+    assert torch.equal(torch.cat(parts), rows)
+
+
+def _member(rank: int, port: int, folder: str) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    with processes(torch.device("cpu")) as me:
+        model = nn.Linear(3, 2)
+        model.weight.grad = torch.full((2, 3), float(rank + 1))
+        model.bias.grad = torch.tensor([float(rank), 10.0])
+        me.sum_gradients(model.parameters())
+        torch.save({"weight": model.weight.grad, "bias": model.bias.grad, "sum": me.sum(rank, 0.1)}, f"{folder}/{rank}")
+
+
+def test_two_processes_sum_gradients_and_numbers(tmp_path, free_port):
+    torch.multiprocessing.spawn(_member, (free_port, str(tmp_path)), nprocs=2)
+    for rank in range(2):
+        found = torch.load(tmp_path / str(rank))
+        assert torch.equal(found["weight"], torch.full((2, 3), 3.0))
+        assert torch.equal(found["bias"], torch.tensor([1.0, 20.0]))
+        assert found["sum"] == (1.0, 0.2)

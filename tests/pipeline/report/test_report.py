@@ -1,0 +1,207 @@
+"""The report of made-up results: what stands where, and that nothing is left out in silence."""
+
+import hashlib
+import json
+import re
+
+import cv2
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from han_core.clips import read_clips
+from pipeline.curve import Curve
+from pipeline.params import load_params
+from pipeline.paths import Paths
+from pipeline.report import __main__ as report
+from pipeline.report import pictures as report_pictures
+from tests.pipeline.toy_results import CLIPS, TOP1, write_results
+
+
+@pytest.fixture
+def project(repository, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_results(tmp_path, repository)
+    return tmp_path
+
+
+def run(expected=0):
+    result = CliRunner().invoke(report.main, [])
+    assert result.exit_code == expected, (result.output, result.exception)
+    return result.output
+
+
+def edit(project, change):
+    params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    change(params)
+    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+
+
+def table(text, heading):
+    """Rows of the first table under a heading, as {first cell: other cells}, the header under ''."""
+    part = text.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    lines = [line for line in part.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    return {"": rows[0][1:]} | {row[0].replace("\\", ""): row[1:] for row in rows[2:]}
+
+
+def markdown(project):
+    return (project / "report/toy/report.md").read_text(encoding="utf-8")
+
+
+def test_table_1_has_every_variant_and_the_papers_figures(project):
+    run()
+    rows = table(markdown(project), "Table 1")
+    assert rows[""] == ["toy", "UCF-101, ours", "UCF-101, paper", "HMDB-51, ours", "HMDB-51, paper"]
+    full = rows["Full HAN: spatial cube + temporal cube"]
+    assert full == ["50.0 ± 0.0 (2 / 4)", "91.2 ± 0.0 (4 / 4)", "92.7", "missing", "64.3"]
+    assert rows["Temporal HAN: temporal cube only"] == ["missing", "missing", "85.4", "missing", "58.3"]
+    assert len(rows) == 6
+
+
+def test_table_2_has_ours_beside_the_papers(project):
+    run()
+    rows = table(markdown(project), "Table 2")
+    shown = next(cells for title, cells in rows.items() if title.startswith("Two-stream CNN [16]"))
+    assert shown == ["75.0 ± 0.0 (3 / 4)", "missing", "88.0", "missing", "59.4"]
+    assert rows["iDT + stacked Fisher vectors [13]"] == ["-", "-", "-", "-", "66.8"]
+    assert rows["Soft attention + LSTM [15]"][:3] == ["missing", "missing", "84.96"]
+
+
+def test_every_row_of_evaluate_is_somewhere(project):
+    """A row that the report has never heard of stands among the baselines, under its name."""
+    run()
+    text = markdown(project)
+    rows = table(text, "Baselines")
+    assert rows["brand_new"] == ["12.5 ± 0.0 (0 / 4)"]
+    for top1 in TOP1.values():
+        assert f"{100 * top1:.1f} ± 0.0" in text
+
+
+def test_strips_are_pictures_of_test_clips_with_frames_map_and_flow(project):
+    run()
+    text = markdown(project)
+    for n in (1, 2):
+        picture = cv2.imread(str(project / f"report/toy/attention-{n}.jpg"))
+        assert picture.shape == (3 * 128, 3 * 171, 3)
+        assert f"(attention-{n}.jpg)" in text
+    tested = [name for name in CLIPS if not name.endswith("_0")]
+    shown = [name.replace("\\", "") for name in re.findall(r"^(\S+): (?:hand|kick)", text, re.MULTILINE)]
+    assert shown == [tested[0], tested[-1]]
+
+
+def test_the_map_of_soft_attention_stands_below_that_of_han(repository, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_results(tmp_path, repository, models=("soft_attention_lstm", "han"))
+    run()
+    picture = cv2.imread(str(tmp_path / "report/toy/attention-1.jpg")).astype(int)
+    assert picture.shape == (4 * 128, 3 * 171, 3)
+    han, soft = picture[128:256], picture[256:384]
+    assert abs(han - soft).mean() > 2, "two models, two maps"
+    # Their maps lie over the same frame: HAN's first is uniform, [15]'s is not, because its h_0 sees the clip.
+    text = markdown(tmp_path)
+    assert "attention maps of HAN and of soft attention" in text
+
+
+def test_clips_can_be_chosen_by_name(project):
+    edit(project, lambda params: params["report"].update(clips=["kick_2"]))
+    run()
+    assert (project / "report/toy/attention-1.jpg").is_file()
+    assert not (project / "report/toy/attention-2.jpg").exists()
+    assert "kick\\_2: kick" in markdown(project)
+    edit(project, lambda params: params["report"].update(clips=["kick_0", "kick_2", "nobody"]))
+    said = run(expected=1)
+    assert "report.clips: kick_0, nobody: no test clip" in said
+    assert "Traceback" not in said
+
+
+def test_fine_tuning_is_drawn_for_the_nets_that_were_trained(project):
+    params = load_params("params.yaml")
+    pictures = {block.name: block.data.decode() for block in report_pictures.curves(params, Paths.of(params))[1:]}
+    assert list(pictures) == ["curve-finetune-loss.svg", "curve-loss.svg", "curve-top1.svg"]
+    assert ">spatial<" in pictures["curve-finetune-loss.svg"]
+    assert ">temporal<" not in pictures["curve-finetune-loss.svg"]
+    edit(project, lambda params: (params["finetune"].update(splits=[]), params["cubes"].update(nets="ucf101")))
+    params = load_params("params.yaml")
+    names = [block.name for block in report_pictures.curves(params, Paths.of(params))[1:]]
+    assert names == ["curve-loss.svg", "curve-top1.svg"], "nets of another dataset, curves of another report"
+
+
+def test_a_curve_is_the_mean_over_the_splits_where_all_have_it(project):
+    with Curve(project / "plots/toy/train/han-2") as curve:
+        for n in range(2, 6):
+            curve.add(n, {"loss": 4 / n})
+    folder = project / "plots/toy/train"
+    mean = report_pictures._mean_curve(folder, "han", (1, 2), "loss")
+    assert mean == pytest.approx({n: 3 / n for n in range(2, 6)}, rel=1e-5)
+    assert report_pictures._mean_curve(folder, "han", (1, 2), "top1") == {}
+    assert report_pictures._mean_curve(folder, "han", (), "loss") == {}
+
+
+def test_no_pictures_where_none_are_asked_for(project):
+    edit(project, lambda params: params["report"].update(clips=0))
+    run()
+    assert "figure 4" not in markdown(project)
+    assert not list((project / "report/toy").glob("*.jpg"))
+
+
+def test_pictures_of_an_earlier_report_go(project):
+    run()
+    edit(project, lambda params: params["report"].update(clips=1))
+    run()
+    assert sorted(p.name for p in (project / "report/toy").glob("*.jpg")) == ["attention-1.jpg"]
+
+
+def test_the_page_and_its_twin_say_the_same(project):
+    run()
+    page = (project / "report/toy/report.html").read_text(encoding="utf-8")
+    text = markdown(project)
+    assert [h.replace("&#x27;", "'") for h in re.findall(r"<h2[^>]*>(.*?)</h2>", page)] == [
+        h.replace("\\", "") for h in re.findall(r"^## (.*)$", text, re.MULTILINE)
+    ]
+    for figure in ("50.0 ± 0.0 (2 / 4)", "missing", "92.7", "12.5 ± 0.0 (0 / 4)"):
+        assert page.count(figure) == text.count(figure) > 0
+
+
+def test_params_and_versions_are_told_and_how_the_work_was_spread_is_not(project):
+    edit(project, lambda params: params["train"].update(lstm_size=77))
+    run()
+    text = markdown(project)
+    assert "lstm_size: 77" in text
+    assert "| torch |" in text
+    assert "workers:" not in text
+
+
+def test_running_again_gives_the_same_bytes_and_other_workers_too(project):
+    def hashes():
+        files = sorted(path for path in (project / "report").rglob("*") if path.is_file())
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    run()
+    before = hashes()
+    assert {"report.html", "report.md", "curve-loss.svg", "confusion-han.svg"} <= set(before)
+    edit(project, lambda params: params["run"].update(workers=7))
+    run()
+    assert hashes() == before
+
+
+def test_missing_clips_are_told(project):
+    path = project / "metrics/toy/evaluate.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    found["han"]["missing"] = 3
+    path.write_text(json.dumps(found), encoding="utf-8")
+    run()
+    assert "3 test clip(s) failed" in markdown(project)
+
+
+def test_a_clip_of_several_splits_is_drawn_for_the_first_that_tests_it(project):
+    params = load_params("params.yaml")
+    clips = read_clips(project / "data/toy/clips.csv")
+    chosen = report_pictures.choose_clips(params.model_copy(update={"splits": (1,)}), clips)
+    assert [(split, clip.name) for split, clip in chosen] == [(1, "hand_shake_1"), (1, "kick_2")]
+
+
+@pytest.mark.parametrize("gone", ["metrics/toy", "plots/toy/per_class.csv", "plots/toy/train/han-1"])
+def test_what_is_missing_is_said_in_plain_words(project, gone):
+    (project / gone).rename(project / "hidden")
+    assert "run the stages before report first" in run(expected=1)
