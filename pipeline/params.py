@@ -23,9 +23,11 @@ from pydantic import (
 )
 
 from han_core.datasets.synthetic.generate import SyntheticSpec
+from han_core.rows import families, table_lines
 
-Model = Literal["han", "no_attention", "fc_features", "spatial", "temporal", "soft_attention_lstm"]
-TABLE_1: tuple[Model, ...] = ("han", "no_attention", "fc_features", "spatial", "temporal")
+Model = Literal[families("classify")]
+Baseline = Literal[families("baselines")]
+TABLE_1: tuple[Model, ...] = tuple(row.name for rows in table_lines(1).values() for row in rows)
 Layer = Literal[
     "conv1_1", "conv1_2", "pool1", "conv2_1", "conv2_2", "pool2", "conv3_1", "conv3_2", "conv3_3", "pool3",
     "conv4_1", "conv4_2", "conv4_3", "pool4", "conv5_1", "conv5_2", "conv5_3", "pool5", "fc6", "fc7",
@@ -280,7 +282,7 @@ class Train(Group):
 
 
 class Evaluate(Group):
-    baselines: tuple[Literal["linear", "linear_mean", "frame_size"], ...] = ()
+    baselines: tuple[Baseline, ...] = ()
     """``linear``: logistic regression on cubes averaged over regions, frames side by side; ``linear_mean``: averaged
     over the frames too; ``frame_size``: on width, height and ratio of the frames alone."""
 
@@ -310,6 +312,11 @@ class Params(Group):
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The rows, or families of rows (``han_core/rows.py``), that are evaluated and reported, in this order."""
+        return (*self.models, *(families("two_stream") if self.scores.enabled else ()), *self.evaluate.baselines)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Params":

@@ -52,6 +52,10 @@ class Paths:
         """Folder of what the net of one stream and split says of each clip."""
         return self.data / "scores" / f"{stream}-{split}"
 
+    def predictions(self, family: str, split: int) -> Path:
+        """Folder of the predictions of a row, or of a family of rows (``han_core/rows.py``), on one split."""
+        return self.data / "predictions" / f"{family}-{split}"
+
     @property
     def models(self) -> Path:
         return Path("models", self.dataset)

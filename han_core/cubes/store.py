@@ -135,6 +135,15 @@ class CubeStore:
         with ClipFile(self._entries[stream][0].path) as file:
             return file.attributes
 
+    def frames(self) -> np.ndarray:
+        """(N, T) int32: which frame of its clip each of the T frames is.
+
+        Raises:
+            ClipFileError: a file is damaged.
+        """
+        entries = next(iter(self._entries.values()))
+        return np.stack([read_parts(entry.path, entry.trailer, ("frames",))[0] for entry in entries])
+
     def median_length(self) -> int:
         """Median length of the clips in frames, out of ``_MEASURED`` of them. The last of a clip's T frames is its
         last one.

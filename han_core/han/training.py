@@ -1,4 +1,6 @@
-"""Training and scoring of HAN on features at hand. One loop for all variants and all places the features may be.
+"""Training HAN on features at hand, and classifying with it.
+
+One loop for all variants and all places the features may be.
 
 Everything random comes from the seed and the number of the epoch. The state of a run is therefore the model, the
 optimizer and the number of epochs done: a run that was killed goes on from its last checkpoint to the same weights.
@@ -203,17 +205,28 @@ def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimize
 
 
 @torch.no_grad()
-def score(model: HAN, features: Features, *, batch: int = 32, device: torch.device | None = None) -> Tensor:
-    """Probabilities of eq. 5 for every clip: (N, C) float32 on the CPU."""
+def classify(
+    model: HAN, features: Features, *, maps: bool = False, batch: int = 32, device: torch.device | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Eq. 5 for every clip.
+
+    Args:
+        maps: also keep the attention maps, T x R numbers a clip.
+        batch: clips at once.
+
+    Returns:
+        Probabilities (N, C), and the maps (N, T, R) or None; float32 on the CPU.
+    """
     device = device or torch.device("cpu")
     model.to(device).eval()
     order = list(range(len(features.labels)))
-    chunks = [order[i : i + batch] for i in range(0, len(order), batch)]
-    rows = [
-        torch.softmax(model(_to_device(values, device)).logits.float(), dim=1).cpu()
-        for values, _ in prefetched(features, chunks)
-    ]
-    return torch.cat(rows)
+    probabilities, attention = [], []
+    for values, _ in prefetched(features, [order[i : i + batch] for i in range(0, len(order), batch)]):
+        output = model(_to_device(values, device))
+        probabilities.append(torch.softmax(output.logits.float(), dim=1).cpu())
+        if maps:
+            attention.append(output.attention.float().cpu())
+    return torch.cat(probabilities), torch.cat(attention) if maps else None
 
 
 def _validate(
@@ -221,7 +234,7 @@ def _validate(
 ) -> tuple[float | None, float | None]:
     if validation is None:
         return None, None
-    probabilities = score(model, validation, batch=schedule.batch, device=device)
+    probabilities, _ = classify(model, validation, batch=schedule.batch, device=device)
     loss = nn.functional.nll_loss(probabilities.clamp(min=1e-12).log(), validation.labels).item()
     return loss, (probabilities.argmax(1) == validation.labels).float().mean().item()
 

@@ -1,4 +1,4 @@
-"""The rows of the paper's tables that are a HAN, by name."""
+"""What the rows of the paper's tables that are a HAN (``han_core/rows.py``) are made of, by name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,6 @@ from typing import Literal
 class Variant:
     """One row of Table 1, or the row [15] of Table 2."""
 
-    title: str
     streams: tuple[str, ...]
     source: Literal["cubes", "fc"] = "cubes"
     attention: bool = True
@@ -18,22 +17,19 @@ class Variant:
 
 
 VARIANTS: dict[str, Variant] = {
-    "han": Variant("Full HAN (spatial CNN cube + temporal CNN cube)", ("spatial", "temporal")),
+    "han": Variant(("spatial", "temporal")),
     "no_attention": Variant(
-        "HAN without attention 1 (spatial CNN cube + temporal CNN cube)",
         ("spatial", "temporal"),
         attention=False,
     ),
     "fc_features": Variant(
-        "HAN without attention 2 (spatial CNN 4096 + temporal CNN 4096)",
         ("spatial", "temporal"),
         "fc",
         attention=False,
     ),
-    "spatial": Variant("Spatial HAN (spatial CNN cube)", ("spatial",)),
-    "temporal": Variant("Temporal HAN (temporal CNN cube)", ("temporal",)),
+    "spatial": Variant(("spatial",)),
+    "temporal": Variant(("temporal",)),
     "soft_attention_lstm": Variant(
-        "Soft attention + LSTM [15] (spatial CNN cube)",
         ("spatial",),
         fixed={"attention": "content", "layers": 1, "initial_state": "mean"},
     ),

@@ -1,32 +1,24 @@
-"""Stage ``evaluate``: every trained variant on the test clips of its split, which gives Table 1.
+"""Stage ``evaluate``: the predictions of every system on the test clips of each split, which give Tables 1 and 2.
 
-Writes ``metrics/<dataset>/evaluate.json`` (top-1, mean and standard deviation over the splits),
+Knows no system: it reads the files that the stages before it left in ``data/<dataset>/predictions``, for the rows that
+the params ask for. Writes ``metrics/<dataset>/evaluate.json`` (top-1, mean and standard deviation over the splits),
 ``metrics/<dataset>/attention.json`` (how good the attention maps are, see ``pipeline/evaluate/attention.py``),
-``metrics/<dataset>/predictions.csv`` (one row a model, split and clip), ``plots/<dataset>/per_class.csv`` and
-``plots/<dataset>/confusion/<model>.csv``. Test clips that failed in an earlier stage count as wrong.
+``metrics/<dataset>/predictions.csv`` (one line for each row, split and clip), ``plots/<dataset>/per_class.csv`` and
+``plots/<dataset>/confusion/<row>.csv``. Test clips that failed in an earlier stage count as wrong.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from han_core.errors import HanError
-from han_core.evaluation.results import Result, score_cues, summarize
-from pipeline.evaluate.baselines import baseline_results
-from pipeline.evaluate.han import han_results
-from pipeline.evaluate.outputs import write_confusion, write_json, write_per_class, write_predictions
-from pipeline.evaluate.two_stream import two_stream_results
 from pipeline.params import Params, load_params, params_option
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command(help=__doc__)
 @params_option
 def main(params_path: Path) -> None:
-    """Score all models and write metrics and plots."""
+    """Evaluate all predictions and write metrics and plots."""
     params = load_params(params_path)
 
     try:
@@ -36,27 +28,23 @@ def main(params_path: Path) -> None:
 
 
 def run(params: Params) -> None:
-    """Score every model on every split, then the baselines, and write the outputs."""
+    """Read the predictions of every row and split, and write the outputs."""
     from han_core.clips import read_clips
     from han_core.datasets.synthetic.generate import class_cues
-    from han_core.runs.progress import Progress
+    from han_core.evaluation.results import score_cues, summarize
     from pipeline.evaluate.attention import score_attention
+    from pipeline.evaluate.outputs import write_confusion, write_json, write_per_class, write_predictions
     from pipeline.execution.outputs import clear
     from pipeline.paths import Paths
+    from pipeline.predictions import read_results
 
     paths = Paths.of(params)
     table = read_clips(paths.clips)
-    results: list[Result] = []
-    with Progress("evaluate", len(params.splits) * _rows(params)) as progress:
-        for split in params.splits:
-            for rows in (han_results, two_stream_results, baseline_results):
-                for result in rows(params, table, split):
-                    results.append(result)
-                    progress.advance(note=f"{result.model}-{split}")
+    results = read_results(params, table)
     summary = summarize(results)
     if params.dataset.kind == "synthetic":
-        for model, cues in score_cues(results, table.classes, class_cues).items():
-            summary[model]["cues"] = cues
+        for name, cues in score_cues(results, table.classes, class_cues).items():
+            summary[name]["cues"] = cues
     attention = score_attention(params, table)
     written = [paths.metrics / name for name in ("evaluate.json", "attention.json", "predictions.csv")]
     clear(*written, paths.plots / "per_class.csv", paths.plots / "confusion")
@@ -65,18 +53,12 @@ def run(params: Params) -> None:
     write_predictions(results, table, paths.metrics / "predictions.csv")
     write_per_class(results, table, paths.plots / "per_class.csv")
     write_confusion(results, table, paths.plots / "confusion")
-    for model, figures in summary.items():
+    for name, figures in summary.items():
         click.echo(
-            f"{model:24s} top-1 {100 * figures['top1']['mean']:5.1f} %  ({figures['right']}/{figures['clips']} clips, "
+            f"{name:24s} top-1 {100 * figures['top1']['mean']:5.1f} %  ({figures['right']}/{figures['clips']} clips, "
             f"{len(params.splits)} split(s))"
         )
     click.echo(f"-> {paths.metrics / 'evaluate.json'}")
-
-
-def _rows(params: Params) -> int:
-    """Results of one split: a linear baseline gives three, two nets give four."""
-    nets = 4 if params.scores.enabled else 0
-    return len(params.models) + nets + sum(1 if name == "frame_size" else 3 for name in params.evaluate.baselines)
 
 
 if __name__ == "__main__":

@@ -35,12 +35,11 @@ def run(params: Params) -> None:
     from han_core.report.markdown import write_markdown
     from pipeline.execution.outputs import clear
     from pipeline.paths import Paths
-    from pipeline.report import pictures as report_pictures
-    from pipeline.report import tables as report_tables
+    from pipeline.report import figure4, pictures, tables
 
     paths = Paths.of(params)
     table = read_clips(paths.clips)
-    summaries = report_tables.read_summaries(params, paths.metrics.parent)
+    summaries = tables.read_summaries(params, paths.metrics.parent)
     if params.dataset.name not in summaries:
         raise FileNotFoundError(2, "no such file", str(paths.metrics / "evaluate.json"))
     own = summaries[params.dataset.name]
@@ -50,17 +49,17 @@ def run(params: Params) -> None:
         params.dataset.name,
         [
             Paragraph(text),
-            *report_tables.table_1(params, summaries),
-            *report_tables.table_2(params, summaries),
-            *report_tables.other_models(own),
-            *report_tables.cues(own),
-            *report_pictures.where_it_looked(params, table, paths),
-            *report_tables.attention_scores(paths.metrics / "attention.json"),
-            *report_tables.per_class(paths.plots / "per_class.csv"),
-            *report_pictures.confusion(params, table, paths),
-            *report_pictures.curves(params, paths),
-            *report_tables.store(params, table, paths),
-            *report_tables.origin(params),
+            *tables.table_1(params, summaries),
+            *tables.table_2(params, summaries),
+            *tables.other_models(own),
+            *tables.cues(own),
+            *figure4.where_it_looked(params, table, paths),
+            *tables.attention_scores(paths.metrics / "attention.json"),
+            *tables.per_class(paths.plots / "per_class.csv"),
+            *pictures.confusion(params, table, paths),
+            *pictures.curves(params, paths),
+            *tables.store(params, table, paths),
+            *tables.origin(params),
         ],
     )
     clear(paths.report)  # pictures of an earlier run with more models or clips must not stay behind either

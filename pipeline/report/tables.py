@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from han_core.report.document import Block, Code, Fold, Heading, Paragraph, Table
-from han_core.report.paper import DATASETS, TABLE_1, TABLE_2, TITLES
+from han_core.rows import DATASETS, by_name, table_lines, title_of
 from pipeline.params import Params
 
 if TYPE_CHECKING:
@@ -25,19 +25,6 @@ MISSING = "missing"
 _TOOLS = (
     "han-video", "torch", "torchvision", "numpy", "opencv-contrib-python", "h5py", "numba", "safetensors", "dvc"
 )  # fmt: skip
-OTHERS = {
-    "two_stream": "Both nets, scores averaged",
-    "two_stream_svm": "Both nets, scores joined by an SVM",
-    "spatial_net": "Spatial net alone",
-    "temporal_net": "Temporal net alone",
-    "linear": "Logistic regression, both streams' cubes averaged over the regions",
-    "linear_spatial": "Logistic regression, spatial cubes only",
-    "linear_temporal": "Logistic regression, temporal cubes only",
-    "linear_mean": "The same averaged over the frames too, both streams",
-    "linear_mean_spatial": "Averaged over regions and frames, spatial cubes only",
-    "linear_mean_temporal": "Averaged over regions and frames, temporal cubes only",
-    "frame_size": "Logistic regression on width and height of the clip alone",
-}
 
 
 def read_summaries(params: Params, folder: Path) -> dict[str, Summary]:
@@ -58,12 +45,12 @@ def table_1(params: Params, summaries: Mapping[str, Summary]) -> list[Block]:
     """The variants of HAN on every dataset, the paper's figures beside ours."""
     columns = _columns(params, summaries)
     rows = []
-    for row in TABLE_1:
-        cells = [row.title]
+    for line, (row, *_) in table_lines(1).items():
+        cells = [line]
         for dataset, paper in columns:
-            cells.append(_accuracy(summaries.get(dataset, {}).get(row.ours[0])))
+            cells.append(_accuracy(summaries.get(dataset, {}).get(row.name)))
             if paper:
-                cells.append(str(row.figures[paper]))
+                cells.append(str(row.paper[paper]))
         rows.append(cells)
     blocks: list[Block] = [
         Heading("Table 1"),
@@ -83,18 +70,18 @@ def table_2(params: Params, summaries: Mapping[str, Summary]) -> list[Block]:
     """Other methods: what the paper prints, and ours where it was run."""
     columns = _columns(params, summaries)
     rows = []
-    for row in TABLE_2:
-        ran = [name for name in row.ours if any(name in summary for summary in summaries.values())]
-        for name in ran or [None]:
-            part = _title(name) if name and len(row.ours) > 1 else ""
-            title = f"{row.title}: {part[0].lower()}{part[1:]}" if part else row.title
-            # The paper's figure belongs to the method, which is the first of the names; the others are parts of it.
-            whole = name is None or name == ran[0]
-            cells = [title]
+    for line, ours in table_lines(2).items():
+        ran = [row for row in ours if any(row.name in summary for summary in summaries.values())]
+        figures = {dataset: figure for row in ours for dataset, figure in row.paper.items()}
+        for row in ran or ours[:1]:
+            title = row.title
+            cells = [f"{line}: {title[0].lower()}{title[1:]}" if row in ran and len(ours) > 1 else line]
+            # The paper's figure belongs to the line, whose first row shows it.
+            first = row in (*ran, ours[0])[:1]
             for dataset, paper in columns:
-                cells.append(_accuracy(summaries.get(dataset, {}).get(name)) if row.ours else "-")
+                cells.append(_accuracy(summaries.get(dataset, {}).get(row.name)) if row.stage else "-")
                 if paper:
-                    cells.append(str(row.figures[paper]) if whole and paper in row.figures else "-")
+                    cells.append(str(figures[paper]) if first and paper in figures else "-")
             rows.append(cells)
     return [
         Heading("Table 2"),
@@ -105,8 +92,8 @@ def table_2(params: Params, summaries: Mapping[str, Summary]) -> list[Block]:
 
 def other_models(summary: Summary) -> list[Block]:
     """What was scored and stands in neither table of the paper."""
-    printed = {name for row in (*TABLE_1, *TABLE_2) for name in row.ours}
-    rows = [[_title(name), _accuracy(figures)] for name, figures in summary.items() if name not in printed]
+    printed = {name for name in summary if (row := by_name(name)) and row.lines}
+    rows = [[title_of(name), _accuracy(figures)] for name, figures in summary.items() if name not in printed]
     return [Heading("Baselines"), Table(["Model", "top-1 (%)"], rows)] if rows else []
 
 
@@ -116,7 +103,7 @@ def cues(summary: Summary) -> list[Block]:
     if not told:
         return []
     names = list(next(iter(told.values())))
-    rows = [[_title(name), *(f"{100 * found[cue]:.0f}" for cue in names)] for name, found in told.items()]
+    rows = [[title_of(name), *(f"{100 * found[cue]:.0f}" for cue in names)] for name, found in told.items()]
     text = (
         "Every class is a colour, a tempo and an order of two sub-actions; this is how often each was told "
         "rightly. Guessing gets 50. Flow does not show the colour; single frames do not show the tempo; averages over "
@@ -131,7 +118,7 @@ def attention_scores(path: Path) -> list[Block]:
     if not scores:
         return []
     if "uniform" not in scores:
-        rows = [[_title(name), f"{found['effective_regions']:.0f}"] for name, found in scores.items()]
+        rows = [[title_of(name), f"{found['effective_regions']:.0f}"] for name, found in scores.items()]
         text = "Over how many of its regions a map is spread, mean over the test clips' frames."
         return [Heading("Attention"), Paragraph(text), Table(["Model", "regions"], rows)]
     blind = {"uniform": "Uniform map", "centre_prior": "Centre prior (Gaussian)"}
@@ -140,7 +127,7 @@ def attention_scores(path: Path) -> list[Block]:
         shuffled = found.get("shuffled")
         rows.append(
             [
-                blind.get(name) or _title(name),
+                blind.get(name) or title_of(name),
                 f"{100 * found['mass']:.1f}",
                 f"{100 * shuffled['mass']:.1f}" if shuffled else "-",
                 f"{100 * found['pointing']:.1f}",
@@ -230,7 +217,7 @@ def _columns(params: Params, summaries: Mapping[str, Summary]) -> list[tuple[str
 def _header(columns: Sequence[tuple[str, str | None]]) -> list[str]:
     header = []
     for dataset, paper in columns:
-        title = dataset if paper is None else TITLES[paper]
+        title = dataset if paper is None else DATASETS[paper]
         header += [f"{title}, ours", f"{title}, paper"] if paper else [title]
     return header
 
@@ -241,9 +228,3 @@ def _accuracy(figures: dict | None) -> str:
         return MISSING
     top1 = figures["top1"]
     return f"{100 * top1['mean']:.1f} ± {100 * top1['std']:.1f} ({figures['right']} / {figures['clips']})"
-
-
-def _title(name: str) -> str:
-    from han_core.han.variants import VARIANTS
-
-    return VARIANTS[name].title if name in VARIANTS else OTHERS.get(name, name)

@@ -30,6 +30,9 @@ STAGES = [
     "scores-spatial",
     "scores-temporal",
     "train",
+    "classify",
+    "two-stream",
+    "baselines",
     "evaluate",
     "report",
 ]

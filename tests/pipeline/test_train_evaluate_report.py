@@ -11,74 +11,16 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from han_core.baselines.two_stream.scorefile import NOT_SCORED, read_scores, write_scores
-from han_core.clipfile.writer import ClipFileWriter
-from han_core.clips import Clip, ClipTable, write_clips
-from han_core.cubes.cubefile import write_cube
-from pipeline import train
+from han_core.baselines.two_stream.scorefile import NOT_SCORED, read_scores
+from pipeline import baselines, classify, train, two_stream
 from pipeline.curve import read_curve
 from pipeline.evaluate import __main__ as evaluate
 from pipeline.report import __main__ as report
 from tests.dvc_links import damaged, hold
+from tests.pipeline.toy_store import CLASSES, FRAMES, ROLES, write_store
 
-FRAMES, CHANNELS, SIDE, FC = 4, 6, 3, 5
-CLASSES = ("left", "right")
+BASELINES = ["linear", "linear_mean", "frame_size"]
 MODELS = ["han", "no_attention", "fc_features", "spatial", "temporal"]
-ROLES = {1: ["train"] * 8 + ["validation"] * 2 + ["test"] * 6, 2: ["test"] * 6 + ["train"] * 8 + ["validation"] * 2}
-
-
-def write_store(folder):
-    clips = []
-    for number in range(32):
-        label, place = number % 2, number // 2
-        name = f"clip{number:02d}"
-        roles = {split: ROLES[split][place] for split in ROLES}
-        clips.append(Clip(name, f"{name}.avi", CLASSES[label], label, f"g{place}", roles))
-        rng = np.random.default_rng(number)
-        for split in (1, 2):
-            for stream in ("spatial", "temporal"):
-                cubes = rng.random((FRAMES, CHANNELS, SIDE, SIDE))
-                fc = rng.random((FRAMES, FC))
-                if stream == "temporal":
-                    cubes[:, 0] += 2 * label
-                    fc[:, 0] += 2 * label
-                path = folder / "data/toy/cubes" / f"{stream}-{split}" / CLASSES[label] / f"{name}.h5"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with ClipFileWriter(path, kind="cubes", clip=name, fingerprint="f" * 64, attributes={}) as file:
-                    write_cube(file, cubes.astype(np.float16))
-                    file.array("fc7", fc.astype(np.float16), codec="zstd")
-                    file.array("frames", np.arange(FRAMES, dtype=np.int32))
-                write_score(folder, stream, split, name, label, rng)
-        path = folder / "data/toy/frames" / CLASSES[label] / f"{name}.h5"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        size = {"width": 32 + label, "height": 24, "count": FRAMES, "fps": 25.0, "quality": 95}
-        with ClipFileWriter(path, kind="frames", clip=name, fingerprint="e" * 64, attributes=size) as file:
-            images = file.images("frames")
-            for t in range(FRAMES):
-                images.append(cv2.imencode(".jpg", np.full((24, 32 + label, 3), 40 * t, np.uint8))[1])
-        path = folder / "data/toy/flow" / CLASSES[label] / f"{name}.h5"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with ClipFileWriter(path, kind="flow", clip=name, fingerprint="d" * 64, attributes={"bound": 20.0}) as file:
-            for images in (file.images("x"), file.images("y")):
-                for _ in range(FRAMES - 1):
-                    images.append(cv2.imencode(".jpg", np.full((24, 32 + label), 128, np.uint8))[1])
-    write_clips(ClipTable(tuple(clips), CLASSES, (1, 2)), folder / "data/toy/clips.csv")
-
-
-def write_score(folder, stream, split, name, label, rng):
-    """What a net says of a clip: the temporal one is nearly always right, the spatial one guesses."""
-    path = folder / "data/toy/scores" / f"{stream}-{split}" / CLASSES[label] / f"{name}.h5"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sure = rng.uniform(0.4, 0.9) if stream == "temporal" else rng.uniform(0.3, 0.7)
-    probabilities = np.array([[sure, 1 - sure][:: 1 - 2 * label]] * 2, np.float32)
-    write_scores(
-        path,
-        clip=name,
-        fingerprint="c" * 64,
-        frames=np.arange(2, dtype=np.int32),
-        probabilities=probabilities,
-        attributes={"stream": stream},
-    )
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +34,7 @@ def project(repository, tmp_path_factory):
     params["cubes"].update(nets="toy", frames=FRAMES)
     params["train"].update(lstm_size=8, dropout=0.5, epochs=25, batch=8)
     params["train"]["optimizer"].update(name="adam", learning_rate=0.02)
-    params["evaluate"] = {"baselines": ["linear", "linear_mean", "frame_size"], "fusion": [1, 3]}
+    params["evaluate"] = {"baselines": BASELINES, "fusion": [1, 3]}
     params["report"]["clips"] = 2
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     write_store(folder)
@@ -101,9 +43,20 @@ def project(repository, tmp_path_factory):
         for model in MODELS:
             for split in (1, 2):
                 run(train, "--model", model, "--split", str(split))
+        predict()
         run(evaluate)
         run(report)
     return folder
+
+
+def predict(*models):
+    """All stages between train and evaluate; of HAN's variants those given, all by default."""
+    for split in ("1", "2"):
+        for model in models or MODELS:
+            run(classify, "--model", model, "--split", split)
+        run(two_stream, "--split", split)
+        for baseline in () if models else BASELINES:
+            run(baselines, "--baseline", baseline, "--split", split)
 
 
 def run(stage, *arguments, expected=0):
@@ -180,7 +133,7 @@ def test_outputs_that_dvc_holds_are_replaced_and_not_written_into(project, tmp_p
     shutil.copytree(project, mine)
     monkeypatch.chdir(mine)
     held = {}
-    for kind in ("models", "metrics", "plots", "report"):
+    for kind in ("models", "data/toy/predictions", "metrics", "plots", "report"):
         held |= hold(mine / kind, tmp_path / "dvc" / kind)
     model, figures = mine / "models/toy/han/han-1.safetensors", mine / "metrics/toy/predictions.csv"
     before = model.read_bytes(), figures.read_bytes()
@@ -188,6 +141,7 @@ def test_outputs_that_dvc_holds_are_replaced_and_not_written_into(project, tmp_p
     params["train"]["epochs"] = 1
     (mine / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     run(train, "--model", "han", "--split", "1")
+    predict()
     run(evaluate)
     run(report)
     assert model.read_bytes() != before[0]
@@ -201,12 +155,14 @@ def test_nets_that_were_not_scored_have_no_rows(project, monkeypatch):
     reason = project / "data/toy/scores/spatial-1" / NOT_SCORED
     reason.write_text("its last layer is random\n")
     try:
+        predict("han")
         assert "no row spatial_net of split 1: its last layer is random" in run(evaluate)
         found = summary(project)
         assert list(found["temporal_net"]["top1"]) == ["mean", "std", "split_1", "split_2"]
         assert list(found["two_stream"]["top1"]) == ["mean", "std", "split_2"]
     finally:
         reason.unlink()
+        predict("han")
         run(evaluate)
     assert all(path.read_bytes() == content for path, content in before.items())
 
@@ -243,12 +199,16 @@ def test_running_again_gives_the_same_bytes(project, monkeypatch):
 
     def hashes():
         files = sorted(
-            p for d in ("models", "metrics", "plots", "report") for p in (project / d).rglob("*") if p.is_file()
+            p
+            for d in ("models", "data/toy/predictions", "metrics", "plots", "report")
+            for p in (project / d).rglob("*")
+            if p.is_file()
         )
         return {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
     before = hashes()
     run(train, "--model", "han", "--split", "1")
+    predict()
     run(evaluate)
     run(report)
     assert hashes() == before
@@ -261,6 +221,7 @@ def test_a_test_clip_without_cubes_counts_as_wrong(project, monkeypatch):
     kept = path.read_bytes()
     path.unlink()
     try:
+        predict("temporal")
         run(evaluate)
         run(report)
         figures = summary(project)["temporal"]
@@ -268,6 +229,7 @@ def test_a_test_clip_without_cubes_counts_as_wrong(project, monkeypatch):
         assert "1 test clip(s) failed" in (project / "report/toy/report.md").read_text(encoding="utf-8")
     finally:
         path.write_bytes(kept)
+        predict("temporal")
         run(evaluate)
         run(report)
 
@@ -278,7 +240,15 @@ def test_a_test_clip_without_cubes_counts_as_wrong(project, monkeypatch):
         (train, ("--model", "han", "--split", "9"), None, "split 9 is not in the clips table"),
         (train, ("--model", "han", "--split", "1"), "data/toy/clips.csv", "run stage prepare"),
         (train, ("--model", "han", "--split", "1"), "data/toy/cubes", "run the cubes stage first"),
-        (evaluate, (), "models/toy/han/han-2.safetensors", "cannot be read as a trained model"),
+        (
+            classify,
+            ("--model", "han", "--split", "2"),
+            "models/toy/han/han-2.safetensors",
+            "be read as a trained model",
+        ),
+        (two_stream, ("--split", "2"), "data/toy/scores/temporal-2", "cannot be opened"),
+        (baselines, ("--baseline", "linear", "--split", "2"), "data/toy/cubes/spatial-2", "run the cubes stage first"),
+        (evaluate, (), "data/toy/predictions/han-2", "run the stage that makes it"),
         (report, (), "metrics/toy/evaluate.json", "run the stages before report"),
     ],
 )

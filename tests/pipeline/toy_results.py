@@ -6,15 +6,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 import yaml
 
 from han_core.clipfile.writer import ClipFileWriter
 from han_core.clips import Clip, ClipTable, write_clips
 from han_core.cubes.cubefile import write_cube
-from han_core.han.config import HANConfig
-from han_core.han.model import HAN
-from han_core.han.model_file import TrainedHAN, save_model
+from han_core.predictions import attention_file, probabilities_file, write_attention, write_predictions
 from pipeline.curve import Curve
 
 CLASSES = ("hand_shake", "kick")
@@ -24,7 +21,7 @@ TOP1 = {"han": 0.5, "no_attention": 0.25, "two_stream": 0.75, "linear": 1.0, "br
 
 
 def write_results(folder: Path, repository: Path, models: tuple[str, ...] = ("han", "no_attention")) -> None:
-    """Write clips, cubes, frames, flow, models, metrics, plots and params below ``folder``."""
+    """Write clips, cubes, frames, flow, predictions, metrics, plots and params below ``folder``."""
     params = yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))
     params |= {"synthetic": None, "models": list(models)}
     params["dataset"].update(name="toy", kind="folder", root="videos", generate=[])
@@ -38,12 +35,12 @@ def write_results(folder: Path, repository: Path, models: tuple[str, ...] = ("ha
         clips.append(Clip(name, f"{name}.avi", CLASSES[label], label, name, {1: role}))
         _write_clip(folder / "data/toy", name, CLASSES[label], number)
     write_clips(ClipTable(tuple(clips), CLASSES, (1,)), folder / "data/toy/clips.csv")
+    tested = [clip for clip in clips if clip.roles[1] == "test"]
     for seed, name in enumerate(models):
-        _write_model(folder / f"models/toy/han/{name}-1.safetensors", name, seed)
+        _write_predictions(folder / f"data/toy/predictions/{name}-1", name, tested, seed)
     _write_json(folder / "metrics/toy/evaluate.json", {name: _figures(top1) for name, top1 in TOP1.items()})
     _write_json(folder / "metrics/toy/attention.json", {"han": {"effective_regions": 12.3, "clips": 4}})
     _write_json(folder / "metrics/ucf101/evaluate.json", {"han": _figures(0.912)})
-    tested = [clip for clip in clips if clip.roles[1] == "test"]
     for name in models:
         rows = [[clip.class_name, CLASSES[0]] for clip in tested]
         _write_csv(folder / f"plots/toy/confusion/{name}.csv", ["actual", "predicted"], rows)
@@ -78,17 +75,16 @@ def _write_clip(data: Path, name: str, class_name: str, seed: int) -> None:
             file.array("frames", np.array(TAKEN, np.int32))
 
 
-def _write_model(path: Path, name: str, seed: int) -> None:
-    torch.manual_seed(seed)
-    attention = {"han": "location", "soft_attention_lstm": "content"}.get(name, "uniform")
-    streams = ("spatial",) if name == "soft_attention_lstm" else ("spatial", "temporal")
-    start = "mean" if attention == "content" else "zeros"
-    config = HANConfig(streams, len(CLASSES), 6, 196, attention=attention, lstm_size=4, skip=2, initial_state=start)
-    model = HAN(config).eval()
-    if attention != "uniform":
-        for weight in model.attention.parameters():
-            weight.data *= 10  # maps that are far from uniform
-    save_model(TrainedHAN(model, name, CLASSES, "cubes"), path)
+def _write_predictions(folder: Path, row: str, clips: list[Clip], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    chances = rng.dirichlet(np.ones(len(CLASSES)), len(clips))
+    names = [clip.name for clip in clips]
+    write_predictions(probabilities_file(folder, row), names, CLASSES, chances)
+    if row in ("han", "soft_attention_lstm"):
+        maps = rng.dirichlet(np.full(196, 0.05), (len(clips), len(TAKEN))).astype(np.float32)
+        if row == "han":
+            maps[:, 0] = 1 / 196  # h_0 = 0
+        write_attention(attention_file(folder, row), names, maps, np.tile(TAKEN, (len(clips), 1)))
 
 
 def _figures(top1: float) -> dict:

@@ -10,7 +10,7 @@ from han_core.cubes.sparse import SparseCubes
 from han_core.cubes.store import MemoryFeatures, glimpse_statistics
 from han_core.han.config import HANConfig
 from han_core.han.model import HAN
-from han_core.han.training import Epoch, Schedule, TrainingError, make_optimizer, score, train
+from han_core.han.training import Epoch, Schedule, TrainingError, classify, make_optimizer, train
 from han_core.runs.checkpoint import Checkpoint
 from han_core.runs.processes import processes
 
@@ -52,7 +52,7 @@ def accuracy(train_set, test_set, streams=BOTH, attention="location", schedule=S
     model = HAN(config)
     train_set, test_set = (MemoryFeatures({s: f.arrays[s] for s in streams}, f.labels) for f in (train_set, test_set))
     train(model, train_set, schedule)
-    return (score(model, test_set).argmax(1) == test_set.labels).float().mean().item(), model
+    return (classify(model, test_set)[0].argmax(1) == test_set.labels).float().mean().item(), model
 
 
 def order_problem():
@@ -88,7 +88,7 @@ def test_order_is_learnt_and_is_what_was_learnt():
     top1, model = accuracy(train_set, test_set)
     assert top1 > 0.95
     backwards = MemoryFeatures({s: c.flip(1) for s, c in test_set.arrays.items()}, test_set.labels)
-    assert (score(model, backwards).argmax(1) == test_set.labels).float().mean() < 0.1
+    assert (classify(model, backwards)[0].argmax(1) == test_set.labels).float().mean() < 0.1
 
 
 def test_only_attention_finds_the_region():

@@ -16,9 +16,11 @@ from han_core.evaluation.attention_scores import score_maps, shuffled_scores
 from han_core.han.config import HANConfig
 from han_core.han.model import HAN
 from han_core.han.model_file import TrainedHAN, load_model, save_model
+from pipeline import classify
 from pipeline.evaluate import __main__ as evaluate
-from pipeline.evaluate.attention import attending_models, score_attention
+from pipeline.evaluate.attention import score_attention
 from pipeline.params import load_params, synthetic_spec
+from pipeline.predictions import attending_rows
 
 PICKED = [0, 5, 11]
 SIZE = (80, 64)
@@ -53,6 +55,8 @@ def project(repository, tmp_path, monkeypatch):
         if attention == "location":
             model.attention.regions.weight.data *= 20  # maps that are far from uniform
         save_model(TrainedHAN(model, name, CLASSES, "cubes"), tmp_path / f"models/synthetic/han/{name}-1.safetensors")
+        result = CliRunner().invoke(classify.main, ["--model", name, "--split", "1"])
+        assert result.exit_code == 0, result.output
     return load_params(tmp_path / "params.yaml"), ClipTable(tuple(clips), CLASSES, (1,)), tmp_path
 
 
@@ -96,7 +100,7 @@ def test_each_map_is_scored_against_the_box_of_its_frame(project):
 
 def test_a_model_without_maps_has_no_scores(project):
     params, table, _ = project
-    assert attending_models(params) == ("han",)
+    assert [row.name for row in attending_rows(params)] == ["han"]
     assert set(score_attention(params, table)) == {"han", "uniform", "centre_prior"}
 
 

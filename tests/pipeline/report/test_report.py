@@ -5,15 +5,18 @@ import json
 import re
 
 import cv2
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
 
 from han_core.clips import read_clips
+from han_core.predictions import read_attention, write_attention
 from pipeline.curve import Curve
 from pipeline.params import load_params
 from pipeline.paths import Paths
 from pipeline.report import __main__ as report
+from pipeline.report import figure4
 from pipeline.report import pictures as report_pictures
 from tests.pipeline.toy_results import CLIPS, TOP1, write_results
 
@@ -101,6 +104,30 @@ def test_the_map_of_soft_attention_stands_below_that_of_han(repository, tmp_path
     # Their maps lie over the same frame: HAN's first is uniform, [15]'s is not, because its h_0 sees the clip.
     text = markdown(tmp_path)
     assert "attention maps of HAN and of soft attention" in text
+
+
+def test_a_clip_that_failed_before_is_left_out_of_the_pictures(project):
+    """And the stage goes on: the failure was allowed, and it is in the tables."""
+    path = project / "data/toy/predictions/han-1/han.attention.safetensors"
+    whole = read_attention(path)
+    kept = [name for name in whole.maps if name != "kick_2"]
+    write_attention(path, kept, np.stack([whole.maps[n] for n in kept]), np.stack([whole.frames[n] for n in kept]))
+    run()
+    assert (project / "report/toy/attention-1.jpg").is_file()
+    assert not (project / "report/toy/attention-2.jpg").exists()
+    assert "kick\\_2:" not in markdown(project)
+
+
+def test_the_first_map_is_said_to_be_uniform_only_where_it_is(project):
+    run()
+    words = "The first map of HAN is uniform"
+    assert words in markdown(project)
+    path = project / "data/toy/predictions/han-1/han.attention.safetensors"
+    whole = read_attention(path)
+    maps = np.stack([np.roll(maps, 1, axis=0) for maps in whole.maps.values()])
+    write_attention(path, list(whole.maps), maps, np.stack(list(whole.frames.values())))
+    run()
+    assert words not in markdown(project)
 
 
 def test_clips_can_be_chosen_by_name(project):
@@ -197,7 +224,7 @@ def test_missing_clips_are_told(project):
 def test_a_clip_of_several_splits_is_drawn_for_the_first_that_tests_it(project):
     params = load_params("params.yaml")
     clips = read_clips(project / "data/toy/clips.csv")
-    chosen = report_pictures.choose_clips(params.model_copy(update={"splits": (1,)}), clips)
+    chosen = figure4.choose_clips(params.model_copy(update={"splits": (1,)}), clips)
     assert [(split, clip.name) for split, clip in chosen] == [(1, "hand_shake_1"), (1, "kick_2")]
 
 

@@ -1,0 +1,182 @@
+"""The rows of the paper's tables: each is declared here, once, and known everywhere by its name.
+
+A row is one system. It leaves its predictions as a file for each split (:mod:`han_core.predictions`); what evaluates
+and reports knows the system by nothing else. To add one: an entry here, and the code that makes its predictions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+DATASETS = {"ucf101": "UCF-101", "hmdb51": "HMDB-51"}
+"""The paper's datasets and their titles."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system."""
+
+    name: str
+    """In params, files and metrics."""
+    title: str
+    stage: str | None = None
+    """The stage that makes its predictions; None for a system that is not part of this project."""
+    family: str = ""
+    """Rows of one family are made by one run of the stage, into one folder; by default a row is alone."""
+    lines: Mapping[int, str] = field(default_factory=dict, hash=False)
+    """Number of a table of the paper -> the line it belongs to there. A row in no table is a baseline."""
+    paper: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """Dataset -> top-1 in per cent that the paper prints, mean over three splits."""
+    part: bool = False
+    """It is a part of its line's system, and stands below the whole."""
+    strip: str = ""
+    """Label of its attention maps in figure 4; "" if they are not shown there."""
+
+    def __post_init__(self) -> None:
+        if not self.family:
+            object.__setattr__(self, "family", self.name)
+
+
+def _row(
+    name: str,
+    title: str,
+    stage: str | None = None,
+    *,
+    family: str = "",
+    table_1: str = "",
+    table_2: str = "",
+    ucf101: float | None = None,
+    hmdb51: float | None = None,
+    part: bool = False,
+    strip: str = "",
+) -> Row:
+    lines = {number: line for number, line in ((1, table_1), (2, table_2)) if line}
+    paper = {name: value for name, value in (("ucf101", ucf101), ("hmdb51", hmdb51)) if value is not None}
+    return Row(name, title, stage, family, lines, paper, part, strip)
+
+
+_TWO_STREAM = "Two-stream CNN [16]"
+
+ROWS: tuple[Row, ...] = (
+    _row("hog", "HOG", table_2="HOG", ucf101=72.4, hmdb51=40.2),
+    _row("idt", "Improved dense trajectories", table_2="iDT [19]", ucf101=85.9, hmdb51=57.2),
+    _row("idt_sfv", "iDT, stacked Fisher vectors", table_2="iDT + stacked Fisher vectors [13]", hmdb51=66.8),
+    _row("slow_fusion", "Slow fusion", table_2="Spatio-temporal CNN [10]", ucf101=65.4),
+    _row("spatial_net", "Spatial net alone", "two_stream", family="two_stream", table_2=_TWO_STREAM, part=True),
+    _row("temporal_net", "Temporal net alone", "two_stream", family="two_stream", table_2=_TWO_STREAM, part=True),
+    _row(
+        "two_stream",
+        "Both nets, scores averaged",
+        "two_stream",
+        family="two_stream",
+        table_2=_TWO_STREAM,
+        ucf101=88.0,
+        hmdb51=59.4,
+    ),
+    _row(
+        "two_stream_svm", "Both nets, scores joined by an SVM", "two_stream", family="two_stream", table_2=_TWO_STREAM
+    ),
+    _row("deep_lstm", "Two-stream CNN + LSTM", table_2="Two-stream CNN + LSTM [22]", ucf101=88.6),
+    _row(
+        "tdd_idt",
+        "Trajectory-pooled descriptors + iDT",
+        table_2="Two-stream + iDT (TDD) [20]",
+        ucf101=91.5,
+        hmdb51=65.9,
+    ),
+    _row(
+        "soft_attention_lstm",
+        "Soft attention + LSTM [15] (spatial CNN cube)",
+        "classify",
+        table_2="Soft attention + LSTM [15]",
+        ucf101=84.96,
+        hmdb51=41.3,
+        strip="soft attention [15]",
+    ),
+    _row(
+        "han",
+        "Full HAN (spatial CNN cube + temporal CNN cube)",
+        "classify",
+        table_1="Full HAN: spatial cube + temporal cube",
+        table_2="HAN",
+        ucf101=92.7,
+        hmdb51=64.3,
+        strip="HAN",
+    ),
+    _row(
+        "no_attention",
+        "HAN without attention 1 (spatial CNN cube + temporal CNN cube)",
+        "classify",
+        table_1="HAN without attention (1): both cubes, no attention",
+        ucf101=90.6,
+        hmdb51=62.0,
+    ),
+    _row(
+        "fc_features",
+        "HAN without attention 2 (spatial CNN 4096 + temporal CNN 4096)",
+        "classify",
+        table_1="HAN without attention (2): spatial 4096 + temporal 4096",
+        ucf101=91.1,
+        hmdb51=62.7,
+    ),
+    _row(
+        "spatial",
+        "Spatial HAN (spatial CNN cube)",
+        "classify",
+        table_1="Spatial HAN: spatial cube only",
+        ucf101=75.1,
+        hmdb51=47.7,
+    ),
+    _row(
+        "temporal",
+        "Temporal HAN (temporal CNN cube)",
+        "classify",
+        table_1="Temporal HAN: temporal cube only",
+        ucf101=85.4,
+        hmdb51=58.3,
+    ),
+    _row("linear_spatial", "Logistic regression, spatial cubes only", "baselines", family="linear"),
+    _row("linear_temporal", "Logistic regression, temporal cubes only", "baselines", family="linear"),
+    _row("linear", "Logistic regression, both streams' cubes averaged over the regions", "baselines"),
+    _row(
+        "linear_mean_spatial", "Averaged over regions and frames, spatial cubes only", "baselines", family="linear_mean"
+    ),
+    _row(
+        "linear_mean_temporal",
+        "Averaged over regions and frames, temporal cubes only",
+        "baselines",
+        family="linear_mean",
+    ),
+    _row("linear_mean", "The same averaged over the frames too, both streams", "baselines"),
+    _row("frame_size", "Logistic regression on width and height of the clip alone", "baselines"),
+)
+"""In the order of the paper's tables, then the baselines."""
+
+
+def by_name(name: str) -> Row | None:
+    """The row of this name, if there is one."""
+    return next((row for row in ROWS if row.name == name), None)
+
+
+def title_of(name: str) -> str:
+    """Title of a row; the name itself where the registry has never heard of it (results of another version)."""
+    row = by_name(name)
+    return row.title if row else name
+
+
+def families(stage: str) -> tuple[str, ...]:
+    """What one run of a stage can be asked to make, in the order of the registry."""
+    return tuple(dict.fromkeys(row.family for row in ROWS if row.stage == stage))
+
+
+def rows_of(family: str) -> tuple[Row, ...]:
+    """The rows that are made together with the one of this name."""
+    return tuple(row for row in ROWS if row.family == family and row.stage is not None)
+
+
+def table_lines(table: int) -> dict[str, tuple[Row, ...]]:
+    """Lines of a table of the paper, in its order -> their rows, whole systems before their parts."""
+    lines: dict[str, list[Row]] = {}
+    for row in ROWS:
+        if table in row.lines:
+            lines.setdefault(row.lines[table], []).append(row)
+    return {line: tuple(sorted(rows, key=lambda row: row.part)) for line, rows in lines.items()}

@@ -1,0 +1,61 @@
+"""Stage ``classify``: a trained HAN, or one of its variants, on the test clips of its split (eq. 5).
+
+Writes ``data/<dataset>/predictions/<model>-<split>``: the class probabilities of every test clip, and of models that
+attend the attention maps beside them; see ``han_core/predictions.py``.
+"""
+
+from pathlib import Path
+
+import click
+
+from han_core.errors import HanError
+from pipeline.params import Model, Params, load_params, params_option
+
+
+@click.command(help=__doc__)
+@params_option
+@click.option("--model", "name", required=True, type=click.Choice(Model.__args__), help="The variant of HAN.")
+@click.option("--split", required=True, type=int, help="The split whose test clips are classified.")
+def main(params_path: Path, name: str, split: int) -> None:
+    """Classify the test clips of one split with one model."""
+    params = load_params(params_path)
+
+    try:
+        run(params, name, split)
+    except HanError as error:
+        raise click.ClickException(f"classify {name}-{split}: {error}") from None
+
+
+def run(params: Params, name: str, split: int) -> None:
+    """Run the stage."""
+    from han_core.clips import read_clips
+    from han_core.devices import choose_device
+    from han_core.han.model_file import ModelFileError, load_model
+    from han_core.han.training import classify
+    from han_core.han.variants import VARIANTS
+    from han_core.predictions import attention_file, probabilities_file, write_attention, write_predictions
+    from pipeline.execution.outputs import clear
+    from pipeline.features import open_store
+    from pipeline.paths import Paths
+
+    paths = Paths.of(params)
+    table = read_clips(paths.clips)
+    tested = table.select(split, "test")
+    trained = load_model(paths.han(name, split))
+    if trained.classes != table.classes:
+        raise ModelFileError(f"{paths.han(name, split)}: knows other classes than {paths.clips}; train it again")
+    store = open_store(params, VARIANTS[name], split, tested)
+    attends = trained.model.config.attention != "uniform"
+    probabilities, maps = classify(trained.model, store, maps=attends, device=choose_device(params.run.device))
+    clips = [clip.name for clip in store.clips]
+    folder = paths.predictions(name, split)
+    clear(folder)
+    write_predictions(probabilities_file(folder, name), clips, table.classes, probabilities.numpy())
+    if attends:
+        write_attention(attention_file(folder, name), clips, maps.numpy(), store.frames())
+    right = int((probabilities.argmax(1) == store.labels).sum())
+    click.echo(f"classify {name}-{split}: {right} of {len(tested)} clips classified correctly; predictions in {folder}")
+
+
+if __name__ == "__main__":
+    main()

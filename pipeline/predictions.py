@@ -1,0 +1,51 @@
+"""The predictions of the rows that the params ask for, as the stages before ``evaluate`` left them."""
+
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+
+from han_core.evaluation.results import Result
+from han_core.predictions import attention_file, probabilities_file, read_left_out, read_predictions
+from han_core.rows import Row, rows_of
+from pipeline.params import Params
+from pipeline.paths import Paths
+
+if TYPE_CHECKING:
+    from han_core.clips import ClipTable
+
+
+def read_results(params: Params, table: "ClipTable") -> list[Result]:
+    """One result for each split and row, in the order of the params; NaN for clips without a prediction.
+
+    Rows that could not be made are said, with the reason, and left out.
+
+    Raises:
+        PredictionsError: a file is missing or damaged.
+    """
+    results = []
+    for split in params.splits:
+        clips = table.select(split, "test")
+        for family in params.families:
+            folder = Paths.of(params).predictions(family, split)
+            left_out = read_left_out(folder)
+            for row in rows_of(family):
+                if row.name in left_out:
+                    click.echo(f"no row {row.name} of split {split}: {left_out[row.name]}")
+                    continue
+                found = read_predictions(probabilities_file(folder, row.name), table.classes)
+                gap = np.full(len(table.classes), np.nan)
+                probabilities = np.array([found.get(clip.name, gap) for clip in clips])
+                results.append(Result(row.name, split, clips, probabilities))
+    return results
+
+
+def attending_rows(params: Params) -> list[Row]:
+    """The rows that the params ask for and that left attention maps, in their order."""
+    paths, split = Paths.of(params), params.splits[0]
+    return [
+        row
+        for family in params.families
+        for row in rows_of(family)
+        if attention_file(paths.predictions(family, split), row.name).is_file()
+    ]
