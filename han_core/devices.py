@@ -1,10 +1,16 @@
-"""The device that computes, and its arithmetic: by name, and where the hardware has it."""
+"""What this machine computes with: its cores and GPUs, the arithmetic that they have, and compiled loops.
 
-from typing import Literal
+Torch and Numba take seconds to import and are imported where they are used: workers that need neither start without.
+"""
 
-import torch
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
 from han_core.errors import HanError
+
+if TYPE_CHECKING:
+    import torch
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -13,8 +19,35 @@ class DeviceError(HanError, RuntimeError):
     """A device that is not here."""
 
 
-def resolve_precision(choice: Literal["float32", "bfloat16", "float16", "auto"], device: torch.device) -> Precision:
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus() -> int:
+    """GPUs that torch sees."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> "torch.device":
+    """The device of this name; ``auto`` takes the GPU where there is one.
+
+    Raises:
+        DeviceError: a GPU is asked for and torch sees none.
+    """
+    import torch
+
+    if wanted == "cuda" and not gpus():
+        raise DeviceError("device cuda is asked for, but torch sees no GPU; choose auto or cpu (params: run.device)")
+    return torch.device("cuda" if wanted != "cpu" and gpus() else "cpu")
+
+
+def resolve_precision(choice: Literal["float32", "bfloat16", "float16", "auto"], device: "torch.device") -> Precision:
     """What ``auto`` means on a device: bfloat16 where its hardware multiplies it, float32 elsewhere."""
+    import torch
+
     if choice != "auto":
         return choice
     if device.type == "cuda":
@@ -25,17 +58,22 @@ def resolve_precision(choice: Literal["float32", "bfloat16", "float16", "auto"],
     return "bfloat16" if has else "float32"
 
 
-def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+def autocast(precision: Precision, device: "torch.device") -> "torch.autocast":
     """A context in which convolutions and matrix products of float32 tensors are computed in ``precision``."""
+    import torch
+
     return torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32")
 
 
-def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The device of this name; ``auto`` takes the GPU where there is one.
+def compiled(function: Callable) -> Callable:
+    """Compile a loop for the CPU with Numba, without the GIL; kept on disk so that worker processes need not compile.
 
-    Raises:
-        DeviceError: a GPU is asked for and torch sees none.
+    Where neither the package's folder nor the user's cache folder can be written, nothing is kept.
     """
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("device cuda is asked for (run.device), but torch sees no GPU; take auto or cpu")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    import numba
+
+    options = {"nogil": True, "error_model": "numpy", "fastmath": True}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # Numba's "no locator available": no folder for its cache
+        return numba.njit(**options)(function)

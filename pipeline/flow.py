@@ -18,6 +18,7 @@ import numpy as np
 from han_core.cache.fingerprint import fingerprint
 from han_core.cache.store import ClipCache
 from han_core.clips import ClipTableError, read_clips
+from han_core.devices import cores, gpus
 from han_core.flow.flowfile import write_flow
 from han_core.flow.levels import FlowFormat
 from han_core.flow.tvl1.params import TVL1Params
@@ -25,7 +26,7 @@ from han_core.flow.tvl1.solver import resolve_backend, tvl1_flow
 from pipeline.execution.clip_tasks import clip_tasks
 from pipeline.execution.jobs import ClipTask
 from pipeline.execution.runner import Summary, map_clips
-from pipeline.execution.workers import cores, worker_count
+from pipeline.execution.workers import worker_count
 from pipeline.params import Flow, Params, load_params, params_option
 from pipeline.paths import Paths
 
@@ -79,13 +80,13 @@ def flow(params: Params, cache: ClipCache) -> Summary:
     paths, settings = Paths.of(params), params.flow
     table = read_clips(paths.clips)
     backend = _backend(params)
-    gpus = _gpus() if backend == "cuda" else 0
+    cards = gpus() if backend == "cuda" else 0
     size = "x".join(map(str, settings.size)) if settings.size else "the frames' size"
     click.echo(
         f"flow: {len(table.clips)} clips, TV-L1 by back end {backend} at {size}, bound {settings.bound:g} pixels"
     )
     form = FlowFormat(settings.bound, settings.rounding, settings.codec, settings.quality, settings.size)
-    threads = max(1, cores() // worker_count(params.run, gpus)) if gpus else 1
+    threads = max(1, cores() // worker_count(params.run, cards)) if cards else 1
     solver = TVL1Params(**settings.tvl1.model_dump())
     tasks, failed = clip_tasks(
         table.clips,
@@ -104,7 +105,7 @@ def flow(params: Params, cache: ClipCache) -> Summary:
         run=params.run,
         allowed_failures=params.dataset.allowed_failures,
         failed=failed,
-        gpus=gpus,
+        gpus=cards,
         log_path=paths.log("flow"),
     )
 
@@ -127,12 +128,6 @@ def _backend(params: Params) -> str:
     except ValueError as error:
         raise click.ClickException(f"flow.backend: {error}") from None
     return chosen
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
 
 
 @click.command()

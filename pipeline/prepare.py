@@ -4,8 +4,7 @@ All problems are told in one report, and no clips.csv is written while there is 
 few items of each problem; ``logs/<dataset>/prepare.log`` has them all.
 """
 
-import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -16,12 +15,15 @@ from han_core.datasets.checks import check_inspections, check_listing
 from han_core.datasets.folder import FolderRules, list_folder
 from han_core.datasets.hmdb51 import list_hmdb51
 from han_core.datasets.listing import Listing, Problem
-from han_core.datasets.probing import inspect_videos
+from han_core.datasets.probing import CRASHED, Inspection, inspect_video
 from han_core.datasets.synthetic.generate import BOXES, GROUP_PATTERN
 from han_core.datasets.ucf101 import list_ucf101
 from han_core.datasets.ut_interaction import list_ut_interaction
 from han_core.runs.progress import Progress
+from pipeline.execution.jobs import died
+from pipeline.execution.local import with_processes
 from pipeline.execution.outputs import clear
+from pipeline.execution.workers import worker_count
 from pipeline.params import Params, load_params, params_option
 from pipeline.paths import Paths
 
@@ -64,12 +66,7 @@ def prepare(params: Params) -> tuple[ClipTable | None, list[Problem]]:
     listing = list_dataset(params)
     present = sorted({video.path for video in listing.videos} & listing.on_disk)
     with Progress("prepare", len(present), unit="video") as progress:
-        inspections = inspect_videos(
-            params.dataset.root,
-            present,
-            workers=params.run.workers or os.cpu_count() or 1,
-            advance=progress.advance,
-        )
+        inspections = inspect_videos(params.dataset.root, present, worker_count(params.run), progress.advance)
     problems = check_listing(listing, params.splits)
     problems += check_inspections(inspections, params.dataset.allowed_failures)
     if any(problem.severity == "error" for problem in problems):
@@ -82,6 +79,37 @@ def prepare(params: Params) -> tuple[ClipTable | None, list[Problem]]:
         seed=params.seed,
     )
     return table, problems
+
+
+def inspect_videos(
+    root: Path,
+    paths: Sequence[str],
+    workers: int,
+    advance: Callable[[], object] = lambda: None,
+    inspect: Callable[[Path], Inspection] = inspect_video,
+) -> dict[str, Inspection]:
+    """Inspect the files in parallel; a file that brings a worker down is a finding, not the end.
+
+    Args:
+        root: folder that the paths are relative to.
+        workers: processes; 1 works in this one.
+        advance: called after each file, to show progress.
+        inspect: what is done with each file; picklable.
+
+    Returns:
+        Path -> what was found, in the order of ``paths``.
+    """
+    found: dict[str, Inspection] = {}
+    if workers == 1 or len(paths) < 2:
+        for path in paths:
+            found[path] = inspect(root / path)
+            advance()
+        return found
+    names = {root / path: path for path in paths}
+    for path, future in with_processes(inspect, names, min(workers, len(paths))):
+        found[names[path]] = Inspection("", CRASHED) if died(future) else future.result()
+        advance()
+    return {path: found[path] for path in paths}
 
 
 def format_problems(problems: Iterable[Problem], limit: int | None) -> list[str]:

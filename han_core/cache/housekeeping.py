@@ -4,14 +4,12 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 from han_core.cache.store import ClipCache
-from han_core.cache.verify import claimed_checksum, sha256_of, verify_entry
+from han_core.cache.verify import claimed_checksum, problems, sha256_of
 from han_core.clipfile.trailer import ClipFileError, read_trailer
 
 log = logging.getLogger(__name__)
@@ -76,7 +74,7 @@ def verify_entries(
     """
     found = list(entries(cache, kinds))
     bad = []
-    for entry, problem in zip(found, _each(found, max(1, workers)), strict=True):
+    for entry, problem in zip(found, problems([entry.path for entry in found], workers=max(1, workers)), strict=True):
         if problem:
             bad.append((entry, problem))
         advance()
@@ -117,9 +115,9 @@ def prunable(cache: ClipCache, workspaces: Iterable[str | Path], *, older_than: 
     copied = _used_in(workspaces, lonely)
     used = {(entry.kind, entry.fingerprint) for entry in known if entry.links > 1 or _identity(entry) in copied}
     unused = (entry for entry in lonely if (entry.kind, entry.fingerprint) not in used)
-    lonely_enough = tuple(entry for entry in unused if entry.age >= older_than)
+    unused_entries = tuple(entry for entry in unused if entry.age >= older_than)
     abandoned = (p for p in sorted((cache.root / "checkpoints").glob("*")) if _is_abandoned(p))
-    return Prunable(lonely_enough, (*cache.left_over(), *abandoned))
+    return Prunable(unused_entries, (*cache.left_over(), *abandoned))
 
 
 def prune(found: Prunable) -> None:
@@ -131,22 +129,6 @@ def prune(found: Prunable) -> None:
 
 
 _ABANDONED_AFTER = 7 * 24 * 3600  # seconds; a training run that was not resumed for so long will not be
-
-
-def _problem(entry: Entry) -> str:
-    try:
-        verify_entry(entry.path)
-    except (ClipFileError, OSError) as error:
-        return str(error)
-    return ""
-
-
-def _each(entries: list[Entry], workers: int) -> Iterator[str]:
-    if workers == 1 or len(entries) < 2 * workers:
-        yield from map(_problem, entries)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_problem, entries, chunksize=16)
 
 
 def _names_of(status: os.stat_result, folder: Path) -> Iterator[Path]:

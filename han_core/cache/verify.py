@@ -1,6 +1,10 @@
 """Is a finished file what it claims to be? Checks by its trailer or its name, and in full."""
 
 import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from han_core.clipfile.checksums import sha256_of_file
@@ -21,6 +25,29 @@ def verify_entry(path: Path) -> None:
         raise ClipFileError(
             f"{path}: does not have the checksum in its name. It is damaged: remove it and make it anew."
         )
+
+
+def problems(paths: Sequence[Path], check: Callable[[Path], None] = verify_entry, *, workers: int = 1) -> Iterator[str]:
+    """What ``check`` finds wrong with each file, in order; "" for a sound one.
+
+    Args:
+        check: raises ClipFileError or OSError; picklable.
+        workers: processes that read in parallel.
+    """
+    look = partial(_problem, check)
+    if workers == 1 or len(paths) < 2 * workers:
+        yield from map(look, paths)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(look, paths, chunksize=16)
+
+
+def _problem(check: Callable[[Path], None], path: Path) -> str:
+    try:
+        check(path)
+    except (ClipFileError, OSError) as error:
+        return str(error)
+    return ""
 
 
 def check_identity(path: Path, kind: str, fingerprint: str) -> None:

@@ -1,7 +1,6 @@
 """``han cache``: what the cache of clip files holds, whether it is sound, and what nobody needs any more."""
 
 import json
-import os
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -11,6 +10,7 @@ import click
 from han_core.cache import housekeeping
 from han_core.cache.housekeeping import Entry
 from han_core.cache.store import ClipCache
+from han_core.devices import cores
 
 _root = click.option(
     "--root",
@@ -64,7 +64,7 @@ def list_entries(kinds: tuple[str, ...], files: bool, as_json: bool, root: Path 
 
 @cache.command()
 @click.argument("kinds", nargs=-1)
-@click.option("--workers", type=click.IntRange(min=1), help="Processes that read; one a core by default.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that read; one per core by default.")
 @click.option(
     "--remove",
     is_flag=True,
@@ -88,9 +88,7 @@ def verify(
     store = _open(root)
     entries = list(housekeeping.entries(store, kinds))
     with click.progressbar(length=len(entries), label="verify", file=sys.stderr) as bar:
-        bad = housekeeping.verify_entries(
-            store, kinds, workers=workers or os.cpu_count() or 1, advance=lambda: bar.update(1)
-        )
+        bad = housekeeping.verify_entries(store, kinds, workers=workers or cores(), advance=lambda: bar.update(1))
     removed = [path for entry, _ in bad for path in housekeeping.remove_entry(entry, workspaces)] if remove else []
     if as_json:
         report = {

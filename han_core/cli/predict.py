@@ -65,6 +65,7 @@ def predict(
     VIDEO is a file, or a folder of which all videos are taken. One line of JSON a video goes to standard output; a
     video that cannot be read gives a line with `error`, the others go on, and the exit code is 1.
     """
+    from han_core.devices import choose_device
     from han_core.predict.models import load_recogniser
 
     nets = {"spatial": spatial_net, "temporal": temporal_net}
@@ -73,7 +74,7 @@ def predict(
             model,
             {stream: path for stream, path in nets.items() if path is not None},
             workspace=workspace,
-            device=_device(device),
+            device=choose_device(device),
         )
     except HanError as error:
         raise click.ClickException(str(error)) from None
@@ -157,11 +158,3 @@ def _targets(arguments: Iterable[Path], out: Path) -> list[tuple[Path, Path]]:
         taken.add(name)
         pairs.append((video, out / name))
     return pairs
-
-
-def _device(wanted: str) -> str:
-    import torch
-
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise click.BadParameter("torch sees no GPU", param_hint="--device")
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"

@@ -4,13 +4,10 @@ A store is a folder of cube files, ``<folder>/<class>/<clip>.h5``, as the cubes 
 """
 
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +15,13 @@ import click
 import h5py
 import numpy as np
 
-from han_core.cache.verify import verify_clip_file
+from han_core.cache.verify import problems, verify_clip_file
 from han_core.clipfile.arrays import read_parts
 from han_core.clipfile.reader import ClipFile
 from han_core.clipfile.trailer import ClipFileError, read_trailer
 from han_core.cubes.cubefile import CUBES, cube_shape, read_cube
 from han_core.cubes.statistics import StoreStatistics, store_statistics
+from han_core.devices import cores
 
 _FACTS = ("stream", "layer", "fc", "net", "input", "precision", "stack")
 """Attributes of a cube file that say how it was made."""
@@ -82,24 +80,21 @@ def stat(folder: Path, as_json: bool) -> None:
 
 @store.command()
 @_folder
-@click.option("--workers", type=click.IntRange(min=1), help="Processes that read; one a core by default.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that read; one per core by default.")
 @_json
 @click.pass_context
 def verify(ctx: click.Context, folder: Path, workers: int | None, as_json: bool) -> None:
     """Recompute every checksum; names each clip with a flipped bit and ends with status 1 if there is one."""
     files = _files(folder)
-    with (
-        ProcessPoolExecutor(workers or os.cpu_count() or 1, mp_context=get_context("forkserver")) as pool,
-        _bar(pool.map(_problem, files, chunksize=8), "verify", len(files)) as bar,
-    ):
-        problems = [problem for problem in bar if problem]
+    with _bar(problems(files, _check, workers=workers or cores()), "verify", len(files)) as bar:
+        bad = [problem for problem in bar if problem]
     if as_json:
-        click.echo(json.dumps({"store": str(folder), "checked": len(files), "bad": problems}, indent=1))
+        click.echo(json.dumps({"store": str(folder), "checked": len(files), "bad": bad}, indent=1))
     else:
-        for problem in problems:
+        for problem in bad:
             click.echo(problem)
-        click.echo(f"{len(files)} clips checked, {len(problems)} bad, in {folder}")
-    if problems:
+        click.echo(f"{len(files)} clips checked, {len(bad)} bad, in {folder}")
+    if bad:
         ctx.exit(1)
 
 
@@ -168,13 +163,9 @@ def _facts_of(path: Path) -> dict[str, str]:
     return _plain(read)
 
 
-def _problem(path: Path) -> str | None:
-    try:
-        verify_clip_file(path)
-        cube_shape(path, read_trailer(path))
-    except ClipFileError as error:
-        return str(error)
-    return None
+def _check(path: Path) -> None:
+    verify_clip_file(path)
+    cube_shape(path, read_trailer(path))
 
 
 def _dense(path: Path, array: str) -> np.ndarray:

@@ -4,13 +4,12 @@ Layout and symbols: see :mod:`han_core.cubes.sparse`. Numbers of float16 are pas
 Numba has no such type on CPUs; one LLVM instruction widens them.
 """
 
-from collections.abc import Callable
-
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+
+from han_core.devices import compiled
 
 
 @intrinsic
@@ -24,16 +23,7 @@ def _widened(typing_context: object, bits: types.Integer) -> tuple:
     return types.float32(types.uint16), code
 
 
-def _compiled(function: Callable) -> Callable:
-    """Without the GIL; kept on disk so that the next process does not compile again, where a folder can be written."""
-    options = {"nogil": True, "error_model": "numpy", "fastmath": True}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # Numba's "no locator available"
-        return numba.njit(**options)(function)
-
-
-@_compiled
+@compiled
 def count_nonzeros(bits: np.ndarray, counts: np.ndarray) -> int:
     """Non-zeros of each row of ``bits`` (rows, R) into ``counts`` (rows,); returns their sum.
 
@@ -49,7 +39,7 @@ def count_nonzeros(bits: np.ndarray, counts: np.ndarray) -> int:
     return total
 
 
-@_compiled
+@compiled
 def pack(bits: np.ndarray, columns: np.ndarray, values: np.ndarray) -> None:
     """Places and bits of the non-zeros of ``bits`` (rows, R), in order."""
     place = 0
@@ -64,7 +54,7 @@ def pack(bits: np.ndarray, columns: np.ndarray, values: np.ndarray) -> None:
             place += value != 0
 
 
-@_compiled
+@compiled
 def unpack(counts: np.ndarray, columns: np.ndarray, values: np.ndarray, bits: np.ndarray) -> None:
     """The dense rows, bits (rows, R), of :func:`pack`."""
     place = 0
@@ -75,7 +65,7 @@ def unpack(counts: np.ndarray, columns: np.ndarray, values: np.ndarray, bits: np
             place += 1
 
 
-@_compiled
+@compiled
 def unpack_float(counts: np.ndarray, columns: np.ndarray, values: np.ndarray, dense: np.ndarray) -> None:
     """As :func:`unpack`, into float32."""
     place = 0
@@ -86,7 +76,7 @@ def unpack_float(counts: np.ndarray, columns: np.ndarray, values: np.ndarray, de
             place += 1
 
 
-@_compiled
+@compiled
 def glimpse(
     counts: np.ndarray,
     columns: np.ndarray,
@@ -112,7 +102,7 @@ def glimpse(
             out[b, d] = total
 
 
-@_compiled
+@compiled
 def regions(
     counts: np.ndarray,
     columns: np.ndarray,
@@ -138,7 +128,7 @@ def regions(
                 place += 1
 
 
-@_compiled
+@compiled
 def moments(
     counts: np.ndarray,
     values: np.ndarray,

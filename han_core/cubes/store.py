@@ -26,6 +26,7 @@ from han_core.clipfile.trailer import ClipFileError, Trailer, read_trailer
 from han_core.clips import Clip
 from han_core.cubes.cubefile import CUBES, cube_shape, nonzeros, read_sparse
 from han_core.cubes.sparse import SparseCubes, SparseRows
+from han_core.devices import cores
 from han_core.errors import HanError
 
 Values = Tensor | SparseCubes
@@ -284,16 +285,16 @@ def _version(path: Path) -> tuple[int, int, int]:
 
 
 def _by_threads(count: int, work: Callable[[int], None]) -> None:
-    """work(0), .. work(count - 1) by a thread a core, each with its share from the start: a task a clip would cost
-    as much as reading it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """work(0), .. work(count - 1) by one thread per core, each with its share from the start: one task per clip
+    would cost as much as reading it."""
+    threads = cores()
 
     def share(first: int) -> None:
-        for number in range(first, count, cores):
+        for number in range(first, count, threads):
             work(number)
 
-    with ThreadPoolExecutor(cores) as pool:
-        for finished in [pool.submit(share, first) for first in range(min(cores, count))]:
+    with ThreadPoolExecutor(threads) as pool:
+        for finished in [pool.submit(share, first) for first in range(min(threads, count))]:
             finished.result()
 
 

@@ -7,11 +7,14 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future
 from dataclasses import dataclass
 from errno import EDQUOT, ENOSPC, EROFS
 from pathlib import Path
+from typing import TypeVar
 
 from han_core.cache.store import ClipCache
 from han_core.clipfile.trailer import ClipFileError
 from han_core.clips import Clip
 from han_core.errors import ClipError
+
+Task = TypeVar("Task")
 
 DIED = "the worker process died: out of memory, killed, or a crash in compiled code"
 
@@ -75,24 +78,30 @@ def _plain(reason: str, path: Path | None) -> str:
     return " ".join(re.sub(r"0x[0-9a-fA-F]{6,}", "0x...", reason).split())
 
 
+def died(future: Future) -> bool:
+    """Whether a task that was handed out brought its worker down; waits for it."""
+    error = future.exception()
+    return isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker"  # dask's name for it
+
+
 def outcome_of(future: Future) -> Outcome:
     """What came of a task that was handed out, also where nothing came back."""
     error = future.exception()
     if error is None:
         return future.result()
-    if isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker":  # dask's name for it
+    if died(future):
         return Outcome(DIED)
     return Outcome(_plain(f"internal error: {type(error).__name__}: {error}", None), repr(error))
 
 
 def windowed(
-    executor: Executor, call: Call, tasks: Iterator[ClipTask], in_flight: int
-) -> Iterator[tuple[ClipTask, Future]]:
+    executor: Executor, call: Callable[[Task], object], tasks: Iterator[Task], in_flight: int
+) -> Iterator[tuple[Task, Future]]:
     """Submit tasks, a bounded number ahead; yield them with their finished futures.
 
     After the executor broke, nothing more is taken from ``tasks``; what was submitted still comes out.
     """
-    pending: dict[Future, ClipTask] = {}
+    pending: dict[Future, Task] = {}
     broken = False
     while True:
         while not broken and len(pending) < in_flight:

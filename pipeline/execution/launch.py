@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from han_core.devices import gpus
 from pipeline.params import Run
 
 
@@ -26,7 +27,7 @@ def relaunched(run: Run, module: str, arguments: list[str]) -> bool:
     """
     if "WORLD_SIZE" in os.environ:
         return False
-    count = run.processes or _gpus(run)
+    count = run.processes or (1 if run.device == "cpu" else max(1, gpus()))
     if count == 1:
         return False
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
@@ -34,11 +35,3 @@ def relaunched(run: Run, module: str, arguments: list[str]) -> bool:
     if ended.returncode:
         raise click.ClickException(f"{module}: one of {count} processes failed; its message stands above")
     return True
-
-
-def _gpus(run: Run) -> int:
-    if run.device == "cpu":
-        return 1
-    import torch
-
-    return max(1, torch.cuda.device_count())

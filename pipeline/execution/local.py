@@ -7,21 +7,42 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.queues import Queue
+from typing import TypeVar
 
-from pipeline.execution.jobs import DIED, IN_FLIGHT, Call, ClipTask, Outcome, outcome_of, windowed
+from han_core.errors import HanError
+from pipeline.execution.jobs import DIED, IN_FLIGHT, died, windowed
 
 log = logging.getLogger(__name__)
+
+Task = TypeVar("Task")
 
 _DEATHS_IN_A_ROW = 10  # with no clip done in between; more means that workers cannot live here at all
 
 
-def with_processes(call: Call, tasks: list[ClipTask], workers: int, gpus: int) -> Iterator[tuple[ClipTask, Outcome]]:
-    """On local processes. When one dies, the pool is broken and does not tell whose fault it was: the tasks that were
-    in flight are then run one by one, each in a process of its own, and the rest goes on in a new pool."""
+class WorkersDied(HanError, RuntimeError):
+    """Workers cannot live here at all."""
+
+
+def with_processes(
+    call: Callable[[Task], object], tasks: Iterable[Task], workers: int, gpus: int = 0
+) -> Iterator[tuple[Task, Future]]:
+    """Each task with its finished future, in the order in which they end; ``died`` tells of a future whether the task
+    brought its worker down.
+
+    When a worker dies, the pool is broken and does not tell whose fault it was: the tasks that were in flight are then
+    run one by one, each in a process of its own, and the rest goes on in a new pool.
+
+    Args:
+        call: what is done with a task; picklable.
+        gpus: how many the workers share; 0 leaves them alone.
+
+    Raises:
+        WorkersDied: too many died one after the other.
+    """
     waiting = iter(tasks)
     deaths = 0
     with one_thread_each():
@@ -29,32 +50,32 @@ def with_processes(call: Call, tasks: list[ClipTask], workers: int, gpus: int) -
             suspects = []
             with _pool(workers, gpus) as pool:
                 for task, future in windowed(pool, call, waiting, IN_FLIGHT * workers):
-                    outcome = outcome_of(future)
-                    if outcome.reason == DIED:
+                    if died(future):
                         suspects.append(task)
                     else:
                         deaths = 0
-                        yield task, outcome
+                        yield task, future
             if not suspects:
                 return
             log.info("a worker died; %d clips that were in work are tried one by one", len(suspects))
-            for task, outcome in _one_by_one(call, suspects, gpus):
-                deaths = deaths + 1 if outcome.reason == DIED else 0
+            for task, future in _one_by_one(call, suspects, gpus):
+                deaths = deaths + 1 if died(future) else 0
                 if deaths > _DEATHS_IN_A_ROW:
-                    outcome = Outcome(fatal=f"{deaths} worker processes died one after the other. {DIED}")
-                yield task, outcome
+                    raise WorkersDied(f"{deaths} worker processes died one after the other. {DIED}")
+                yield task, future
 
 
-def _one_by_one(call: Call, tasks: list[ClipTask], gpus: int) -> Iterator[tuple[ClipTask, Outcome]]:
-    """In one process at a time, so that one that dies tells which clip it was."""
+def _one_by_one(call: Callable[[Task], object], tasks: list[Task], gpus: int) -> Iterator[tuple[Task, Future]]:
+    """In one process at a time, so that one that dies tells which task it was."""
     waiting = deque(tasks)
     while waiting:
         with _pool(1, min(gpus, 1)) as pool:
-            outcome = Outcome()
-            while waiting and outcome.reason != DIED:
+            alive = True
+            while waiting and alive:
                 task = waiting.popleft()
-                outcome = outcome_of(pool.submit(call, task))
-                yield task, outcome
+                future = pool.submit(call, task)
+                alive = not died(future)
+                yield task, future
 
 
 @contextmanager

@@ -9,18 +9,19 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from han_core.cache.store import ClipCache
+from han_core.errors import HanError
 from han_core.runs.progress import Progress
 from pipeline.execution.cluster import dask_executor
 from pipeline.execution.jobs import IN_FLIGHT, Call, ClipTask, Outcome, outcome_of, windowed
 from pipeline.execution.ledger import LEDGER, Failure, describe, read_failures, write_failures
-from pipeline.execution.local import with_processes
+from pipeline.execution.local import WorkersDied, with_processes
 from pipeline.execution.stagelog import stage_log
 from pipeline.execution.workers import worker_count
 from pipeline.params import Run
@@ -29,6 +30,10 @@ from pipeline.paths import clip_file
 __all__ = ["ClipTask", "Summary", "map_clips", "read_failures"]
 
 log = logging.getLogger(__name__)
+
+
+class CannotGoOn(HanError, RuntimeError):
+    """A fault of the machine, such as a full disk, that ends the stage."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +119,13 @@ def map_clips(
             else:
                 progress.advance()
         made = time.perf_counter()
-        with closing(_work(function, todo, kind, cache, run, executor, gpus)) as outcomes:
+        with (
+            _said_plainly(stage),
+            closing(_work(function, todo, kind, cache, run, executor, gpus)) as outcomes,
+        ):
             for task, outcome in outcomes:
                 if outcome.fatal:
-                    raise click.ClickException(f"{stage}: {outcome.fatal}. What is done is kept; run the stage again.")
+                    raise CannotGoOn(outcome.fatal)
                 if outcome.reason:
                     failures.append(Failure(task.clip.class_name, task.clip.name, outcome.reason))
                     details = f"\n{outcome.details}" if outcome.details else ""
@@ -143,6 +151,15 @@ def map_clips(
     return summary
 
 
+@contextmanager
+def _said_plainly(stage: str) -> Iterator[None]:
+    """What stops a whole stage, as a message that also says what becomes of the work that is done."""
+    try:
+        yield
+    except (CannotGoOn, WorkersDied) as error:
+        raise click.ClickException(f"{stage}: {error}. What is done is kept; run the stage again.") from None
+
+
 def _work(
     function: Callable[[ClipTask, Path], None],
     tasks: list[ClipTask],
@@ -163,7 +180,8 @@ def _work(
             yield from _with_executor(cluster, call, tasks, in_flight=IN_FLIGHT * workers)
     else:
         try:
-            yield from with_processes(call, tasks, min(worker_count(run, gpus), len(tasks)), gpus)
+            for task, future in with_processes(call, tasks, min(worker_count(run, gpus), len(tasks)), gpus):
+                yield task, outcome_of(future)
         finally:
             cache.sweep()  # workers that were ended in the middle of a file
 

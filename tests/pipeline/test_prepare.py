@@ -1,4 +1,6 @@
 import hashlib
+import os
+import signal
 from pathlib import Path
 
 import cv2
@@ -8,7 +10,8 @@ import yaml
 from click.testing import CliRunner
 
 from han_core.clips import read_clips
-from pipeline.prepare import main
+from han_core.datasets.probing import Inspection
+from pipeline.prepare import inspect_videos, main
 from tests.dvc_links import damaged, hold
 
 CLIPS = Path("data/mine/clips.csv")
@@ -229,3 +232,26 @@ def test_hmdb51_in_its_official_layout(params):
     assert table.classes == ("run", "wave")
     assert [clip.roles[1] for clip in table.clips] == ["train", "test"] * 2
     assert table.clips[0].group == "film 0 #;(x)[y]!&"
+
+
+def kill_or_name(path):
+    """Stands in for a decoder that crashes on one file."""
+    if path.name == "crash.avi":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Inspection(path.name)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_the_order_asked_and_each_is_counted(tmp_path, workers):
+    names = ["b.avi", "c.avi", "a.avi"]
+    counted = []
+    found = inspect_videos(tmp_path, names, workers=workers, advance=lambda: counted.append(1), inspect=kill_or_name)
+    assert list(found.items()) == [(name, Inspection(name)) for name in names]
+    assert len(counted) == 3
+
+
+def test_a_file_that_kills_its_worker_is_a_finding_and_the_others_go_on(tmp_path):
+    names = ["a.avi", "crash.avi", "b.avi", "c.avi"]
+    found = inspect_videos(tmp_path, names, workers=2, inspect=kill_or_name)
+    assert found["crash.avi"].problem == "decoding it crashes the video library"
+    assert [found[name] for name in ("a.avi", "b.avi", "c.avi")] == [Inspection(n) for n in ("a.avi", "b.avi", "c.avi")]

@@ -23,12 +23,13 @@ Everything is in this one file because Numba's cache notices a change of the fil
 from collections.abc import Callable
 
 import llvmlite.binding
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from han_core.devices import compiled
 
 BORDER = 4
 """Zero pixels around ``quads``: two that the cubic kernel reaches, two so that a clamped position reads only zeros."""
@@ -47,18 +48,6 @@ def _lanes() -> int:
 
 
 LANES = _lanes()
-
-
-def compiled(function: Callable) -> Callable:
-    """Compile with Numba, without the GIL; kept on disk so that worker processes do not compile again.
-
-    Where neither the package's folder nor the user's cache folder can be written, nothing is kept.
-    """
-    options = {"nogil": True, "error_model": "numpy", "fastmath": True}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # Numba's "no locator available": no folder for its cache
-        return numba.njit(**options)(function)
 
 
 class _Vector:

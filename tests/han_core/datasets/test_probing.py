@@ -1,12 +1,10 @@
 import hashlib
-import os
-import signal
 
 import cv2
 import numpy as np
 import pytest
 
-from han_core.datasets.probing import Inspection, inspect_video, inspect_videos
+from han_core.datasets.probing import Inspection, inspect_video
 
 
 @pytest.fixture
@@ -42,26 +40,3 @@ def test_odd_real_videos_are_readable(shared_data):
     for path in sorted((shared_data / "odd_videos").iterdir()):
         if path.suffix in (".avi", ".mp4"):
             assert inspect_video(path).problem == "", path.name
-
-
-def kill_or_name(path):
-    """Stands in for a decoder that crashes on one file."""
-    if path.name == "crash.avi":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return Inspection(path.name)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_results_come_in_the_order_asked_and_each_is_counted(tmp_path, workers):
-    names = ["b.avi", "c.avi", "a.avi"]
-    counted = []
-    found = inspect_videos(tmp_path, names, workers=workers, advance=lambda: counted.append(1), inspect=kill_or_name)
-    assert list(found.items()) == [(name, Inspection(name)) for name in names]
-    assert len(counted) == 3
-
-
-def test_a_file_that_kills_its_worker_is_a_finding_and_the_others_go_on(tmp_path):
-    names = ["a.avi", "crash.avi", "b.avi", "c.avi"]
-    found = inspect_videos(tmp_path, names, workers=2, inspect=kill_or_name)
-    assert found["crash.avi"].problem == "decoding it crashes the video library"
-    assert [found[name] for name in ("a.avi", "b.avi", "c.avi")] == [Inspection(n) for n in ("a.avi", "b.avi", "c.avi")]

@@ -19,14 +19,16 @@ from han_core.cache.fingerprint import fingerprint
 from han_core.cache.store import ClipCache
 from han_core.clipfile.writer import ClipFileWriter
 from han_core.clips import Clip
+from han_core.devices import cores
 from han_core.errors import ClipError
 from pipeline.execution import jobs, local
 from pipeline.execution.jobs import DIED, ClipTask
 from pipeline.execution.ledger import Failure, describe, read_failures, write_failures
 from pipeline.execution.local import local_pool
 from pipeline.execution.runner import map_clips
-from pipeline.execution.workers import InlineExecutor, cores, worker_count
+from pipeline.execution.workers import worker_count
 from pipeline.params import Run
+from tests.pipeline.execution.inline import InlineExecutor
 
 
 def make(task: ClipTask, path: Path) -> None:
