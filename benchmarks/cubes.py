@@ -127,7 +127,7 @@ def size(store: Path, number: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         for candidate, options in DENSE.items():
             for rows in (8, SHAPE[0]):
-                table[f"{candidate}, {rows} frames a chunk"] = _dense(Path(folder), cubes, rows, options)
+                table[f"{candidate}, {rows} frames per chunk"] = _dense(Path(folder), cubes, rows, options)
         table["bit mask zstd-3, values shuffle zstd-3"] = _masked(Path(folder), cubes)
         table["sparse rows (the one chosen)"] = _sparse(Path(folder), cubes)
     return {"clips": len(cubes), "zeros": zeros, "raw_megabytes": raw / 1e6, "candidates": table}
@@ -251,15 +251,15 @@ def reading(store: Path, number: int) -> dict:
 
 
 def memory_of_each_thread(shape: tuple[int, ...]) -> Callable[[], np.ndarray]:
-    """Memory for one dense cube, one a thread."""
+    """Memory for one dense cube, one per thread."""
     memory = threading.local()
 
-    def mine() -> np.ndarray:
+    def own() -> np.ndarray:
         if not hasattr(memory, "bits"):
             memory.bits = np.empty((shape[0] * shape[1], int(np.prod(shape[2:]))), np.uint16)
         return memory.bits
 
-    return mine
+    return own
 
 
 def arithmetic() -> float:
@@ -277,7 +277,7 @@ def arithmetic() -> float:
 
 
 def capacity() -> dict:
-    """A store of UCF-101's shape: 13,320 clips, T = 25, both streams. 32 clips a stream are made, the others are hard
+    """A store of UCF-101's shape: 13,320 clips, T = 25, both streams. 32 clips per stream are made, the others are hard
     links to them: what is on disk matters to neither the index nor the form in memory."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR", ".")) as root:

@@ -1,4 +1,4 @@
-"""Measure fine-tuning: images a second of the step, of the loader, of both together. Writes benchmarks/finetune.json.
+"""Measure fine-tuning: images per second of the step, of the loader, of both together. Writes benchmarks/finetune.json.
 
 \b
     python benchmarks/finetune.py --frames FOLDER --flow FOLDER                  on a CPU, about fifteen minutes
@@ -29,7 +29,7 @@ from han_core.devices import resolve_precision
 from han_core.finetune.augment import Augmentation
 from han_core.finetune.batches import Batch, batches
 from han_core.finetune.samples import draw_sample, training_samples
-from han_core.finetune.sgd import Schedule, make_optimizer, train_step
+from han_core.finetune.sgd import SGDSchedule, make_optimizer, train_step
 from han_core.nets.clip_inputs import FlowClips, FrameClips, TrainingClips
 from han_core.nets.weights import initial_net
 from han_core.runs.processes import Processes
@@ -91,7 +91,7 @@ def main(
         if folder is None:
             continue
         clips = clip_source(stream, folder)
-        schedule = Schedule(
+        schedule = SGDSchedule(
             iterations=0, batch=batch, micro_batch=micro_batch, augmentation=Augmentation(SCALES[stream])
         )
         measured = section.setdefault(stream, {}) | {"clips": len(clips.labels)}
@@ -104,7 +104,7 @@ def main(
             for last in frozen:
                 name = f"{precision}, " + ("all layers" if last == "none" else f"frozen up to {last}")
                 options = {"precision": precision, "frozen": None if last == "none" else last}
-                one = Schedule(**vars(schedule) | options)
+                one = SGDSchedule(**vars(schedule) | options)
                 measured[name] = turns(stream, clips, one, where, fc_size, readers, iterations, rounds)
                 click.echo(f"{stream}, {name}: {json.dumps(measured[name])}")
                 out.write_text(json.dumps(results, indent=1) + "\n")
@@ -120,7 +120,7 @@ def clip_source(stream: str, folder: Path) -> TrainingClips:
 
 
 def feed_from_files(
-    pool: ThreadPoolExecutor, clips: TrainingClips, schedule: Schedule, device: torch.device
+    pool: ThreadPoolExecutor, clips: TrainingClips, schedule: SGDSchedule, device: torch.device
 ) -> Iterator[Batch]:
     parts = training_samples(
         pool,
@@ -134,7 +134,7 @@ def feed_from_files(
     return batches(parts, clips.kind, "caffe", device)
 
 
-def sample_cost(clips: TrainingClips, schedule: Schedule, samples: int = 200) -> dict[str, float]:
+def sample_cost(clips: TrainingClips, schedule: SGDSchedule, samples: int = 200) -> dict[str, float]:
     """Milliseconds of one core for a sample, drawn, read, decoded and cut; for reading alone; for decoding alone."""
     names, grey = (["frames"], False) if clips.kind == "frames" else (["x", "y"], True)
     last = 0 if clips.kind == "frames" else STACK - 1
@@ -165,7 +165,7 @@ def sample_cost(clips: TrainingClips, schedule: Schedule, samples: int = 200) ->
     }
 
 
-def loader(clips: TrainingClips, schedule: Schedule, device: torch.device, readers: int, iterations: int) -> float:
+def loader(clips: TrainingClips, schedule: SGDSchedule, device: torch.device, readers: int, iterations: int) -> float:
     """Images a second, read, decoded, augmented and on the device, with no net beside it."""
     with ThreadPoolExecutor(readers) as pool:
         feed = feed_from_files(pool, clips, schedule, device)
@@ -184,7 +184,7 @@ def loader(clips: TrainingClips, schedule: Schedule, device: torch.device, reade
 def turns(
     stream: str,
     clips: TrainingClips,
-    schedule: Schedule,
+    schedule: SGDSchedule,
     device: torch.device,
     fc_size: int,
     readers: int,

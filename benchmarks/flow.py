@@ -109,7 +109,7 @@ def verdict(section: dict) -> list[str]:
     if threads and threads["speedup_median"] < 0.95 * min(2, threads["speedup_of_plain_arithmetic"]):
         missed.append(f"speed on two cores: {threads}")
     if speed.get("pairs_per_second_340x256", 9999) < 1000:
-        missed.append(f"GPU speed: {speed['pairs_per_second_340x256']} pairs a second")
+        missed.append(f"GPU speed: {speed['pairs_per_second_340x256']} pairs per second")
     return missed
 
 
@@ -295,7 +295,7 @@ def cuda_speed(videos: dict) -> dict:
             tried.append({"tuning": vars(tuning), "pairs_per_second": round(len(first) / statistics.median(times), 1)})
     best = max(tried, key=lambda row: row["pairs_per_second"])
     limits = card_limits()
-    pixels = statistics.mean(work)  # pixel-iterations a pair
+    pixels = statistics.mean(work)  # pixel-iterations per pair
     steps, rows, columns = (best["tuning"][key] for key in ("steps", "rows", "columns"))
     loaded = rows * columns / ((rows - 2 * steps) * (columns - 2 * steps))
     moved = pixels * (40 * loaded + 24) / steps

@@ -30,7 +30,7 @@ from han_core.cubes.sparse import SparseCubes
 from han_core.cubes.store import MemoryFeatures
 from han_core.han.config import HANConfig
 from han_core.han.model import HAN
-from han_core.han.training import Schedule, make_optimizer, train
+from han_core.han.training import TrainingSchedule, make_optimizer, train
 from han_core.runs.processes import Processes
 
 BATCH, FRAMES, CHANNELS, REGIONS, SIZE, SKIP, CLASSES = 128, 25, 512, 196, 1024, 5, 101
@@ -110,7 +110,7 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
 def steps(device: torch.device, precision: str, rounds: int) -> dict:
     """One training step: fast path, plain loop, and its matrix products alone, in turns."""
     han = model(device, precision)
-    optimizer = make_optimizer(han, Schedule())
+    optimizer = make_optimizer(han, TrainingSchedule())
     data = features(BATCH, device)
     labels = data.labels.to(device)
 
@@ -188,7 +188,7 @@ def whole_epoch(device: torch.device, precision: str) -> dict:
     """Seconds of an epoch over UCF-101 split 1's training clips, from the sparse form."""
     data = features(CLIPS, device)
     paces: list[float] = []
-    schedule = Schedule(epochs=3, batch=BATCH, standardize=False)
+    schedule = TrainingSchedule(epochs=3, batch=BATCH, standardize=False)
 
     def on_epoch(epoch: object, pace: object) -> None:
         paces.append(CLIPS / pace.clips_per_second)
@@ -217,7 +217,7 @@ class GzipClips(torch.utils.data.Dataset):
 def peer_epoch(device: torch.device, clips: int = 512) -> dict:
     """The usual loop, over some clips: the plain model, a DataLoader with a worker a core, dense batches."""
     han = model(device, "float32")
-    optimizer = make_optimizer(han, Schedule())
+    optimizer = make_optimizer(han, TrainingSchedule())
     dense = {s: v.dense(torch.float16).numpy() for s, v in features(DISTINCT, torch.device("cpu")).arrays.items()}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cubes.h5"

@@ -12,15 +12,19 @@ PACKAGES = ("torch", "triton", "numpy", "numba", "llvmlite", "h5py", "hdf5plugin
 
 def machine(device: str = "cpu") -> dict:
     """What the figures depend on: processor, cores, device and versions. No names of hosts or folders."""
-    told: dict = {"processor": _processor(), "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
+    facts: dict = {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+    }
     if device.startswith("cuda"):
-        told |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+        facts |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
     for package in PACKAGES:
         try:
-            told[package] = version(package)
+            facts[package] = version(package)
         except ImportError:
-            told[package] = "not installed"
-    return told
+            facts[package] = "not installed"
+    return facts
 
 
 def _processor() -> str:

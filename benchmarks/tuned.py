@@ -104,10 +104,10 @@ def main(dataset: str, data: Path, work: Path, seeds: int, jobs: int, out: Path)
     out.write_text(json.dumps(results, indent=1) + "\n")
     click.echo(f"\n| right of {clips} | tuned | un-tuned |\n| --- | --- | --- |")
     for model, row in rows.items():
-        click.echo(f"| {model} | " + " | ".join(told(row.get(variant, [])) for variant in VARIANTS) + " |")
+        click.echo(f"| {model} | " + " | ".join(seeds_summary(row.get(variant, [])) for variant in VARIANTS) + " |")
 
 
-def told(right: list[int]) -> str:
+def seeds_summary(right: list[int]) -> str:
     """One figure where all seeds agree, else the mean and, in brackets, that of each seed."""
     if len(set(right)) < 2:
         return str(right[0]) if right else ""
@@ -150,7 +150,7 @@ def han_stages(params: dict) -> Iterator[list[list[str]]]:
 
 
 def run(stage: list[str], folder: Path, environment: dict[str, str]) -> None:
-    """One stage in the folder; its output goes on to ours."""
+    """One stage in the folder; its output is passed on to ours."""
     done = subprocess.run([sys.executable, "-m", f"pipeline.{stage[0]}", *stage[1:]], cwd=folder, env=environment)
     if done.returncode:
         raise click.ClickException(f"stage {' '.join(stage)} failed; its message stands above")

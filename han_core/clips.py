@@ -70,7 +70,7 @@ class ClipTable:
         """
         self.require(split)
         if role not in ROLES:
-            raise ValueError(f"role {role!r} is none of {', '.join(ROLES)}")
+            raise ValueError(f"role {role!r} is not one of {', '.join(ROLES)}")
         return tuple(clip for clip in self.clips if clip.roles[split] == role)
 
     def require(self, split: int) -> None:
@@ -97,7 +97,7 @@ def _problems(table: ClipTable) -> Iterable[str]:
         for split in table.splits:
             if clip.roles.get(split) not in (*ROLES, UNUSED):
                 role = clip.roles.get(split)
-                yield f"clip {clip.name}: role {role!r} in split {split} is none of {', '.join(ROLES)} or empty"
+                yield f"clip {clip.name}: role {role!r} in split {split} is not one of {', '.join(ROLES)} or empty"
     for name in sorted(set(table.classes) - {clip.class_name for clip in table.clips}):
         yield f"class {name} has no clip"
 
@@ -145,7 +145,7 @@ def _split_columns(path: Path, columns: Iterable[str]) -> tuple[int, ...]:
     columns = list(columns)
     missing = [name for name in _COLUMNS if name not in columns]
     if missing:
-        raise ClipTableError(f"{path}: column(s) {', '.join(missing)} are missing; run stage prepare again")
+        raise ClipTableError(f"{path}: has no column {', '.join(missing)}; run stage prepare again")
     found = (_SPLIT_COLUMN.fullmatch(name) for name in columns)
     return tuple(int(match[1]) for match in found if match)
 

@@ -1,4 +1,4 @@
-"""Errors that are told to a person in plain words instead of a traceback."""
+"""Errors that are reported to a person in plain words instead of a traceback."""
 
 
 class HanError(Exception):

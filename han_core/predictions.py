@@ -1,6 +1,6 @@
 """The predictions of one system on the test clips of one split, as files: all that evaluation knows of a system.
 
-``<row>.csv`` (UTF-8) has one line a clip: its name, then the probability of each class under the class's name. A test
+``<row>.csv`` (UTF-8) has one line per clip: its name, then the probability of each class under the class's name. A test
 clip without a line could not be predicted (it failed in an earlier stage) and counts as wrong. Probabilities are
 written so that they read back as they were. Any program can write such a file.
 

@@ -68,7 +68,7 @@ def cubes(params: Params, stream: str, split: int, cache: "ClipCache") -> "Summa
         precision=resolve_precision(wanted.precision, device),
     )
     click.echo(
-        f"cubes {stream}-{split}: {wanted.layer} and {wanted.fc} of {wanted.frames} frames a clip, on {device} in "
+        f"cubes {stream}-{split}: {wanted.layer} and {wanted.fc} of {wanted.frames} frames per clip, on {device} in "
         f"{settings.precision}, with {net.path}"
     )
     running = CubeNet(

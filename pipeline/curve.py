@@ -1,6 +1,6 @@
 """A run's learning curve, through DVCLive: what ``dvc metrics show``, ``dvc plots show`` and ``dvc exp show`` read.
 
-A folder holds ``metrics.json`` (the last step) and ``plots/metrics/<figure>.tsv`` (step, value). It is written anew by
+A folder holds ``metrics.json`` (the last step) and ``plots/metrics/<figure>.tsv`` (step, value). It is written again by
 every run, from the first step on, so that a run that was interrupted leaves the bytes of one that was not.
 """
 

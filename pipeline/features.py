@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from han_core.clips import Clip
 from han_core.cubes.store import CubeStore
-from han_core.han.feature_recipe import FeatureRecipe
+from han_core.han.feature_settings import FeatureSettings
 from han_core.han.variants import Variant
 from pipeline.params import Params
 from pipeline.paths import Paths
@@ -24,7 +24,7 @@ def open_store(params: Params, variant: Variant, split: int, clips: Sequence[Cli
     )
 
 
-def feature_recipe(params: Params, streams: Sequence[str], store: CubeStore) -> FeatureRecipe:
+def feature_settings(params: Params, streams: Sequence[str], store: CubeStore) -> FeatureSettings:
     """How a video becomes the features of a store: the params that made them, and what its files know.
 
     Args:
@@ -37,7 +37,7 @@ def feature_recipe(params: Params, streams: Sequence[str], store: CubeStore) -> 
     made = {stream: store.attributes(stream) for stream in streams}
     first = made[streams[0]]
     flow = params.flow
-    return FeatureRecipe(
+    return FeatureSettings(
         frames=params.cubes.frames,
         layer=first.get("layer", params.cubes.layer),
         fc=first.get("fc", params.cubes.fc),

@@ -2,7 +2,7 @@
 
 Reads the clip files of the stream (frames or flow) and writes the net and its training curve, the latter as it grows.
 Both are kept in the cache under the net's fingerprint, so a net is trained once, and nets that are used as they are
-(``iterations: 0``) are one file for all splits. A run that was killed goes on from its last checkpoint, which lies
+(``iterations: 0``) are one file for all splits. A run that was killed resumes from its last checkpoint, which lies
 beside the cache.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     from han_core.clips import Clip, ClipTable
     from han_core.devices import Precision
     from han_core.finetune.loop import Step
-    from han_core.finetune.sgd import Schedule
+    from han_core.finetune.sgd import SGDSchedule
     from han_core.nets.clip_inputs import TrainingClips
     from han_core.nets.preprocess import Convention
     from han_core.nets.vgg16 import VGG16
@@ -60,13 +60,13 @@ def main(stream: str, split: int, params_path: Path) -> None:
     from han_core.runs.processes import processes
 
     try:
-        with processes(choose_device(params.run.device)) as together:
-            finetune_net(params, stream, split, ClipCache.from_environment(verify=params.run.verify), together)
+        with processes(choose_device(params.run.device)) as group:
+            finetune_net(params, stream, split, ClipCache.from_environment(verify=params.run.verify), group)
     except HanError as error:
         raise click.ClickException(f"finetune {stream}-{split}: {error}") from None
 
 
-def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", together: "Processes") -> None:
+def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", group: "Processes") -> None:
     """Make the net of a stream and split, or take it from the cache."""
     from han_core.cache.fingerprint import fingerprint
     from han_core.clips import read_clips
@@ -86,17 +86,17 @@ def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", to
         folder, _ = paths.source(stream)
         learnt = clip_files(folder, table, split, "train")
         held_out = clip_files(folder, table, split, "validation") if recipe.validate_every else held_out
-    settings = net_settings(params, stream, convention, table.classes, together.device)
+    settings = net_settings(params, stream, convention, table.classes, group.device)
     identity = net_fingerprint(settings, learnt, held_out)
 
     curve_path = paths.plots / "finetune" / f"{stream}-{split}"
     reused = all(cache.find("nets", identity, suffix) for suffix in (".csv", ".safetensors"))
     if not reused:
         checkpoint = Checkpoint(cache.checkpoint_path(identity), seconds=params.run.checkpoint_seconds)
-        with stage_log(paths.log(f"finetune-{stream}-{split}")) if together.main else nullcontext():
-            drawn = Curve(curve_path) if together.main else None
-            net, curve = _make_net(params, stream, split, settings, learnt, held_out, checkpoint, together, drawn)
-        if together.main:
+        with stage_log(paths.log(f"finetune-{stream}-{split}")) if group.main else nullcontext():
+            shown = Curve(curve_path) if group.main else None
+            net, curve = _make_net(params, stream, split, settings, learnt, held_out, checkpoint, group, shown)
+        if group.main:
             with cache.create("nets", identity, ".csv") as path:
                 write_record(path, ((step.iteration, figures_of(step)) for step in curve))
             with cache.create("nets", identity, ".safetensors") as path:
@@ -105,7 +105,7 @@ def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", to
                 facts |= {"data": fingerprint("training clips", 1, {}, learnt.identity())} if learnt.clips else {}
                 _write_net(path, net, settings, facts)
             checkpoint.discard()
-    if not together.main:
+    if not group.main:
         return
     net_path = replace(paths, nets=paths.dataset).net(stream, split)
     cache.link("nets", identity, net_path, ".safetensors")
@@ -172,10 +172,10 @@ def _make_net(
     learnt: ClipFiles,
     held_out: ClipFiles,
     checkpoint: "Checkpoint",
-    together: "Processes",
-    drawn: "Curve | None",
+    group: "Processes",
+    shown: "Curve | None",
 ) -> tuple["VGG16", list["Step"]]:
-    """Train, or take the initial net; ``drawn`` shows the curve, in the process that speaks."""
+    """Train, or take the initial net; ``shown`` shows the curve, in the process that speaks."""
     from han_core.finetune.loop import finetune
     from han_core.nets.clip_inputs import FlowClips, FrameClips
     from han_core.nets.weights import initial_net
@@ -192,7 +192,7 @@ def _make_net(
         seed=params.seed,
     )
     if not recipe.iterations:
-        with drawn or nullcontext():
+        with shown or nullcontext():
             return net, []
     assert all(clip.roles[split] == "train" for clip in learnt.clips), "only training clips may be learned from"
 
@@ -202,21 +202,19 @@ def _make_net(
 
     started, computed = time.monotonic(), 0
     with (
-        Progress(
-            f"finetune {stream}-{split}", recipe.iterations, unit="iteration", quiet=not together.main
-        ) as progress,
-        drawn or nullcontext(),
+        Progress(f"finetune {stream}-{split}", recipe.iterations, unit="iteration", quiet=not group.main) as progress,
+        shown or nullcontext(),
     ):
 
         def on_resume(steps: "list[Step]") -> None:
-            for step in steps if drawn else ():
-                add_thinned(drawn, step.iteration, figures_of(step), recipe.iterations)
+            for step in steps if shown else ():
+                add_thinned(shown, step.iteration, figures_of(step), recipe.iterations)
 
         def on_step(step: "Step") -> None:
             nonlocal computed
             computed += 1
-            if drawn:
-                add_thinned(drawn, step.iteration, figures_of(step), recipe.iterations)
+            if shown:
+                add_thinned(shown, step.iteration, figures_of(step), recipe.iterations)
                 seen = "" if step.validation is None else f" validation {step.validation:.2f}"
                 progress.advance(step.iteration - progress.done, f"loss {step.loss:.3f} top-1 {step.top1:.2f}{seen}")
 
@@ -226,7 +224,7 @@ def _make_net(
             schedule(recipe, settings["precision"]),
             convention=settings["input"],
             seed=params.seed,
-            processes=together,
+            processes=group,
             readers=worker_count(params.run),
             validation=source(held_out) if held_out.clips else None,
             checkpoint=checkpoint,
@@ -235,21 +233,21 @@ def _make_net(
         )
     seconds = time.monotonic() - started
     log.info(
-        "finetune %s-%d: %d iterations in %.1f s, %.2f images/s, %d process(es) on %s in %s",
+        "finetune %s-%d: %d iterations in %.1f s, %.2f images/s, processes: %d, on %s in %s",
         *(stream, split, computed, seconds, computed * recipe.batch / seconds),
-        *(together.size, together.device, settings["precision"]),
+        *(group.size, group.device, settings["precision"]),
     )
     return net, curve
 
 
-def schedule(recipe: Recipe, precision: "Precision") -> "Schedule":
+def schedule(recipe: Recipe, precision: "Precision") -> "SGDSchedule":
     """The training part of a recipe."""
     from han_core.finetune.augment import Augmentation
-    from han_core.finetune.sgd import Schedule
+    from han_core.finetune.sgd import SGDSchedule
 
     augmentation = Augmentation(recipe.scales, recipe.max_distort, recipe.corner_crops, recipe.flip)
-    names = Schedule.__dataclass_fields__.keys() - {"augmentation", "precision"}
-    return Schedule(**recipe.model_dump(include=names), precision=precision, augmentation=augmentation)
+    names = SGDSchedule.__dataclass_fields__.keys() - {"augmentation", "precision"}
+    return SGDSchedule(**recipe.model_dump(include=names), precision=precision, augmentation=augmentation)
 
 
 def _write_net(path: Path, net: "VGG16", settings: dict[str, Any], facts: dict[str, str]) -> None:

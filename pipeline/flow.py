@@ -1,6 +1,6 @@
 """Stage ``flow``: TV-L1 optical flow between adjacent frames, ``data/<dataset>/flow/<class>/<clip>.h5``.
 
-Computed on grey frames, on the CPU in one process a core, on GPUs in three processes a GPU. Decoding, solving,
+Computed on grey frames, on the CPU in one process per core, on GPUs in three processes per GPU. Decoding, solving,
 encoding and writing overlap, and memory is bounded by ``flow.batch``.
 
 The fingerprint of a flow file names the solver's back end, not ``auto``: back ends agree only within a tolerance, and a

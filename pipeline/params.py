@@ -37,7 +37,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ParamsError(click.ClickException):
-    """Raised with every problem of a params file, one a line; click prints it without a traceback."""
+    """Raised with every problem of a params file, one per line; click prints it without a traceback."""
 
 
 class Group(BaseModel):
@@ -54,7 +54,7 @@ class Folder(Group):
     group, e.g. the person filmed. Without one every clip is a group of its own. The synthetic names bring theirs."""
     split_by: Literal["list", "fold", "fraction"] = "fraction"
     """``list``: trainlistNN.txt/testlistNN.txt in ``dataset.annotations``; ``fold``: groups dealt into ``folds``
-    folds, fold i is the test set of split i; ``fraction``: ``test_share`` of the groups, drawn anew for each split."""
+    folds, fold i is the test set of split i; ``fraction``: ``test_share`` of the groups, drawn again for each split."""
     folds: Annotated[int, Field(ge=2)] = 5
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
 
@@ -95,7 +95,7 @@ class Run(Group):
     """How the work is spread. Never changes a result, so no stage depends on it."""
 
     workers: Annotated[int, Field(ge=0)] = 0
-    """Worker processes of a map over clips; 0 is one a core."""
+    """Worker processes of a map over clips; 0 is one per core."""
     executor: Literal["local", "dask"] = "local"
     scheduler: str | None = None
     """Address of the dask scheduler (``executor: dask``)."""
@@ -107,9 +107,9 @@ class Run(Group):
     """Cubes while HAN trains: ``stream`` reads them batch by batch, ``memory`` holds all in sparse form, ``device``
     holds them so on the GPU, ``auto`` goes by size."""
     processes: Annotated[int, Field(ge=0)] = 1
-    """Processes that fine-tune a net, or train HAN, together; 0 is one a GPU."""
+    """Processes that fine-tune a net, or train HAN, together; 0 is one per GPU."""
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
-    """Least time between two checkpoints of a training run, which goes on from the last one if it is killed."""
+    """Least time between two checkpoints of a training run, which resumes from the last one if it is killed."""
 
 
 class Decode(Group):
@@ -221,7 +221,7 @@ class Cubes(Group):
     nets: str
     """Name of the dataset whose nets are used; HMDB-51 uses those of UCF-101, as the paper does."""
     frames: PositiveInt = 25
-    """T: frames a clip, equally spaced in time."""
+    """T: frames per clip, equally spaced in time."""
     layer: Literal["conv5_3", "pool4", "pool5"] = "conv5_3"
     fc: Literal["fc6", "fc7"] = "fc7"
     batch: PositiveInt = 25
@@ -261,7 +261,7 @@ class Train(Group):
     lstm_size: PositiveInt = 1024
     """D', units of each LSTM layer."""
     layers: PositiveInt = 2
-    """L, LSTM layers a stream."""
+    """L, LSTM layers per stream."""
     skip: PositiveInt = 5
     """k: a layer reads every k-th state of the layer below."""
     dropout: Share = 0.5
@@ -352,7 +352,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     """Read and check a params file.
 
     Raises:
-        ParamsError: the file is missing, is no YAML mapping, or holds unknown, missing or impossible values; the
+        ParamsError: the file is missing, is not a YAML mapping, or holds unknown, missing or impossible values; the
             message names them all.
     """
     path = Path(path)
@@ -368,7 +368,8 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         return Params.model_validate(raw)
     except ValidationError as error:
         problems = [line for item in error.errors() for line in _describe(item)]
-        raise ParamsError(f"{path}: {len(problems)} problem(s)\n  " + "\n  ".join(problems)) from None
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise ParamsError(f"{path}: {count}\n  " + "\n  ".join(problems)) from None
 
 
 def _describe(item: dict) -> list[str]:

@@ -1,6 +1,6 @@
 """Stage ``prepare``: check the whole dataset, then write ``data/<dataset>/clips.csv``.
 
-All problems are told in one report, and no clips.csv is written while there is an error. The report shows the first
+All problems are reported at once, and no clips.csv is written while there is an error. The report shows the first
 few items of each problem; ``logs/<dataset>/prepare.log`` has them all.
 """
 
@@ -159,10 +159,9 @@ def main(params_path: Path) -> None:
     log.write_text(everything, encoding="utf-8", errors="backslashreplace")
     for line in format_problems(problems, _SHOWN):
         click.echo(line.encode(errors="backslashreplace").decode(), err=True)
-    errors = sum(problem.severity == "error" for problem in problems)
     if table is None:
         raise click.ClickException(
-            f"prepare: {errors} kind(s) of error in {params.dataset.root}, listed above; all items are in {log}. "
+            f"prepare: {params.dataset.root} has the errors listed above; all items are in {log}. "
             "No clips.csv was written."
         )
     clear(paths.clips)

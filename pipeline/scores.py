@@ -77,7 +77,7 @@ def scores(params: Params, stream: str, split: int, cache: "ClipCache") -> None:
         precision=resolve_precision(wanted.precision, device),
     )
     click.echo(
-        f"scores {stream}-{split}: {plan.frames} frame(s) a clip, crops: {plan.crops}, on {device} in "
+        f"scores {stream}-{split}: frames per clip: {plan.frames}, crops: {plan.crops}, on {device} in "
         f"{plan.precision}, with {net_path}"
     )
     output = paths.scores(stream, split)

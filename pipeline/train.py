@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from han_core.clips import ClipTable
     from han_core.cubes.store import CubeStore
     from han_core.han.config import HANConfig
-    from han_core.han.training import Epoch, Pace, Schedule
+    from han_core.han.training import Epoch, Pace, TrainingSchedule
     from han_core.han.variants import Variant
     from han_core.runs.checkpoint import Checkpoint
     from han_core.runs.processes import Processes
@@ -94,7 +94,7 @@ def _train(
     from han_core.runs.progress import Progress
     from pipeline.curve import Curve
     from pipeline.execution.outputs import clear
-    from pipeline.features import feature_recipe
+    from pipeline.features import feature_settings
     from pipeline.paths import Paths
 
     paths, settings = Paths.of(params), params.train
@@ -110,7 +110,7 @@ def _train(
             f"train {name}, split {split}: {len(store)} clips ({len(store.missing)} without cubes), "
             f"{len(validation) if validation else 0} held out, T = {frames}, "
             f"{sum(p.numel() for p in model.parameters()):,} weights; "
-            f"{store.bytes_in_memory / 1e6:,.0f} MB of features ({place}), {group.size} process(es), {group.device}"
+            f"{store.bytes_in_memory / 1e6:,.0f} MB of features ({place}), processes: {group.size}, on {group.device}"
         )
     started = time.monotonic()
     epochs: list[Epoch] = []
@@ -143,7 +143,7 @@ def _train(
     if not group.main:
         return
     source = params.cubes.fc if VARIANTS[name].source == "fc" else "cubes"
-    recipe = feature_recipe(params, config.streams, store)
+    recipe = feature_settings(params, config.streams, store)
     clear(paths.han(name, split))  # safetensors 0.5 writes into a file that is there
     save_model(TrainedHAN(model, name, table.classes, source, recipe), paths.han(name, split))
     checkpoint.discard()
@@ -162,7 +162,7 @@ def model_config(settings: Train, variant: "Variant", store: "CubeStore", classe
     """The model that the settings ask for, of a variant, for the features of a store."""
     from han_core.han.config import HANConfig, span_forget_bias
 
-    frames, features, regions = store.shapes[variant.streams[0]]
+    frames, channels, regions = store.shapes[variant.streams[0]]
     chosen = {
         "attention": settings.attention if variant.attention else "uniform",
         "layers": settings.layers,
@@ -174,7 +174,7 @@ def model_config(settings: Train, variant: "Variant", store: "CubeStore", classe
     return HANConfig(
         streams=variant.streams,
         classes=classes,
-        features=features,
+        channels=channels,
         regions=regions,
         lstm_size=settings.lstm_size,
         skip=settings.skip,
@@ -184,12 +184,12 @@ def model_config(settings: Train, variant: "Variant", store: "CubeStore", classe
     )
 
 
-def schedule(params: Params) -> "Schedule":
+def schedule(params: Params) -> "TrainingSchedule":
     """The part of the settings that says how to train."""
-    from han_core.han.training import Schedule
+    from han_core.han.training import TrainingSchedule
 
     settings = params.train
-    return Schedule(
+    return TrainingSchedule(
         epochs=settings.epochs,
         batch=settings.batch,
         optimizer=settings.optimizer.name,

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import yaml
 
-CLASSES = {"left": -3, "right": 3}  # a square that moves to one side, in pixels a frame
+CLASSES = {"left": -3, "right": 3}  # a square that moves to one side, in pixels per frame
 CLIPS, FRAMES = 3, 14
 
 
@@ -133,7 +133,7 @@ def test_a_second_run_does_nothing(checkout):
     assert checkout.repro()[0] == set()
 
 
-@pytest.mark.parametrize("target", [[], ["cubes-spatial", "flow"]], ids=["computed anew", "reused"])
+@pytest.mark.parametrize("target", [[], ["cubes-spatial", "flow"]], ids=["recomputed", "reused"])
 def test_a_forced_run_gives_the_same_bytes(checkout, target, tmp_path):
     """All of the graph without the clip cache; then the part that uses the cache, with it."""
     environment = {} if target else {"HAN_CACHE": str(tmp_path / "empty")}
@@ -182,7 +182,7 @@ def test_one_more_video_computes_one_clip(checkout):
 
 @pytest.mark.parametrize("stage", ["decode", "flow", "cubes-spatial"])
 def test_kill_9_loses_only_the_files_in_flight(checkout, stage, tmp_path):
-    """Kill the whole process group when some clips are done; the next run goes on and ends with the same bytes."""
+    """Kill the whole process group when some clips are done; the next run resumes and ends with the same bytes."""
     kind = {"decode": "frames", "flow": "flow", "cubes-spatial": "cubes"}[stage]
     output = {"decode": "frames", "flow": "flow", "cubes-spatial": "cubes/spatial-1"}[stage]
     expected = checkout.hashes(f"data/tiny/{output}")
@@ -226,10 +226,10 @@ def test_a_clip_that_fails_is_named_and_stops_none_of_the_others(checkout):
         text=True,
         check=False,
     )
-    told = failed.stdout + failed.stderr
+    output = failed.stdout + failed.stderr
     assert failed.returncode != 0
-    assert f"left_g{CLIPS}" in told
-    assert "Traceback" not in told
+    assert f"left_g{CLIPS}" in output
+    assert "Traceback" not in output
     checkout.params["dataset"]["allowed_failures"] = 1
     checkout.write_params()
     ran, _ = checkout.repro("train")

@@ -19,8 +19,8 @@ def test_the_contracts_are_kept(repository, monkeypatch, capsys):
 
 def test_every_room_has_a_contract_of_its_own(repository):
     contracts = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
-    told = {name.split(" -> ")[0] for contract in contracts["contracts"] if " -> " in (name := contract["name"])}
-    assert told == rooms(repository) - {"cli"}
+    named = {name.split(" -> ")[0] for contract in contracts["contracts"] if " -> " in (name := contract["name"])}
+    assert named == rooms(repository) - {"cli"}
 
 
 def test_a_contract_forbids_every_room_that_its_name_does_not_allow(repository):

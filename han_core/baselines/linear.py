@@ -26,7 +26,7 @@ def logistic_regression(
 
 
 def clip_vectors(streams: dict[str, np.ndarray], *, over_time: bool = False) -> np.ndarray:
-    """One vector a clip: each stream's cubes averaged over the regions, frames side by side, streams side by side.
+    """One vector per clip: each stream's cubes averaged over the regions, frames side by side, streams side by side.
 
     Args:
         streams: {stream: (N, T, D, R)}; R may be 1 for cubes that are averaged already.

@@ -1,4 +1,4 @@
-"""What the cache holds, whether it is sound, and what nobody needs any more."""
+"""What the cache holds, whether it is sound, and what is no longer needed."""
 
 import logging
 import os

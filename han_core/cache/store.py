@@ -20,7 +20,7 @@ read of 1 KiB, which finds truncated and mixed-up files; and the modification ti
 computed from the content, so a file that was written to since, through any of its names, gives itself away and is
 verified in full. With ``verify="content"`` every file is, which also finds bits that flipped on the disk, at the
 price of reading everything (1 to 2 GB/s a core, or what the disk gives). An entry that fails is treated as absent, is
-made anew and is replaced.
+recomputed and replaced.
 """
 
 import errno
@@ -72,7 +72,7 @@ class ClipCache:
                 if self.verify_on_use == "content" or path.stat().st_mtime_ns != _content_time(claimed_checksum(path)):
                     verify_entry(path)
             except (ClipFileError, OSError) as error:
-                log.warning("damaged cache entry, will be made anew: %s", error)
+                log.warning("damaged cache entry, will be recomputed: %s", error)
                 continue
             return path
         return None

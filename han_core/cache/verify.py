@@ -23,7 +23,7 @@ def verify_entry(path: Path) -> None:
         verify_clip_file(path)
     elif sha256_of(path) != claimed_checksum(path):
         raise ClipFileError(
-            f"{path}: does not have the checksum in its name. It is damaged: remove it and make it anew."
+            f"{path}: does not have the checksum in its name. It is damaged: remove it and run the stage again."
         )
 
 

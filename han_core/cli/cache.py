@@ -1,4 +1,4 @@
-"""``han cache``: what the cache of clip files holds, whether it is sound, and what nobody needs any more."""
+"""``han cache``: what the cache of clip files holds, whether it is sound, and what is no longer needed."""
 
 import json
 import sys
@@ -69,7 +69,7 @@ def list_entries(kinds: tuple[str, ...], files: bool, as_json: bool, root: Path 
     "--remove",
     is_flag=True,
     help="Delete the bad files, and the other names (hard links) of the same bytes in the workspaces: the outputs and "
-    "DVC's cache. The next run makes them anew.",
+    "DVC's cache. The next run recomputes them.",
 )
 @_workspaces
 @_json

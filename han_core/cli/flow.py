@@ -71,7 +71,7 @@ def _flows(frames: Iterator[np.ndarray], backend: str) -> Iterator[tuple[np.ndar
 def _write_one(frames: Iterator[np.ndarray], out: Path, index: int, largest: float, backend: str) -> None:
     found = next(_flows(islice(frames, index, index + 2), backend), None)
     if found is None:
-        raise ValueError(f"there is no frame {index} with another one after it")
+        raise ValueError(f"frame {index} does not exist, or is the last one")
     frame, flow_field = found
     if out.suffix.lower() == ".flo":
         write_flo(out, flow_field)
@@ -95,7 +95,7 @@ def _write_video(flows: Iterator[tuple[np.ndarray, np.ndarray]], out: Path, larg
         if writer is not None:
             writer.release()
     if not count:
-        raise ValueError("has one frame; flow needs two")
+        raise ValueError("the video has one frame; flow needs two")
     return count
 
 

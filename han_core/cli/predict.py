@@ -25,9 +25,11 @@ _TOP = 5
     help="A trained HAN (models/<dataset>/han/*.safetensors). Default: the last one trained in the workspace.",
 )
 @click.option(
-    "--spatial-net", type=click.Path(dir_okay=False, path_type=Path), help="The net that the model goes with."
+    "--spatial-net",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The net whose features the model was trained on. Default: found in the workspace.",
 )
-@click.option("--temporal-net", type=click.Path(dir_okay=False, path_type=Path), help="Likewise, for flow.")
+@click.option("--temporal-net", type=click.Path(dir_okay=False, path_type=Path), help="The temporal net, likewise.")
 @click.option(
     "--workspace",
     type=click.Path(file_okay=False, path_type=Path),
@@ -63,7 +65,7 @@ def predict(
     """Label videos with a trained model.
 
     VIDEO is a file, or a folder of which all videos are taken. One line of JSON a video goes to standard output; a
-    video that cannot be read gives a line with `error`, the others go on, and the exit code is 1.
+    video that cannot be read gives a line with `error`, the others continue, and the exit code is 1.
     """
     from han_core.devices import choose_device
     from han_core.predict.models import load_recogniser
@@ -89,7 +91,7 @@ def predict(
     finally:
         recogniser.close()
     if failed:
-        raise click.ClickException(f"{failed} of {len(targets)} video(s) could not be labelled")
+        raise click.ClickException(f"{failed} of {len(targets)} videos could not be labelled")
 
 
 def _one(video: Path, target: Path | None, recogniser: "Recogniser", window: int | None) -> dict:
@@ -101,7 +103,7 @@ def _one(video: Path, target: Path | None, recogniser: "Recogniser", window: int
 
     try:
         if video.is_dir():
-            raise HanError("is a folder without a video" if not list(video.iterdir()) else "is a folder of no videos")
+            raise HanError("is a folder without a video" if not list(video.iterdir()) else "is a folder without videos")
         info = probe(video)
         total = info.packets * (2 if target else 1)
         with Progress(video.name, total, unit="frame") as progress:

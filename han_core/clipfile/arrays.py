@@ -44,7 +44,7 @@ def read_arrays(file: int, arrays: Sequence[StoredArray], decompressor: zstandar
 
     Args:
         file: descriptor of the open file.
-        decompressor: one a thread.
+        decompressor: one per thread.
 
     Raises:
         ClipFileError: what lies there is not the array (the file changed, or is damaged).

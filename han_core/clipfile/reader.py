@@ -154,7 +154,7 @@ class ClipFile:
             try:
                 return value.decode("utf-8")
             except UnicodeDecodeError:
-                raise ClipFileError(f"{self.path}: attribute {name} is no text. {REMAKE}") from None
+                raise ClipFileError(f"{self.path}: attribute {name} is not text. {REMAKE}") from None
         return value.item() if isinstance(value, np.generic) else value
 
     def _image_offsets(self, name: str) -> np.ndarray:

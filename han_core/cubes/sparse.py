@@ -221,7 +221,7 @@ class SparseCubes:
 
 
 def _in_parts(count: int, work: Callable[[int, int], None]) -> None:
-    """work(first, last) over parts of 0 .. count, one a thread of torch. The parts share no result."""
+    """work(first, last) over parts of 0 .. count, one per thread of torch. The parts share no result."""
     threads = min(torch.get_num_threads(), count)
     if threads <= 1:
         work(0, count)

@@ -1,6 +1,6 @@
 """Many cube files as one training set: index, reader, in-memory form.
 
-A store is built from the folders that the cubes stage writes, one a stream. Its index reads the last kilobyte of each
+A store is built from the folders that the cubes stage writes, one per stream. Its index reads the last kilobyte of each
 file once; the numbers are read when they are needed, or all at once by :meth:`CubeStore.load`. Reading goes past HDF5,
 whose global lock would make threads wait for each other. No file stays open, so a store may be used by any number of
 workers, whichever way they were started.
@@ -237,7 +237,7 @@ class CubeStore:
 
     @staticmethod
     def _check_unchanged(entry: _Entry) -> None:
-        """A file that was replaced by an equal one (linked anew from the cache) is as good as unchanged."""
+        """A file that was replaced by an equal one (linked again from the cache) is as good as unchanged."""
         if _version(entry.path) != entry.version and read_trailer(entry.path) != entry.trailer:
             raise CubeStoreError(f"{entry.path} changed while it was in use; start again")
 

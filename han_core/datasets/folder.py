@@ -23,7 +23,7 @@ class FolderRules:
     None makes every clip a group of its own."""
     split_by: Literal["list", "fold", "fraction"] = "fraction"
     """``list``: trainlistNN.txt and testlistNN.txt; ``fold``: split i tests on the groups of fold i;
-    ``fraction``: split i tests on ``test_share`` of the groups, drawn anew for each i."""
+    ``fraction``: split i tests on ``test_share`` of the groups, drawn again for each i."""
     folds: int = 5
     test_share: float = 0.3
     annotations: Path | None = None
@@ -40,7 +40,7 @@ def list_folder(
         rules: how groups and splits come about.
         splits: numbers of the requested splits.
         seed: decides which groups a fold or a fraction takes.
-        expected: names in ``root`` that are no class folders and need no mention.
+        expected: names in ``root`` that are not class folders and need no mention.
     """
     folders = scan_class_folders(root, expected)
     videos, problems = group_videos(folders, rules.group_pattern)
@@ -87,7 +87,7 @@ def group_videos(folders: ClassFolders, pattern: str | None) -> tuple[list[Video
     try:
         search = re.compile(pattern).search if pattern is not None else None
     except re.error as error:
-        problems.append(Problem("error", f"group_pattern {pattern!r} is no regular expression: {error}"))
+        problems.append(Problem("error", f"group_pattern {pattern!r} is not a regular expression: {error}"))
         search = None
     videos, unmatched = [], []
     for class_name, paths in folders.videos.items():

@@ -27,11 +27,11 @@ def draw_groups(classes_of: Mapping[str, frozenset[str]], share: float, *key: in
     """
     if share == 0:
         return frozenset()
-    drawn: set[str] = set()
+    chosen: set[str] = set()
     for names in _strata(classes_of).values():
         count = min(max(round(share * len(names)), 1), len(names) - 1)
-        drawn.update(rank(names, *key)[:count])
-    return frozenset(drawn)
+        chosen.update(rank(names, *key)[:count])
+    return frozenset(chosen)
 
 
 def deal_groups(classes_of: Mapping[str, frozenset[str]], folds: int, *key: int | str) -> dict[str, int]:

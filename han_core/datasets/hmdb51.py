@@ -3,7 +3,7 @@
 ``<class>_test_split<n>.txt`` gives each clip of a class a flag: 1 train, 2 test, 0 unused in that split. File names
 hold ``#``, ``&``, ``;``, ``(``, ``[``, ``!`` and the like, and are taken as they are.
 
-HMDB-51 has no official groups. The group here is the source film as the name tells it,
+HMDB-51 has no official groups. The group here is the source film according to its name,
 ``<film>_<class>_<body>_<camera>_<people>_<view>_<quality>_<n>.avi``, else the clip itself. The official splits keep
 clips of one film apart only in part, and the protocol does not forbid it: a film in both train and test is worth a
 note, no error.
@@ -60,7 +60,7 @@ def list_hmdb51(root: Path, annotations: Path, splits: Sequence[int]) -> Listing
         unused.update(sides["0"])
         found[number] = Split(tuple(sides["1"]), tuple(sides["2"]))
     for title, items in (
-        ("lines of a split file that are no <video> <0, 1 or 2>", bad),
+        ("lines of a split file that are not <video> <0, 1 or 2>", bad),
         ("split files that other splits have", absent),
         ("clips that one split file names twice", repeated),
     ):

@@ -87,7 +87,7 @@ def scan_class_folders(root: Path, expected: Collection[str] = ()) -> ClassFolde
 
     Args:
         root: an existing folder.
-        expected: names in ``root`` that are no class folders and need no mention.
+        expected: names in ``root`` that are not class folders and need no mention.
     """
     videos: dict[str, tuple[str, ...]] = {}
     stray, nested, other = [], [], []
@@ -112,7 +112,7 @@ def scan_class_folders(root: Path, expected: Collection[str] = ()) -> ClassFolde
         for title, items in (
             (f"files beside the class folders of {root} are ignored", stray),
             ("folders inside class folders are ignored; move their videos up", nested),
-            (f"files that are no videos are ignored (known: {' '.join(sorted(VIDEO_EXTENSIONS))})", other),
+            (f"files that are not videos are ignored (known: {' '.join(sorted(VIDEO_EXTENSIONS))})", other),
         )
         if items
     ]

@@ -44,7 +44,7 @@ def read_list(path: Path) -> tuple[list[Line], list[Problem]]:
             bad.append(f"{where}: {text}")
             continue
         lines.append(Line(where, "/".join(parts), parts[0], label))
-    return lines, [Problem("error", "lines of a split file that are no <class>/<video>", tuple(bad))] if bad else []
+    return lines, [Problem("error", "lines of a split file that are not <class>/<video>", tuple(bad))] if bad else []
 
 
 def read_lines(path: Path) -> Iterable[tuple[int, str]]:

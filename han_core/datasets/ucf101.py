@@ -90,5 +90,5 @@ def _read_class_index(path: Path) -> tuple[dict[str, int], list[Problem]]:
             bad.append(f"line {line}: {text}")
         else:
             numbers[match[2]] = int(match[1])
-    problems = [Problem("error", f"{path}: lines that are no new `<number> <class>`", tuple(bad))] if bad else []
+    problems = [Problem("error", f"{path}: lines that are not a new `<number> <class>`", tuple(bad))] if bad else []
     return dict(sorted(numbers.items(), key=lambda item: item[1])), problems

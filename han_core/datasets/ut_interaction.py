@@ -22,7 +22,7 @@ def list_ut_interaction(root: Path, splits: Sequence[int]) -> Listing:
 
     Args:
         root: the folder of the class folders (``set1``).
-        splits: numbers of the sequences to leave out, one a split.
+        splits: numbers of the sequences to leave out, one per split.
     """
     folders = scan_class_folders(root)
     problems = list(folders.problems)
@@ -42,7 +42,7 @@ def list_ut_interaction(root: Path, splits: Sequence[int]) -> Listing:
             else:
                 videos.append(Video(path, class_name, f"sequence_{int(parts[2]):02d}"))
     for title, items in (
-        ("folders that are no new <number>_<class>", odd_folders),
+        ("folders that are not a new <number>_<class>", odd_folders),
         ("class folders without a video; fill or remove them", [n for n, p in folders.videos.items() if not p]),
         ("names that are no <n>_<sequence>_<the folder's number>", odd_files),
     ):

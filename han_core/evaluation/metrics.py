@@ -6,19 +6,19 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Scores:
+class Accuracy:
     """Figures of one model on the test clips of one split."""
 
     top1: float
     top5: float | None
     """None where there are no more than five classes."""
     per_class: np.ndarray
-    """(C,) share of each class's clips classified rightly; NaN for a class without test clips."""
+    """(C,) share of each class's clips classified correctly; NaN for a class without test clips."""
     confusion: np.ndarray
     """(C, C) int64: rows the true class, columns the predicted one."""
 
 
-def score_predictions(probabilities: np.ndarray, labels: np.ndarray) -> Scores:
+def measure_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> Accuracy:
     """Top-1, top-5, accuracy by class and confusion.
 
     A clip without a prediction (it failed in an earlier stage) has NaN probabilities; it counts as wrong everywhere
@@ -46,7 +46,7 @@ def score_predictions(probabilities: np.ndarray, labels: np.ndarray) -> Scores:
     if classes > 5:
         best = np.argsort(-np.nan_to_num(probabilities, nan=-1.0), axis=1, kind="stable")[:, :5]
         top5 = float(((best == labels[:, None]).any(axis=1) & known).mean())
-    return Scores(float(right.mean()), top5, per_class, confusion)
+    return Accuracy(float(right.mean()), top5, per_class, confusion)
 
 
 def predictions(probabilities: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ class Result:
 
 
 def with_gaps(scores: np.ndarray, clips: "Iterable[Clip]", scored: "Iterable[Clip]") -> np.ndarray:
-    """Rows of ``scores`` (one a clip of ``scored``) in the order of ``clips``, NaN where a clip was not scored."""
+    """Rows of ``scores`` (one per clip of ``scored``) in the order of ``clips``, NaN where a clip was not scored."""
     rows = dict(zip((clip.name for clip in scored), scores, strict=True))
     gap = np.full(scores.shape[1], np.nan)
     return np.array([rows.get(clip.name, gap) for clip in clips])
@@ -34,11 +34,11 @@ def with_gaps(scores: np.ndarray, clips: "Iterable[Clip]", scored: "Iterable[Cli
 
 def summarize(results: Iterable[Result]) -> dict:
     """{model: {top1: {mean, std, split_1, ..}, top5 likewise where it means something, right, clips, missing}}."""
-    from han_core.evaluation.metrics import predictions, score_predictions
+    from han_core.evaluation.metrics import measure_accuracy, predictions
 
     summary: dict[str, dict] = {}
     for result in results:
-        scores = score_predictions(result.probabilities, result.labels)
+        scores = measure_accuracy(result.probabilities, result.labels)
         predicted = predictions(result.probabilities)
         entry = summary.setdefault(result.model, {"top1": {}, "top5": {}, "right": 0, "clips": 0, "missing": 0})
         entry["top1"][f"split_{result.split}"] = scores.top1
@@ -57,7 +57,7 @@ def summarize(results: Iterable[Result]) -> dict:
     return summary
 
 
-def score_cues(
+def cue_accuracy(
     results: Iterable[Result], classes: Sequence[str], cues_of: Callable[[str], Mapping[str, str]]
 ) -> dict[str, dict[str, float]]:
     """{model: {cue: share of the clips whose predicted class has the right value of the cue}}.

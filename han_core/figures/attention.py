@@ -64,7 +64,7 @@ def overlay(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """
     grid = round(len(weights) ** 0.5)
     if grid * grid != len(weights):
-        raise ValueError(f"a map of {len(weights)} regions is no square grid")
+        raise ValueError(f"a map of {len(weights)} regions is not a square grid")
     weights = weights.reshape(grid, grid)
     height, width = picture.shape[:2]
     heat = cv2.resize(weights.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)

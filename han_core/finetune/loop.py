@@ -21,7 +21,7 @@ from han_core.devices import autocast
 from han_core.errors import HanError
 from han_core.finetune.batches import batches
 from han_core.finetune.samples import centre_samples, training_samples
-from han_core.finetune.sgd import Schedule, learning_rate, make_optimizer, train_step
+from han_core.finetune.sgd import SGDSchedule, learning_rate, make_optimizer, train_step
 from han_core.nets.clip_inputs import TrainingClips
 from han_core.nets.preprocess import Convention
 from han_core.nets.vgg16 import VGG16
@@ -34,7 +34,7 @@ _RUNNING = 20  # iterations over which the training top-1 is taken
 
 
 class FinetuneError(HanError, RuntimeError):
-    """Fine-tuning cannot go on; the message says why and what to do."""
+    """Fine-tuning cannot continue; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,16 @@ class Step:
     """Mean cross-entropy of the batch, dropout on."""
     learning_rate: float
     top1: float
-    """Share of samples classified rightly over the last 20 iterations, dropout on."""
+    """Share of samples classified correctly over the last 20 iterations, dropout on."""
     validation: float | None = None
-    """Share of validation clips classified rightly by the centre crop of their middle frame, dropout off; None at
+    """Share of validation clips classified correctly by the centre crop of their middle frame, dropout off; None at
     iterations at which nobody looked. It is reported; nothing is chosen by it."""
 
 
 def finetune(
     net: VGG16,
     clips: TrainingClips,
-    schedule: Schedule,
+    schedule: SGDSchedule,
     *,
     convention: Convention,
     seed: int,
@@ -78,8 +78,8 @@ def finetune(
         processes: those that train together, and the device; this one on the CPU by default.
         readers: threads that read and decode ahead; no influence on the result.
         validation: clips held out of the training clips.
-        checkpoint: where the run is saved now and then, and goes on from. Its owner discards it.
-        on_resume: called once, before the first iteration, with those of the run that is gone on with, if any.
+        checkpoint: where the run is saved now and then, and from where it resumes. Its owner discards it.
+        on_resume: called once, before the first iteration, with the steps of the run that is resumed, if any.
         on_step: called after each iteration, in every process.
 
     Returns:
@@ -87,7 +87,7 @@ def finetune(
 
     Raises:
         FinetuneError: there are no clips, a GPU has too little memory, or loss or weights are no longer finite.
-        ValueError: ``schedule.frozen`` is no layer.
+        ValueError: ``schedule.frozen`` is not a layer.
     """
     if not len(clips.labels):
         raise FinetuneError("no training clips")
@@ -175,7 +175,7 @@ def _restore(
     total, squares = processes.sum(float(done), float(done) ** 2)
     if processes.size * squares != total**2:  # true only if all are equal
         raise FinetuneError(
-            f"process {processes.rank} has a checkpoint of {done} iterations, others have others: "
+            f"process {processes.rank} has a checkpoint of {done} iterations and others have another: "
             "put HAN_CACHE on a disk that all machines see, or remove its folder checkpoints"
         )
     if not saved:
@@ -185,7 +185,7 @@ def _restore(
             state["momentum_buffer"] = torch.empty_like(value).copy_(state["momentum_buffer"])
     if saved["scaler"]:
         scaler.load_state_dict(saved["scaler"])
-    log.info("fine-tuning goes on after iteration %d", done)
+    log.info("fine-tuning resumes after iteration %d", done)
     return _Progress(saved["curve"], saved["recent"])
 
 
@@ -193,13 +193,13 @@ def _restore(
 def validation_top1(
     net: VGG16,
     clips: TrainingClips,
-    schedule: Schedule,
+    schedule: SGDSchedule,
     pool: ThreadPoolExecutor,
     *,
     convention: Convention,
     processes: Processes,
 ) -> float:
-    """Share of clips that the net classifies rightly by the centre crop of their middle frame or stack."""
+    """Share of clips that the net classifies correctly by the centre crop of their middle frame or stack."""
     net.eval()
     parts = centre_samples(
         pool,
@@ -218,7 +218,7 @@ def validation_top1(
     return total / len(clips.labels)
 
 
-def _is_time(schedule: Schedule, iteration: int) -> bool:
+def _is_time(schedule: SGDSchedule, iteration: int) -> bool:
     """Whether the validation clips are looked at after an iteration counted from 1; always after the last one."""
     every = schedule.validate_every
     return bool(every) and (iteration % every == 0 or iteration == schedule.iterations)

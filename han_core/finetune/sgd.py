@@ -20,7 +20,7 @@ from han_core.runs.processes import Processes
 
 
 @dataclass(frozen=True)
-class Schedule:
+class SGDSchedule:
     """How a net is trained. Dropout is part of the net; the batch is kept whatever fits in memory."""
 
     iterations: int
@@ -55,7 +55,7 @@ class Schedule:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
-def make_optimizer(net: VGG16, schedule: Schedule) -> torch.optim.SGD:
+def make_optimizer(net: VGG16, schedule: SGDSchedule) -> torch.optim.SGD:
     """SGD over what is not frozen, a group for each multiple of the learning rate (key ``rate``) and weight decay."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, value in net.named_parameters():
@@ -76,7 +76,7 @@ def layer_rate(layer: str, rates: Mapping[str, float]) -> float:
     return rates.get(max((start for start in rates if layer.startswith(start)), key=len, default=""), 1.0)
 
 
-def learning_rate(schedule: Schedule, iteration: int) -> float:
+def learning_rate(schedule: SGDSchedule, iteration: int) -> float:
     """Learning rate of an iteration counted from 0."""
     passed = sum(step <= iteration for step in schedule.steps)
     rise = (iteration + 1) / schedule.warmup if iteration < schedule.warmup else 1.0
@@ -88,7 +88,7 @@ def train_step(
     optimizer: torch.optim.SGD,
     scaler: torch.amp.GradScaler,
     feed: Iterator[Batch],
-    schedule: Schedule,
+    schedule: SGDSchedule,
     rate: float,
     seed: int,
     processes: Processes,
@@ -102,7 +102,7 @@ def train_step(
         seed: of dropout, with the iteration and the micro batch.
 
     Returns:
-        The loss of the whole batch, and how many of its samples were classified rightly; in all processes the same.
+        The loss of the whole batch, and how many of its samples were classified correctly; in all processes the same.
         Where the loss is not finite, no step was taken.
     """
     for group in optimizer.param_groups:
@@ -114,8 +114,8 @@ def train_step(
             if value.requires_grad and value.grad is None:
                 value.grad = torch.zeros_like(value)
     loss, right = torch.zeros((), device=processes.device), torch.zeros((), device=processes.device)
-    mine = range(processes.rank, micro_batches(schedule.batch, schedule.micro_batch), processes.size)
-    for batch in islice(feed, len(mine)):
+    own = range(processes.rank, micro_batches(schedule.batch, schedule.micro_batch), processes.size)
+    for batch in islice(feed, len(own)):
         with _seeded(seed, batch.iteration, batch.number, processes.device):
             part, hits = accumulate(
                 net, batch.images, batch.labels, schedule.batch, precision=schedule.precision, scaler=scaler
@@ -148,7 +148,7 @@ def accumulate(
         scaler: multiplies the loss, and so the gradient.
 
     Returns:
-        Its share of the loss (not multiplied), and how many of its samples were classified rightly; both on the
+        Its share of the loss (not multiplied), and how many of its samples were classified correctly; both on the
         device, so that nothing waits for it.
     """
     with autocast(precision, images.device):

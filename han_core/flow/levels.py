@@ -38,7 +38,7 @@ def quantize(flow: np.ndarray, bound: float, rounding: Literal["nearest", "floor
         uint8 array of the same shape.
 
     Raises:
-        ValueError: the bound or the rounding is none, or flow is not finite.
+        ValueError: the bound or the rounding is not valid, or flow is not finite.
     """
     if not bound > 0:
         raise ValueError(f"bound must be above 0, not {bound}")

@@ -15,10 +15,10 @@ class HANConfig:
     streams: tuple[str, ...]
     """Streams in the order in which their states are concatenated: spatial before temporal."""
     classes: int
-    features: int = 512
+    channels: int = 512
     """D: channels of a cube, or units of a fully connected layer (then R = 1)."""
     regions: int = 196
-    """R: regions a frame; 1 for features without a place."""
+    """R: regions per frame; 1 for features without a place."""
     attention: Attention = "location"
     """``location`` is eq. 3. ``content`` also scores the region's own features, as the code of [15] does.
     ``uniform`` is the paper's "without attention": the mean over the regions."""
@@ -27,12 +27,12 @@ class HANConfig:
     skip: int = 5
     dropout: float = 0.5
     forget_bias: tuple[float, ...] = ()
-    """Initial bias of the forget gate, one a layer; empty is 0 everywhere. See :func:`span_forget_bias`."""
+    """Initial bias of the forget gate, one per layer; empty is 0 everywhere. See :func:`span_forget_bias`."""
     initial_state: Literal["zeros", "mean"] = "zeros"
     """h_0 and c_0: zeros, or an MLP of the clip's mean feature as in [15]."""
 
     def __post_init__(self) -> None:
-        for name in ("classes", "features", "regions", "lstm_size", "layers", "skip"):
+        for name in ("classes", "channels", "regions", "lstm_size", "layers", "skip"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not self.streams or len(set(self.streams)) < len(self.streams):
@@ -43,12 +43,19 @@ class HANConfig:
             )
 
     def to_dict(self) -> dict:
-        return asdict(self)
+        """Plain values, as they stand in a model's file, where ``channels`` has its old name."""
+        values = asdict(self)
+        return {"features": values.pop("channels"), **values}
 
     @classmethod
     def from_dict(cls, values: Mapping) -> "HANConfig":
-        lists = {"streams": tuple(values["streams"]), "forget_bias": tuple(values["forget_bias"])}
-        return cls(**{**values, **lists})
+        changed = {
+            "channels": values["features"],
+            "streams": tuple(values["streams"]),
+            "forget_bias": tuple(values["forget_bias"]),
+        }
+        kept = {name: value for name, value in values.items() if name != "features"}
+        return cls(**{**kept, **changed})
 
 
 def span_forget_bias(frames: int, layers: int, skip: int) -> tuple[float, ...]:

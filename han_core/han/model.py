@@ -3,7 +3,7 @@
 Symbols, as in the paper and throughout this file:
 
     B  clips in a batch          D   channels of a cube (512)        k  ``skip``
-    T  frames a clip             R   regions, K x K (196)            L  ``layers``
+    T  frames per clip             R   regions, K x K (196)            L  ``layers``
     C  classes                   H   LSTM size (the paper's D', 1024)
     P, Q   spatial and temporal cubes; one frame of one stream is (D, R), its columns the region vectors p_i, q_i
 
@@ -75,7 +75,7 @@ class LocationAttention(nn.Module):
         self.regions = nn.Linear(state_size, regions, bias=False)  # row i is w_i
 
     def forward(self, h: Tensor, cubes: Sequence[Tensor]) -> Tensor:
-        """h (B, state_size), cubes one (B, D, R) a stream -> l (B, R)."""
+        """h (B, state_size), cubes one (B, D, R) per stream -> l (B, R)."""
         return torch.softmax(self.regions(h), dim=1)
 
 
@@ -89,7 +89,7 @@ class ContentAttention(nn.Module):
         self.score = nn.Linear(size, 1, bias=False)
 
     def forward(self, h: Tensor, cubes: Sequence[Tensor]) -> Tensor:
-        """h (B, state_size), cubes one (B, D, R) a stream -> l (B, R)."""
+        """h (B, state_size), cubes one (B, D, R) per stream -> l (B, R)."""
         hidden = self.state(h).unsqueeze(1)
         for project, cube in zip(self.feature, cubes, strict=True):
             hidden = hidden + project(cube.transpose(1, 2))
@@ -100,13 +100,13 @@ class UniformAttention(nn.Module):
     """No attention: every region counts the same, so the glimpse is the mean over the regions."""
 
     def forward(self, h: Tensor, cubes: Sequence[Tensor]) -> Tensor:
-        """h (B, any), cubes one (B, D, R) a stream -> l (B, R), every entry 1 / R."""
+        """h (B, any), cubes one (B, D, R) per stream -> l (B, R), every entry 1 / R."""
         batch, _, regions = cubes[0].shape
         return h.new_full((batch, regions), 1 / regions)
 
 
 class Dropout(nn.Module):
-    """Dropout whose masks are drawn for a whole sequence at once, and for the whole batch.
+    """Dropout whose masks are masks for a whole sequence at once, and for the whole batch.
 
     Where a batch is spread over processes each draws the masks of all of it and keeps its own rows, so that the
     result does not depend on how many there are.
@@ -125,9 +125,9 @@ class Dropout(nn.Module):
         if not self.training or not self.rate:
             return None
         keep = 1 - self.rate
-        drawn = like.new_empty(steps, self.batch or batch, size).bernoulli_(keep)
-        mine = drawn if self.rows is None else drawn[:, self.rows]
-        return mine / keep if keep else mine
+        masks = like.new_empty(steps, self.batch or batch, size).bernoulli_(keep)
+        own = masks if self.rows is None else masks[:, self.rows]
+        return own / keep if keep else own
 
 
 class InitialState(nn.Module):
@@ -164,7 +164,7 @@ class HAN(nn.Module):
         self.cells = nn.ModuleDict(
             {
                 stream: nn.ModuleList(
-                    LSTMCell(config.features if layer == 0 else size, size, forget_bias[layer])
+                    LSTMCell(config.channels if layer == 0 else size, size, forget_bias[layer])
                     for layer in range(config.layers)
                 )
                 for stream in config.streams
@@ -174,15 +174,15 @@ class HAN(nn.Module):
         if config.initial_state == "mean":
             self.initial = nn.ModuleDict(
                 {
-                    s: nn.ModuleList(InitialState(config.features, size) for _ in range(config.layers))
+                    s: nn.ModuleList(InitialState(config.channels, size) for _ in range(config.layers))
                     for s in config.streams
                 }
             )
         self.dropout = Dropout(config.dropout)
         self.classifier = nn.Linear(streams * config.layers * size, config.classes)
         self.product_type: torch.dtype | None = None
-        self.register_buffer("mean", torch.zeros(streams, config.features))
-        self.register_buffer("deviation", torch.ones(streams, config.features))
+        self.register_buffer("mean", torch.zeros(streams, config.channels))
+        self.register_buffer("deviation", torch.ones(streams, config.channels))
 
     @staticmethod
     def _make_attention(config: HANConfig) -> nn.Module:
@@ -191,7 +191,7 @@ class HAN(nn.Module):
             case "location":
                 return LocationAttention(state_size, config.regions)
             case "content":
-                return ContentAttention(state_size, config.features, len(config.streams), config.lstm_size)
+                return ContentAttention(state_size, config.channels, len(config.streams), config.lstm_size)
             case "uniform":
                 return UniformAttention()
         raise ValueError(f"attention must be location, content or uniform, not {config.attention!r}")
@@ -244,12 +244,12 @@ class HAN(nn.Module):
     def _first_layer(
         self, cubes: Sequence[Tensor], initial: Mapping[str, Sequence[tuple[Tensor, Tensor]]]
     ) -> tuple[list[Tensor], Tensor]:
-        """Eq. 2 to 4 over time: states (B, T, H) a stream, and the maps (B, T, R)."""
+        """Eq. 2 to 4 over time: states (B, T, H) per stream, and the maps (B, T, R)."""
         batch, frames = cubes[0].shape[:2]
         state = [initial[stream][0] for stream in self.config.streams]
         states: list[list[Tensor]] = [[] for _ in cubes]
         maps = []
-        masks = [self.dropout.masks(frames, batch, self.config.features, self.mean) for _ in cubes]
+        masks = [self.dropout.masks(frames, batch, self.config.channels, self.mean) for _ in cubes]
         for t in range(frames):
             frame = [cube[:, t].to(self.mean.dtype) for cube in cubes]
             joint = torch.cat([h for h, _ in state], dim=1)
@@ -280,7 +280,7 @@ class HAN(nn.Module):
         """As :meth:`_first_layer`."""
         batch, frames = cubes[0].shape[:2]
         cells = [self.cells[stream][0] for stream in self.config.streams]
-        masks = [self.dropout.masks(frames, batch, self.config.features, self.mean) for _ in cubes]
+        masks = [self.dropout.masks(frames, batch, self.config.channels, self.mean) for _ in cubes]
         h, c = zip(*(initial[stream][0] for stream in self.config.streams), strict=True)
         scale = 1 / self.deviation
         if isinstance(self.attention, UniformAttention):
@@ -367,7 +367,7 @@ class HAN(nn.Module):
         if missing:
             raise ValueError(f"features of {', '.join(missing)} are missing; this model reads {self.config.streams}")
         cubes = [features[stream] for stream in self.config.streams]
-        expected = (self.config.features, self.config.regions)
+        expected = (self.config.channels, self.config.regions)
         for stream, cube in zip(self.config.streams, cubes, strict=True):
             if len(cube.shape) != 4 or (self.config.attention != "uniform" and tuple(cube.shape[2:]) != expected):
                 raise ValueError(

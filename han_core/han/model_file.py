@@ -10,14 +10,14 @@ from safetensors.torch import save_file
 
 from han_core.errors import HanError
 from han_core.han.config import HANConfig
-from han_core.han.feature_recipe import FeatureRecipe
+from han_core.han.feature_settings import FeatureSettings
 from han_core.han.model import HAN
 
 SCHEMA = 1
 
 
 class ModelFileError(HanError, ValueError):
-    """The file is no trained HAN, or one that this version cannot read."""
+    """The file is not a trained HAN, or one that this version cannot read."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class TrainedHAN:
     """Class names by label."""
     source: str
     """``cubes``, or the fully connected layer whose features it reads."""
-    recipe: FeatureRecipe | None = None
+    recipe: FeatureSettings | None = None
     """How its input was made; None in files of versions that did not write it."""
 
 
@@ -66,13 +66,13 @@ def load_model(path: Path) -> TrainedHAN:
     model = HAN(HANConfig.from_dict(description["config"]))
     model.load_state_dict(weights)
     model.eval()
-    recipe = FeatureRecipe.from_dict(description["recipe"]) if "recipe" in description else None
+    recipe = FeatureSettings.from_dict(description["recipe"]) if "recipe" in description else None
     return TrainedHAN(model, description["variant"], tuple(description["classes"]), description["source"], recipe)
 
 
 def _description(metadata: Mapping[str, str], path: Path) -> dict:
     if "han" not in metadata:
-        raise ModelFileError(f"{path} is a safetensors file, but no trained HAN")
+        raise ModelFileError(f"{path} is a safetensors file, but not a trained HAN")
     description = json.loads(metadata["han"])
     if description["schema"] != SCHEMA:
         raise ModelFileError(f"{path} has schema {description['schema']}; this version reads {SCHEMA}. Train it again.")

@@ -84,17 +84,17 @@ def attended_lstms(
     """Eq. 2 to 4 of the first layer: the LSTMs of all streams, tied by one attention map.
 
     Args:
-        sources: the cubes, one a stream.
+        sources: the cubes, one per stream.
         scale, shift: (S, D); the LSTM reads glimpse * scale + shift, which standardises it.
-        masks: dropout, (T, B, D) a stream: 0 or 1 / (1 - rate). None is none.
+        masks: dropout, (T, B, D) per stream: 0 or 1 / (1 - rate). None is none.
         attention: W of eq. 3, (R, S * H).
-        h, c: the states before the first frame, (B, H) a stream.
+        h, c: the states before the first frame, (B, H) per stream.
         input_weights, recurrent_weights, biases: of each stream's LSTM, as in :func:`lstm`.
         frames: T.
         dtype: of the matrix products with weights.
 
     Returns:
-        The maps (T, B, R) and the states, (T, B, H) a stream.
+        The maps (T, B, R) and the states, (T, B, H) per stream.
     """
     masks = [None] * len(sources) if masks is None else masks
     maps, *states = _AttendedLSTMs.apply(
@@ -171,16 +171,16 @@ class _AttendedLSTMs(Function):
         for t in range(frames):
             torch.softmax(torch.matmul(joint[t], attention.t()), dim=1, out=maps[t])
             for s, source in enumerate(sources):
-                mine = slice(s * size, (s + 1) * size)
+                own = slice(s * size, (s + 1) * size)
                 x = inputs[s][t, :, :features]
                 torch.addcmul(shift[s], source.glimpse(t, maps[t]), scale[s], out=x)
                 if masks[s] is not None:
                     x *= masks[s][t]
-                inputs[s][t, :, features:] = joint[t, :, mine]
+                inputs[s][t, :, features:] = joint[t, :, own]
                 gates[s][t] = bias[s]
                 _add_product(gates[s][t], inputs[s][t], weights[s])
                 _step(gates[s][t], cells[s][t], cells[s][t + 1], states[s][t])
-                joint[t + 1, :, mine] = states[s][t]
+                joint[t + 1, :, own] = states[s][t]
         ctx.sources, ctx.masks, ctx.streams = sources, masks, streams
         ctx.save_for_backward(scale, attention, joint, maps, *weights, *inputs, *gates, *cells)
         return maps, *states
@@ -195,7 +195,7 @@ class _AttendedLSTMs(Function):
         size = cells[0].shape[2]
         features = inputs[0].shape[2] - size
         d_gates = [torch.empty_like(g) for g in gates]
-        d_scores = torch.empty_like(maps)
+        d_logits = torch.empty_like(maps)
         d_h = [torch.zeros_like(cells[s][0]) for s in range(streams)]
         d_c = [torch.zeros_like(cells[s][0]) for s in range(streams)]
         for t in reversed(range(frames)):
@@ -211,8 +211,8 @@ class _AttendedLSTMs(Function):
                 d_h[s] = d_input[:, features:]
             # softmax: dl_i -> ds_i = l_i (dl_i - sum_j l_j dl_j)
             d_map -= (maps[t] * d_map).sum(dim=1, keepdim=True)
-            torch.mul(maps[t], d_map, out=d_scores[t])
-            d_joint = torch.matmul(d_scores[t], attention)
+            torch.mul(maps[t], d_map, out=d_logits[t])
+            d_joint = torch.matmul(d_logits[t], attention)
             for s in range(streams):
                 d_h[s] = d_h[s] + d_joint[:, s * size : (s + 1) * size]
         d_w, d_u, d_bias = [], [], []
@@ -224,7 +224,7 @@ class _AttendedLSTMs(Function):
             d_u.append(product[:, features:])
             d_bias.append(flat.sum(dim=0))
         d_attention = torch.matmul(
-            d_scores.view(frames * batch, regions).t(), joint[:-1].view(frames * batch, streams * size)
+            d_logits.view(frames * batch, regions).t(), joint[:-1].view(frames * batch, streams * size)
         )
         return None, None, None, None, None, None, d_attention, *d_h, *d_c, *d_w, *d_u, *d_bias
 

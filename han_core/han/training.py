@@ -3,7 +3,7 @@
 One loop for all variants and all places the features may be.
 
 Everything random comes from the seed and the number of the epoch. The state of a run is therefore the model, the
-optimizer and the number of epochs done: a run that was killed goes on from its last checkpoint to the same weights.
+optimizer and the number of epochs done: a run that was killed resumes from its last checkpoint to the same weights.
 """
 
 import math
@@ -25,11 +25,11 @@ from han_core.runs.processes import Processes
 
 
 class TrainingError(HanError, RuntimeError):
-    """Training cannot go on; the message says at which epoch and what to change."""
+    """Training cannot continue; the message says at which epoch and what to change."""
 
 
 @dataclass(frozen=True)
-class Schedule:
+class TrainingSchedule:
     """How a model is trained. Adadelta's constants are Zeiler's; PyTorch's rho would be 0.9."""
 
     epochs: int = 100
@@ -63,7 +63,7 @@ class Epoch:
     loss: float
     """Mean cross-entropy over the training clips, dropout on."""
     top1: float
-    """Share of training clips classified rightly while learning, dropout on."""
+    """Share of training clips classified correctly while learning, dropout on."""
     validation_loss: float | None = None
     validation_top1: float | None = None
 
@@ -71,7 +71,7 @@ class Epoch:
 def train(
     model: HAN,
     features: Features,
-    schedule: Schedule,
+    schedule: TrainingSchedule,
     *,
     validation: Features | None = None,
     processes: Processes | None = None,
@@ -80,13 +80,13 @@ def train(
 ) -> None:
     """Fit ``model`` to ``features`` in place, eq. 6.
 
-    Clips are shuffled anew each epoch. The last state is kept: nothing is selected, neither on test nor on validation
+    Clips are shuffled again each epoch. The last state is kept: nothing is selected, neither on test nor on validation
     clips, whose figures are only reported. Several processes share each batch among them and give the result of
     one, to rounding.
 
     Args:
         processes: those that train together, and the device; this one alone on the CPU by default.
-        checkpoint: where the run goes on if it was interrupted, and where its state is kept after each epoch.
+        checkpoint: from where an interrupted run resumes, and where its state is kept after each epoch.
         on_epoch: called after each epoch; for those of an interrupted run, which are not run again, without a pace.
 
     Raises:
@@ -129,11 +129,11 @@ def _one_epoch(
     model: HAN,
     optimizer: torch.optim.Optimizer,
     features: Features,
-    schedule: Schedule,
+    schedule: TrainingSchedule,
     number: int,
     processes: Processes,
 ) -> tuple[float, float, Pace]:
-    """One pass over all clips; mean loss and share classified rightly, of all processes."""
+    """One pass over all clips; mean loss and share classified correctly, of all processes."""
     model.train()
     clips, device = len(features.labels), processes.device
     state = np.random.SeedSequence([schedule.seed, number]).generate_state(2, np.uint64)
@@ -141,11 +141,11 @@ def _one_epoch(
     torch.manual_seed(int(state[1]) >> 1)
     order = torch.randperm(clips, generator=shuffle)
     batches = order.split(schedule.batch)
-    mine = [processes.share(batch).tolist() for batch in batches]
+    shares = [processes.share(batch).tolist() for batch in batches]
     sums = torch.zeros(2, dtype=torch.float64, device=device)  # read once an epoch: reading waits for the GPU
     started = time.monotonic()
-    data = _Waiting(prefetched(features, [share for share in mine if share]))
-    for batch, share in zip(batches, mine, strict=True):
+    data = _Waiting(prefetched(features, [share for share in shares if share]))
+    for batch, share in zip(batches, shares, strict=True):
         optimizer.zero_grad(set_to_none=True)
         _place_dropout(model, batch, share, processes)
         if share:
@@ -189,7 +189,7 @@ def _place_dropout(model: HAN, batch: Tensor, share: list[int], processes: Proce
     model.dropout.rows, model.dropout.batch = slice(first, first + len(share)), len(batch)
 
 
-def make_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, schedule: TrainingSchedule) -> torch.optim.Optimizer:
     """The optimiser that a schedule names."""
     rate, decay = schedule.learning_rate, schedule.weight_decay
     match schedule.optimizer:
@@ -211,7 +211,7 @@ def classify(
     """Eq. 5 for every clip.
 
     Args:
-        maps: also keep the attention maps, T x R numbers a clip.
+        maps: also keep the attention maps, T x R numbers per clip.
         batch: clips at once.
 
     Returns:
@@ -230,7 +230,7 @@ def classify(
 
 
 def _validate(
-    model: HAN, validation: Features | None, schedule: Schedule, device: torch.device
+    model: HAN, validation: Features | None, schedule: TrainingSchedule, device: torch.device
 ) -> tuple[float | None, float | None]:
     if validation is None:
         return None, None

@@ -10,7 +10,7 @@ def decode_grey(encoded: bytes) -> np.ndarray:
     """An encoded image as (H, W) uint8 grey; of a JPEG that is its luma, without the detour over colours.
 
     Raises:
-        ClipFileError: the bytes are no image.
+        ClipFileError: the bytes are not an image.
     """
     image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
     if image is None:

@@ -107,7 +107,7 @@ def read_index(path: Path, name: str) -> ImageIndex:
         with h5py.File(path, "r", locking=False) as file:
             data, offsets = file[name].id, file[f"{name}_offsets"][()]
             if data.get_create_plist().get_nfilters():
-                raise ClipFileError(f"{path}: the images of {name} are compressed once more. {REMAKE}")
+                raise ClipFileError(f"{path}: the images of {name} are compressed a second time. {REMAKE}")
             (block_bytes,) = file[name].chunks
             infos = [data.get_chunk_info(i) for i in range(data.get_num_chunks())]
     except ClipFileError:

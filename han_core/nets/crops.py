@@ -117,7 +117,7 @@ def pack(pieces: Sequence[np.ndarray], *, pinned: bool) -> tuple[Tensor, list[tu
     What lies beyond a smaller image is arbitrary.
 
     Args:
-        pinned: put them where a GPU can fetch them while the processor goes on; needs a GPU.
+        pinned: put them where a GPU can fetch them while the processor continues; needs a GPU.
     """
     sides = [piece.shape[1:] for piece in pieces]
     height, width = (max(side) for side in zip(*sides, strict=True))

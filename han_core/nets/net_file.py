@@ -39,7 +39,7 @@ def write_net(path: str | Path, net: VGG16, metadata: Mapping[str, str]) -> None
     """Write a net as safetensors; the same net and metadata give the same bytes."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in sorted(net.state_dict().items())}
     data = save(tensors, metadata=dict(metadata))
-    # safetensors writes the metadata in the order of a hash map that is seeded anew in each process; the header is a
+    # safetensors writes the metadata in the order of a hash map that is seeded afresh in each process; the header is a
     # length and a JSON text padded with spaces to 8 bytes, so it can be written again with its keys sorted.
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])

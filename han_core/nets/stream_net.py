@@ -32,7 +32,7 @@ def open_net(
     """Read the net of a stream, and check that it is one.
 
     Args:
-        stack: L, flow fields in one input; of no matter to the spatial stream.
+        stack: L, flow fields in one input; ignored for the spatial stream.
         convention: scale of the input; ``auto`` takes it from the file.
 
     Raises:

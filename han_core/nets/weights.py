@@ -57,21 +57,21 @@ def resolve_convention(weights: str, choice: Literal["caffe", "torchvision", "au
     input), and reads a file's metadata.
 
     Raises:
-        WeightsError: the file does not tell, or tells another convention than ``choice``.
+        WeightsError: the file does not say, or names another convention than ``choice``.
     """
     if choice != "auto" and choice not in get_args(Convention):
         raise WeightsError(f"input must be {', '.join(get_args(Convention))} or auto, not {choice!r}")
     if weights == "random":
         return "torchvision" if choice == "auto" else choice
-    told = "torchvision" if weights == "imagenet" else _told_convention(read_metadata(Path(weights)))
-    if told and choice not in ("auto", told):
-        raise WeightsError(f"{weights}: these weights expect input in the {told} convention, but input is {choice}")
-    if told:
-        return told
+    stated = "torchvision" if weights == "imagenet" else _stated_convention(read_metadata(Path(weights)))
+    if stated and choice not in ("auto", stated):
+        raise WeightsError(f"{weights}: these weights expect input in the {stated} convention, but input is {choice}")
+    if stated:
+        return stated
     if choice == "auto":
         raise WeightsError(
             f"{weights}: its metadata does not say which scale of input the weights were trained with; set `input` to "
-            "caffe (RGB 0..255 minus 123.68, 116.779, 103.939) or to torchvision (0..1, minus mean, by deviation)"
+            "caffe (RGB 0..255 minus 123.68, 116.779, 103.939) or to torchvision (0..1, minus mean, over deviation)"
         )
     return choice
 
@@ -104,8 +104,10 @@ def initial_net(
     if weights != "random":
         given = _download() if weights == "imagenet" else read_tensors(Path(weights))
         given = _fit(weights, given, shapes, fc_size)
-    drawn = {name: _draw(name, shape, seed, alone=not given) for name, shape in shapes.items() if name not in given}
-    return with_tensors(net, drawn | given)
+    random_layers = {
+        name: _draw(name, shape, seed, alone=not given) for name, shape in shapes.items() if name not in given
+    }
+    return with_tensors(net, random_layers | given)
 
 
 def knows_classes(weights: str, classes: Sequence[str]) -> bool:
@@ -143,7 +145,7 @@ def _fit(
     if missing:
         raise WeightsError(f"{weights}: lacks {missing[0]}; all convolutional layers of VGG-16 are needed")
     if unknown := sorted(given.keys() - wanted.keys()):
-        raise WeightsError(f"{weights}: has {unknown[0]}, which VGG-16 has not; torchvision's key names are expected")
+        raise WeightsError(f"{weights}: has {unknown[0]}, unknown to VGG-16; torchvision's key names are expected")
     for layer in (FC6, FC7):
         held = given.get(f"{layer}.weight")
         if held is not None and len(held) != fc_size:
@@ -183,6 +185,6 @@ def _download() -> dict[str, Tensor]:
         ) from None
 
 
-def _told_convention(metadata: Mapping[str, str]) -> Convention | None:
-    told = metadata.get("input", _LAYOUTS.get(metadata.get("layout", "")))
-    return told if told in get_args(Convention) else None
+def _stated_convention(metadata: Mapping[str, str]) -> Convention | None:
+    stated = metadata.get("input", _LAYOUTS.get(metadata.get("layout", "")))
+    return stated if stated in get_args(Convention) else None

@@ -69,7 +69,7 @@ def _open(target: Path, rate: float, size: tuple[int, int]) -> cv2.VideoWriter:
 
 
 def _enlarged(frame: np.ndarray) -> np.ndarray:
-    """At least ``_SHORT_SIDE`` pixels a side, both even, as the encoder wants them."""
+    """At least ``_SHORT_SIDE`` pixels per side, both even, as the encoder wants them."""
     height, width = frame.shape[:2]
     scale = max(1.0, _SHORT_SIDE / min(height, width))
     size = (2 * round(width * scale / 2), 2 * round(height * scale / 2))

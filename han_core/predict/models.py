@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from han_core.errors import HanError
-from han_core.han.feature_recipe import FeatureRecipe
+from han_core.han.feature_settings import FeatureSettings
 from han_core.han.model_file import TrainedHAN, load_model
 from han_core.nets.extract import CubeNet
 from han_core.nets.net_file import WeightsError, net_identity, read_metadata
@@ -29,7 +29,7 @@ class Recogniser:
     device: torch.device
 
     @property
-    def recipe(self) -> FeatureRecipe:
+    def recipe(self) -> FeatureSettings:
         assert self.trained.recipe is not None  # load_recogniser refuses others
         return self.trained.recipe
 
@@ -59,7 +59,7 @@ def load_recogniser(
         raise PredictError(f"{path}: does not say how its input is made; train it again with this version")
     streams = trained.model.config.streams
     if unused := sorted(set(nets) - set(streams)):
-        raise PredictError(f"{path}: reads {' and '.join(streams)} features; a {unused[0]} net is of no use to it")
+        raise PredictError(f"{path}: reads {' and '.join(streams)} features; it does not use a {unused[0]} net")
     device = torch.device(device)
     trained.model.to(device)
     loaded: dict[str, CubeNet] = {}
@@ -94,7 +94,7 @@ def find_net(workspace: Path, stream: str, fingerprint: str | None, model: Path)
     """
     option = f"--{stream}-net"
     if fingerprint is None:
-        raise PredictError(f"{model}: does not say which {stream} net it goes with; name it with {option}")
+        raise PredictError(f"{model}: does not say which {stream} net made its features; name it with {option}")
     for path in sorted(workspace.glob(f"models/*/nets/{stream}-*.safetensors")):
         try:
             if net_identity(path, read_metadata(path)) == fingerprint:
@@ -102,18 +102,16 @@ def find_net(workspace: Path, stream: str, fingerprint: str | None, model: Path)
         except (WeightsError, OSError):  # a damaged file cannot be the one
             continue
     raise PredictError(
-        f"{workspace}: none of models/*/nets/{stream}-*.safetensors is the net that {model} learnt from; "
+        f"{workspace}: none of models/*/nets/{stream}-*.safetensors made the features that {model} was trained on; "
         f"name it with {option}"
     )
 
 
-def _load_net(path: Path, stream: str, recipe: FeatureRecipe, model: Path, device: torch.device) -> CubeNet:
+def _load_net(path: Path, stream: str, recipe: FeatureSettings, model: Path, device: torch.device) -> CubeNet:
     opened = open_net(path, stream, stack=recipe.stack, convention=recipe.inputs.get(stream, "auto"))
     wanted = recipe.nets.get(stream)
     if wanted is not None and opened.identity != wanted:
-        raise PredictError(
-            f"{path}: is not the {stream} net that {model} learnt from; its features mean something else"
-        )
+        raise PredictError(f"{path}: did not make the {stream} features that {model} was trained on")
     return CubeNet(
         opened.net,
         opened.input,

@@ -17,7 +17,7 @@ from han_core.flow.flowfile import encode_field, grey_frame
 from han_core.flow.levels import FlowFormat
 from han_core.flow.tvl1.params import TVL1Params
 from han_core.flow.tvl1.solver import tvl1_flow
-from han_core.han.feature_recipe import FeatureRecipe
+from han_core.han.feature_settings import FeatureSettings
 from han_core.images.codec import encode_image
 from han_core.nets.clip_inputs import ClipFrames
 from han_core.nets.extract import CubeNet
@@ -30,7 +30,7 @@ _PAIRS = 16  # solved at once
 class FrameBuffer:
     """A video as encoded frames, of which a stretch is in memory."""
 
-    def __init__(self, video: Path, recipe: FeatureRecipe) -> None:
+    def __init__(self, video: Path, recipe: FeatureSettings) -> None:
         self._frames = _encoded(video, recipe)
         self._kept: dict[int, bytes] = {}
         self._oldest = 0
@@ -60,7 +60,7 @@ class FrameBuffer:
         return self._kept[index]
 
 
-def _encoded(video: Path, recipe: FeatureRecipe) -> Iterator[bytes]:
+def _encoded(video: Path, recipe: FeatureSettings) -> Iterator[bytes]:
     for frame in read_video(video, short_side=recipe.short_side):
         yield encode_image(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), "jpeg", recipe.frame_quality)
 
@@ -75,7 +75,7 @@ class FeatureMaker:
         array: the layer wanted: ``cubes``, or the name of a fully connected one.
     """
 
-    def __init__(self, frames: FrameBuffer, nets: Mapping[str, CubeNet], recipe: FeatureRecipe, array: str) -> None:
+    def __init__(self, frames: FrameBuffer, nets: Mapping[str, CubeNet], recipe: FeatureSettings, array: str) -> None:
         self._frames, self._nets, self._recipe = frames, nets, recipe
         self._layer = recipe.layer if array == "cubes" else array
         self._form = FlowFormat(**recipe.flow)

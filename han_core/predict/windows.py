@@ -95,7 +95,7 @@ def predict_video(
         video: any file that OpenCV decodes.
         recogniser: the model and its nets.
         window: usual length of a clip in frames; None is the median of those that the model learnt from.
-        on_frames: told how many frames were done, now and then.
+        on_frames: called with the number of frames done, now and then.
 
     Raises:
         VideoError: the video cannot be decoded.

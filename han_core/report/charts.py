@@ -43,10 +43,10 @@ def line_chart(
         axes.grid(alpha=0.25, color=_INK)
         axes.legend(frameon=False, fontsize=8)
         figure.tight_layout()
-        drawn = io.StringIO()
-        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         pyplot.close(figure)
-    svg = drawn.getvalue()
+    svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
     return re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL).strip().encode("utf-8")
 
@@ -82,11 +82,11 @@ def confusion_chart(counts: np.ndarray, classes: Sequence[str]) -> bytes:
         # Right answers and mistakes in colours that differ in lightness too, on light and on dark paper.
         colour = "#2a7fde" if row == column else "#e0691f"
         x, y = margin + column * cell, margin + row * cell
-        told = f"{classes[row]} taken for {labels[column]}: {counts[row, column]} of {totals[row]}"
+        description = f"{classes[row]} taken for {labels[column]}: {counts[row, column]} of {totals[row]}"
         parts.append(
             f'<rect x="{x}" y="{y}" width="{cell}" height="{cell}" fill="{colour}" '
             f'fill-opacity="{0.15 + 0.85 * share:.3f}">'
-            f"<title>{escape(told)}</title></rect>"
+            f"<title>{escape(description)}</title></rect>"
         )
         if named:
             parts.append(

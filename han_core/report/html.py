@@ -64,7 +64,7 @@ def _block(block: Block) -> str:
         case Fold(summary, blocks):
             inner = "\n".join(_block(one) for one in blocks)
             return f"<details><summary>{escape(summary)}</summary>\n{inner}\n</details>"
-    raise TypeError(f"{block!r} is no block of a document")
+    raise TypeError(f"{block!r} is not a block of a document")
 
 
 def _table(table: Table) -> str:

@@ -29,7 +29,7 @@ def _block(block: Block) -> str:
             return f"```\n{text.rstrip()}\n```"
         case Fold(summary, blocks):
             return "\n\n".join([f"**{_escaped(summary)}**", *(_block(inner) for inner in blocks)])
-    raise TypeError(f"{block!r} is no block of a document")
+    raise TypeError(f"{block!r} is not a block of a document")
 
 
 def _escaped(text: str) -> str:

@@ -1,8 +1,8 @@
-"""The last state of a training run, so that a run that was killed goes on where it was.
+"""The last state of a training run, so that a run that was killed resumes where it was.
 
 DVC deletes a stage's outputs before it runs, so a checkpoint cannot be one of them: it lies beside the clip cache,
 named by the fingerprint of the run (its settings and the fingerprints of its inputs). A run with any other setting
-or input has another fingerprint, hence starts afresh.
+or input has another fingerprint, so it starts from the beginning.
 
 The file is safetensors: the tensors of model and optimizer, and the progress as JSON in the header. Writing is
 atomic, so a kill leaves the previous state.
@@ -89,7 +89,7 @@ class Checkpoint:
             weights = {name.removeprefix("model."): v for name, v in tensors.items() if name.startswith("model.")}
             _check_same(model.state_dict(), weights)
         except (SafetensorError, OSError, KeyError, ValueError) as error:
-            log.warning("checkpoint %s cannot be used (%s); the run starts afresh", self.path, error)
+            log.warning("checkpoint %s cannot be used (%s); the run starts from the beginning", self.path, error)
             return None
         model.load_state_dict(weights)
         _restore_optimizer(optimizer, tensors, numbers)
@@ -127,4 +127,4 @@ def _check_same(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> 
         if name not in found or found[name].shape != value.shape or found[name].dtype != value.dtype:
             raise ValueError(f"its {name} is not the model's")
     if len(found) > len(expected):
-        raise ValueError("it holds more than the model")
+        raise ValueError("it holds tensors that the model does not have")

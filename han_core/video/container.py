@@ -58,7 +58,7 @@ def _end_of_boxes(file: BinaryIO, length: int) -> int:
         size = int.from_bytes(head[:4], "big")
         if size == 1:
             size = int.from_bytes(head[8:], "big")
-        if size == 0 or not head[4:8].isascii():  # to the end of the file; or padding that is no box
+        if size == 0 or not head[4:8].isascii():  # to the end of the file; or padding that is not a box
             break
         if size < 8:
             break

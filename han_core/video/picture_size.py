@@ -233,7 +233,7 @@ def _vp9(packet: bytes) -> Size | None:
     profile = bits.u(1) + 2 * bits.u(1)
     if profile == 3:
         bits.u(1)
-    if bits.u(1) or bits.u(1):  # shows an earlier picture, or is no key picture
+    if bits.u(1) or bits.u(1):  # shows an earlier picture, or is not a key picture
         return None
     bits.u(2)
     if bits.u(24) != 0x498342:

@@ -31,8 +31,8 @@ def run(params: Params) -> None:
     """Read the predictions of every row and split, and write the outputs."""
     from han_core.clips import read_clips
     from han_core.datasets.synthetic.generate import class_cues
-    from han_core.evaluation.results import score_cues, summarize
-    from pipeline.evaluate.attention import score_attention
+    from han_core.evaluation.results import cue_accuracy, summarize
+    from pipeline.evaluate.attention import attention_quality
     from pipeline.evaluate.outputs import write_confusion, write_json, write_per_class, write_predictions
     from pipeline.execution.outputs import clear
     from pipeline.paths import Paths
@@ -43,9 +43,9 @@ def run(params: Params) -> None:
     results = read_results(params, table)
     summary = summarize(results)
     if params.dataset.kind == "synthetic":
-        for name, cues in score_cues(results, table.classes, class_cues).items():
+        for name, cues in cue_accuracy(results, table.classes, class_cues).items():
             summary[name]["cues"] = cues
-    attention = score_attention(params, table)
+    attention = attention_quality(params, table)
     written = [paths.metrics / name for name in ("evaluate.json", "attention.json", "predictions.csv")]
     clear(*written, paths.plots / "per_class.csv", paths.plots / "confusion")
     write_json(summary, paths.metrics / "evaluate.json")
@@ -56,7 +56,7 @@ def run(params: Params) -> None:
     for name, figures in summary.items():
         click.echo(
             f"{name:24s} top-1 {100 * figures['top1']['mean']:5.1f} %  ({figures['right']}/{figures['clips']} clips, "
-            f"{len(params.splits)} split(s))"
+            f"splits: {len(params.splits)})"
         )
     click.echo(f"-> {paths.metrics / 'evaluate.json'}")
 

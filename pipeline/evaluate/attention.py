@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-import han_core.evaluation.attention_scores as scores
+import han_core.evaluation.attention_quality as quality
 from han_core.datasets.synthetic.generate import actor_boxes
 from han_core.predictions import attention_file, read_attention
 from pipeline.params import Params, synthetic_spec
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from han_core.clips import ClipTable
 
 
-def score_attention(params: Params, table: "ClipTable") -> dict[str, dict]:
+def attention_quality(params: Params, table: "ClipTable") -> dict[str, dict]:
     """Scores of every system with attention, means over the test clips of all splits.
 
     ``effective_regions`` (over how many regions a map is spread) for any dataset; for the synthetic one, whose actor's
-    place is known, also ``mass`` and ``pointing`` of ``han_core/evaluation/attention_scores.py``, of the maps as they
+    place is known, also ``mass`` and ``pointing`` of ``han_core/evaluation/attention_quality.py``, of the maps as they
     are and ``shuffled`` over time, and beside the systems those of the maps that know nothing: ``uniform`` and
     ``centre_prior``.
     """
@@ -35,17 +35,17 @@ def score_attention(params: Params, table: "ClipTable") -> dict[str, dict]:
                 if clip.name not in attention.maps:
                     continue
                 maps = attention.maps[clip.name]
-                row = {"effective_regions": scores.effective_regions(maps)}
+                row = {"effective_regions": quality.effective_regions(maps)}
                 if known:
                     boxes = actor_boxes(synthetic_spec(params), clip.name)[attention.frames[clip.name]]
-                    row |= asdict(scores.score_maps(maps, boxes, size))
-                    row["shuffled"] = asdict(scores.shuffled_scores(maps, boxes, size))
+                    row |= asdict(quality.map_quality(maps, boxes, size))
+                    row["shuffled"] = asdict(quality.shuffled_quality(maps, boxes, size))
                     for blind, one in (
-                        ("uniform", scores.uniform_map(maps.shape[1])),
-                        ("centre_prior", scores.centre_prior(maps.shape[1])),
+                        ("uniform", quality.uniform_map(maps.shape[1])),
+                        ("centre_prior", quality.centre_prior(maps.shape[1])),
                     ):
                         still = np.tile(one, (len(boxes), 1))
-                        found.setdefault(blind, []).append(asdict(scores.score_maps(still, boxes, size)))
+                        found.setdefault(blind, []).append(asdict(quality.map_quality(still, boxes, size)))
                 found.setdefault(name, []).append(row)
     summary = {name: {**_mean(rows), "clips": len(rows)} for name, rows in found.items()}
     for blind in ("uniform", "centre_prior"):

@@ -63,7 +63,7 @@ def write_per_class(results: Iterable[Result], table: "ClipTable", path: Path) -
 
 
 def write_confusion(results: Iterable[Result], table: "ClipTable", folder: Path) -> None:
-    """One file a model, one row a test clip, as DVC's confusion plots read it."""
+    """One file per system, one row per test clip, as DVC's confusion plots read it."""
     from han_core.evaluation.metrics import predictions
 
     rows: dict[str, list[list[str]]] = {}

@@ -78,7 +78,7 @@ def map_stream(
         fingerprint: identity of the file to be made, given that of the frames or flow file.
 
     Raises:
-        click.ClickException: too many clips failed, or nothing can go on.
+        click.ClickException: too many clips failed, or the stage cannot continue.
     """
     clips = (clip for role in roles for clip in table.select(split, role))
     tasks, failed = clip_tasks(clips, *Paths.of(params).source(stream), fingerprint)

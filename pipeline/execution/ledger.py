@@ -1,4 +1,4 @@
-"""The failure ledger: ``failures.csv`` in a stage's output folder, one row a clip that could not be processed."""
+"""The failure ledger: ``failures.csv`` in a stage's output folder, one row per clip that could not be processed."""
 
 import csv
 import secrets

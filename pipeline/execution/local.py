@@ -34,7 +34,7 @@ def with_processes(
     brought its worker down.
 
     When a worker dies, the pool is broken and does not tell whose fault it was: the tasks that were in flight are then
-    run one by one, each in a process of its own, and the rest goes on in a new pool.
+    run one by one, each in a process of its own, and the rest continues in a new pool.
 
     Args:
         call: what is done with a task; picklable.

@@ -95,7 +95,7 @@ def map_clips(
         The counts.
 
     Raises:
-        click.ClickException: too many clips failed, or nothing can go on (the disk is full, no worker survives).
+        click.ClickException: too many clips failed, or the stage cannot continue (a full disk, no worker survives).
     """
     began = time.perf_counter()
     tasks = sorted(tasks, key=lambda task: (task.clip.class_name, task.clip.name))
@@ -143,7 +143,8 @@ def map_clips(
     click.echo(f"{summary}; files in {output}")
     if len(failures) > allowed_failures:
         raise click.ClickException(
-            f"{stage}: {len(failures)} clip(s) failed, {allowed_failures} allowed (dataset.allowed_failures):\n"
+            f"{stage}: {len(failures)} of {summary.clips} clips failed, {allowed_failures} allowed "
+            f"(dataset.allowed_failures):\n"
             f"{describe(failures)}\nAll of them: {output / LEDGER}. The others are done and stay in the cache."
         )
     if failures:

@@ -43,8 +43,8 @@ def run(params: Params) -> None:
     if params.dataset.name not in summaries:
         raise FileNotFoundError(2, "no such file", str(paths.metrics / "evaluate.json"))
     own = summaries[params.dataset.name]
-    splits = ", ".join(map(str, params.splits))
-    text = f"{len(table.clips)} clips, {len(table.classes)} classes; test clips of split(s) {splits}."
+    splits = f"split{'s' if len(params.splits) > 1 else ''} {', '.join(map(str, params.splits))}"
+    text = f"{len(table.clips)} clips, {len(table.classes)} classes; test clips of {splits}."
     document = Document(
         params.dataset.name,
         [

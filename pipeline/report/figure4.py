@@ -77,7 +77,7 @@ def choose_clips(params: Params, table: "ClipTable") -> "list[tuple[int, Clip]]"
     A number takes so many of the first split, evenly from the list, so that classes differ.
 
     Raises:
-        ReportError: a named clip is no test clip of any split.
+        ReportError: a named clip is not a test clip of any split.
     """
     wanted = params.report.clips
     if isinstance(wanted, int):
@@ -89,8 +89,8 @@ def choose_clips(params: Params, table: "ClipTable") -> "list[tuple[int, Clip]]"
     unknown = [name for name in wanted if name not in tested]
     if unknown:
         raise ReportError(
-            f"report.clips: {', '.join(unknown)}: no test clip of split(s) {', '.join(map(str, params.splits))} has "
-            "this name; names are in the clip column of clips.csv"
+            f"report.clips: {', '.join(unknown)}: no test clip of splits {', '.join(map(str, params.splits))} has this "
+            "name; names are in the clip column of clips.csv"
         )
     return [tested[name] for name in wanted]
 

@@ -25,8 +25,8 @@ def curves(params: Params, paths: "Paths") -> list[Block]:
     made = folder.is_dir()  # not where nets were put there by hand
     lines = {name: mean for name in streams if made and (mean := _mean_curve(folder, name, params.finetune.splits))}
     if lines:  # not where the nets are used as they are
-        drawn = line_chart(lines, x_label="iteration", y_label="fine-tuning loss")
-        blocks.append(Picture("curve-finetune-loss.svg", drawn, "svg", "fine-tuning loss by iteration, one line a net"))
+        svg = line_chart(lines, x_label="iteration", y_label="fine-tuning loss")
+        blocks.append(Picture("curve-finetune-loss.svg", svg, "svg", "fine-tuning loss by iteration, a line per net"))
     folder = paths.plots / "train"
     for column, label in (
         ("loss", "training loss"),
@@ -37,9 +37,9 @@ def curves(params: Params, paths: "Paths") -> list[Block]:
         lines = {name: mean for name in params.models if (mean := _mean_curve(folder, name, params.splits, column))}
         if lines:
             top = 1.02 if column.endswith("top1") else None
-            drawn = line_chart(lines, x_label="epoch", y_label=label, top=top)
+            svg = line_chart(lines, x_label="epoch", y_label=label, top=top)
             name = f"curve-{column.replace('_', '-')}.svg"
-            blocks.append(Picture(name, drawn, "svg", f"{label} by epoch, one line a model"))
+            blocks.append(Picture(name, svg, "svg", f"{label} by epoch, one line per model"))
     return blocks
 
 
@@ -51,7 +51,7 @@ def _mean_curve(folder: Path, name: str, splits: Sequence[int], figure: str = "l
 
 
 def confusion(params: Params, table: "ClipTable", paths: "Paths") -> list[Block]:
-    """A matrix a model, test clips of all splits together; the first model's is open."""
+    """A matrix per model, test clips of all splits together; the first model's is open."""
     blocks: list[Block] = [
         Heading("Confusion"),
         Paragraph(
@@ -66,7 +66,7 @@ def confusion(params: Params, table: "ClipTable", paths: "Paths") -> list[Block]
         np.add.at(counts, tuple(np.array(pairs, int).reshape(-1, 2).T), 1)
         if not counts[:, -1].any():
             counts = counts[:, :-1]
-        drawn = confusion_chart(counts, table.classes)
-        picture = Picture(f"confusion-{model}.svg", drawn, "svg", f"confusion matrix of {model}", wide=True)
+        svg = confusion_chart(counts, table.classes)
+        picture = Picture(f"confusion-{model}.svg", svg, "svg", f"confusion matrix of {model}", wide=True)
         blocks += [Paragraph(model), picture] if model == params.models[0] else [Fold(model, [picture])]
     return blocks

@@ -62,7 +62,7 @@ def table_1(params: Params, summaries: Mapping[str, Summary]) -> list[Block]:
     ]
     lost = max((figures["missing"] for figures in summaries[params.dataset.name].values()), default=0)
     if lost:
-        blocks.append(Paragraph(f"{lost} test clip(s) failed in an earlier stage and count as wrong."))
+        blocks.append(Paragraph(f"Test clips that failed in an earlier stage and count as wrong: {lost}."))
     return blocks
 
 
@@ -99,15 +99,15 @@ def other_models(summary: Summary) -> list[Block]:
 
 def cues(summary: Summary) -> list[Block]:
     """Which cues of the synthetic classes each model sees; nothing for other datasets."""
-    told = {name: figures["cues"] for name, figures in summary.items() if "cues" in figures}
-    if not told:
+    with_cues = {name: figures["cues"] for name, figures in summary.items() if "cues" in figures}
+    if not with_cues:
         return []
-    names = list(next(iter(told.values())))
-    rows = [[title_of(name), *(f"{100 * found[cue]:.0f}" for cue in names)] for name, found in told.items()]
+    names = list(next(iter(with_cues.values())))
+    rows = [[title_of(name), *(f"{100 * found[cue]:.0f}" for cue in names)] for name, found in with_cues.items()]
     text = (
-        "Every class is a colour, a tempo and an order of two sub-actions; this is how often each was told "
-        "rightly. Guessing gets 50. Flow does not show the colour; single frames do not show the tempo; averages over "
-        "time do not show the order."
+        "Every class is a colour, a tempo and an order of two sub-actions; this is how often each was recognised "
+        "correctly. Guessing gets 50. Flow does not show the colour; single frames do not show the tempo; averages "
+        "over time do not show the order."
     )
     return [Heading("Accuracy by cue (%)"), Paragraph(text), Table(["Model", *names], rows)]
 

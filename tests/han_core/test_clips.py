@@ -70,7 +70,7 @@ def test_table_refuses_contradictions(clips, classes, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("clip,path\n", "class, label, group, sha256 are missing"),
+        ("clip,path\n", "has no column class, label, group, sha256"),
         ("clip,path,class,label,group,sha256,split_1\na,a.avi,x,zero,g,,train\n", "line 2: label 'zero'"),
         ("clip,path,class,label,group,sha256,split_1\na,a.avi,x,1,g,,train\n", "without a gap"),
         ("clip,path,class,label,group,sha256,split_1\na,a.avi,x,0,g\n", "line 2 does not have as many fields"),

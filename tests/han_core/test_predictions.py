@@ -1,4 +1,4 @@
-"""Files of predictions: what is written is read back, and what is wrong is told."""
+"""Files of predictions: what is written is read back, and what is wrong is reported."""
 
 import csv
 
@@ -61,9 +61,9 @@ def test_what_is_wrong_is_told_with_the_file_and_the_line(tmp_path, text, words)
     path = tmp_path / "han.csv"
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(PredictionsError, match=words) as told:
+    with pytest.raises(PredictionsError, match=words) as error:
         read_predictions(path, ("left", "up", "ünder"))
-    assert str(path) in str(told.value)
+    assert str(path) in str(error.value)
 
 
 def test_a_clip_without_a_probability_is_not_written(tmp_path):

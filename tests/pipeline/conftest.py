@@ -119,7 +119,7 @@ def nets_project(repository, tmp_path, monkeypatch) -> NetsProject:
 
 @pytest.fixture
 def small_training_images(monkeypatch: pytest.MonkeyPatch) -> Callable:
-    """Training at 224x224 takes a second an image on one core; nothing in these tests depends on the size."""
+    """Training at 224x224 takes a second per image on one core; nothing in these tests depends on the size."""
     from han_core.finetune import batches as feed
 
     whole = feed.apply_views

@@ -58,8 +58,8 @@ def test_the_whole_recipe_reaches_the_training_loop():
     found = stage.schedule(recipe, "bfloat16")
     of_the_net = {"weights", "input", "fc_size", "dropout"}
     of_the_views = {"scales", "max_distort", "corner_crops", "flip"}
-    told = recipe.model_dump(exclude=of_the_net | of_the_views) | {"precision": "bfloat16"}
-    assert {name: value for name, value in vars(found).items() if name != "augmentation"} == told
+    expected = recipe.model_dump(exclude=of_the_net | of_the_views) | {"precision": "bfloat16"}
+    assert {name: value for name, value in vars(found).items() if name != "augmentation"} == expected
     assert vars(found.augmentation) == recipe.model_dump(include=of_the_views)
 
 
@@ -154,9 +154,9 @@ def test_a_long_curve_is_thinned_but_for_its_validation(tmp_path, iterations, po
     rows = (f"{n},1.5,0.1,0.25,{0.5 if n == 5 else ''}" for n in range(1, iterations + 1))
     (tmp_path / "record.csv").write_text("\n".join(["iteration,loss,learning_rate,top1,validation_top1", *rows]))
     draw_record(tmp_path / "record.csv", tmp_path / "curve", iterations)
-    drawn = read_curve(tmp_path / "curve", "loss")
-    assert [*drawn][:3] + [*drawn][3:][-2:] == points
-    assert len(drawn) < 260
+    shown = read_curve(tmp_path / "curve", "loss")
+    assert [*shown][:3] + [*shown][3:][-2:] == points
+    assert len(shown) < 260
     assert read_curve(tmp_path / "curve", "validation_top1") == ({5: 0.5} if iterations > 5 else {})
 
 
@@ -278,7 +278,7 @@ def test_only_the_main_process_prints_and_writes(nets_project, monkeypatch):
     assert not nets_project.cached("nets")
 
 
-# Killed and gone on
+# Killed and resumed
 
 DRIVER = """
 import sys
@@ -323,7 +323,7 @@ def test_kill_9_and_again_gives_the_bytes_of_an_uninterrupted_run(nets_project, 
 
     again = start(nets_project, repository, "other")
     assert again.wait(60) == 0, again.stderr.read()
-    done = int(re.search(r"goes on after iteration (\d+)", log.read_text())[1])
+    done = int(re.search(r"resumes after iteration (\d+)", log.read_text())[1])
     assert 0 < done < 100
     assert f"{100 - done} iterations in" in log.read_text()
     assert nets_project.made() == expected

@@ -87,7 +87,7 @@ def test_all_problems_at_once(tmp_path, default):
     default["seed"] = "x"
     del default["splits"]
     message = refusal(tmp_path, default)
-    assert "4 problem(s)" in message
+    assert "4 problems" in message
     assert "train.droput: unknown key; did you mean dropout?" in message
     assert "flow.bound: input should be greater than 0, not -1" in message
     assert "seed: " in message

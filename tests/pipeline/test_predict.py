@@ -118,7 +118,7 @@ def test_what_cannot_be_read_is_told_and_the_others_go_on(project, run, tmp_path
     writer.release()
     (tmp_path / "nothing").mkdir()
     missing = tmp_path / "missing.mp4"
-    found, told = run(
+    found, messages = run(
         tmp_path / "text.avi", tmp_path / "cut.avi", one, missing, tmp_path / "nothing", good, "--no-video", expected=1
     )
     assert [line.get("error", "") for line in found] == [
@@ -130,7 +130,7 @@ def test_what_cannot_be_read_is_told_and_the_others_go_on(project, run, tmp_path
         "",
     ]
     assert "cut off" in found[1]["error"]
-    assert "5 of 6 video(s) could not be labelled" in told
+    assert "5 of 6 videos could not be labelled" in messages
     assert found[-1]["top"][0]["probability"] > 0
 
 

@@ -106,8 +106,8 @@ def test_all_problems_come_in_one_report_and_nothing_is_written(params, videos):
         "error: file stems that occur twice",
         "error: videos that cannot be read",
         "bow/broken_p1.avi: ",
-        "warning: files that are no videos",
-        "Error: prepare: 4 kind(s) of error in videos",
+        "warning: files that are not videos",
+        "Error: prepare: videos has the errors listed above",
     ):
         assert words in result.output
     assert not CLIPS.exists()

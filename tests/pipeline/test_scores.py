@@ -82,7 +82,7 @@ def test_a_clip_is_scored_again_only_if_it_its_net_or_the_protocol_changed(train
 def test_nets_of_another_dataset_serve_by_one_param_and_their_fingerprint_follows(trained):
     """cubes.nets: other; the nets lie under models/other. Other nets give other scores, the same ones are reused."""
     trained.ok("scores")
-    mine = found(trained)
+    first = found(trained)
     other = trained.folder / "models/other/nets"
     other.mkdir(parents=True)
     trained.params["cubes"]["nets"] = "other"
@@ -90,7 +90,7 @@ def test_nets_of_another_dataset_serve_by_one_param_and_their_fingerprint_follow
     assert "models/other/nets/spatial-1.safetensors: is missing" in trained.refused("scores")
     (other / "spatial-1.safetensors").write_bytes(trained.net().read_bytes())
     assert "5 reused" in trained.ok("scores")
-    assert found(trained) == mine
+    assert found(trained) == first
     trained.params["cubes"]["nets"] = "toy"
     trained.params["finetune"]["splits"] = [1, 2]
     trained.params["seed"] = 2
@@ -99,7 +99,7 @@ def test_nets_of_another_dataset_serve_by_one_param_and_their_fingerprint_follow
     trained.params["cubes"]["nets"] = "other"
     trained.params["finetune"]["splits"] = []
     assert "5 computed" in trained.ok("scores")
-    assert found(trained) != mine
+    assert found(trained) != first
 
 
 def test_a_net_with_a_random_last_layer_is_left_out(nets_project):
@@ -110,7 +110,7 @@ def test_a_net_with_a_random_last_layer_is_left_out(nets_project):
 
 
 def test_a_trained_net_used_as_it_is_keeps_its_last_layer(trained):
-    """iterations: 0 on a file that learnt the same classes is no random net."""
+    """iterations: 0 on a file that learnt the same classes is not a random net."""
     start = trained.folder / "start.safetensors"
     start.write_bytes(trained.net().read_bytes())
     trained.params["finetune"]["spatial"] |= {"iterations": 0, "weights": str(start)}

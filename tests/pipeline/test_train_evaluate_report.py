@@ -94,18 +94,18 @@ def test_variants_that_see_motion_solve_it_and_the_spatial_one_cannot(project):
 def test_figures_are_those_of_the_predictions(project):
     predicted = rows(project / "metrics/toy/predictions.csv")
     for model, figures in summary(project).items():
-        mine = [row for row in predicted if row["model"] == model]
-        assert figures["clips"] == len(mine) == 24
+        own = [row for row in predicted if row["model"] == model]
+        assert figures["clips"] == len(own) == 24
         by_split = []
         for split in ("1", "2"):
-            right = [row["class"] == row["predicted"] for row in mine if row["split"] == split]
+            right = [row["class"] == row["predicted"] for row in own if row["split"] == split]
             assert figures["top1"][f"split_{split}"] == pytest.approx(np.mean(right), abs=1e-6)
             by_split.append(np.mean(right))
         assert figures["top1"]["mean"] == pytest.approx(np.mean(by_split), abs=1e-6)
         assert figures["top1"]["std"] == pytest.approx(np.std(by_split), abs=1e-6)
         confusion = rows(project / f"plots/toy/confusion/{model}.csv")
-        assert [row["actual"] for row in confusion] == [row["class"] for row in mine]
-        assert [row["predicted"] for row in confusion] == [row["predicted"] for row in mine]
+        assert [row["actual"] for row in confusion] == [row["class"] for row in own]
+        assert [row["predicted"] for row in confusion] == [row["predicted"] for row in own]
 
 
 def test_the_nets_have_rows_of_their_own_alone_and_joined(project):
@@ -117,9 +117,9 @@ def test_the_nets_have_rows_of_their_own_alone_and_joined(project):
     }
     predicted = rows(project / "metrics/toy/predictions.csv")
     for model, weights in {"spatial_net": (1, 0), "temporal_net": (0, 1), "two_stream": (1, 3)}.items():
-        mine = [row for row in predicted if (row["model"], row["split"]) == (model, "2")]
-        assert len(mine) == 12
-        for row in mine:
+        own = [row for row in predicted if (row["model"], row["split"]) == (model, "2")]
+        assert len(own) == 12
+        for row in own:
             both = [scores["spatial"][row["clip"]], scores["temporal"][row["clip"]]]
             mean = np.average(both, axis=0, weights=weights)
             assert row["predicted"] == CLASSES[mean.argmax()]
@@ -129,17 +129,17 @@ def test_the_nets_have_rows_of_their_own_alone_and_joined(project):
 
 def test_outputs_that_dvc_holds_are_replaced_and_not_written_into(project, tmp_path, monkeypatch):
     """A stage that is run without DVC finds hard links into DVC's cache where its outputs belong."""
-    mine = tmp_path / "project"
-    shutil.copytree(project, mine)
-    monkeypatch.chdir(mine)
+    copy = tmp_path / "project"
+    shutil.copytree(project, copy)
+    monkeypatch.chdir(copy)
     held = {}
     for kind in ("models", "data/toy/predictions", "metrics", "plots", "report"):
-        held |= hold(mine / kind, tmp_path / "dvc" / kind)
-    model, figures = mine / "models/toy/han/han-1.safetensors", mine / "metrics/toy/predictions.csv"
+        held |= hold(copy / kind, tmp_path / "dvc" / kind)
+    model, figures = copy / "models/toy/han/han-1.safetensors", copy / "metrics/toy/predictions.csv"
     before = model.read_bytes(), figures.read_bytes()
-    params = yaml.safe_load((mine / "params.yaml").read_text(encoding="utf-8"))
+    params = yaml.safe_load((copy / "params.yaml").read_text(encoding="utf-8"))
     params["train"]["epochs"] = 1
-    (mine / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    (copy / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     run(train, "--model", "han", "--split", "1")
     predict()
     run(evaluate)
@@ -226,7 +226,7 @@ def test_a_test_clip_without_cubes_counts_as_wrong(project, monkeypatch):
         run(report)
         figures = summary(project)["temporal"]
         assert (figures["missing"], figures["clips"], figures["right"]) == (1, 24, before - 1)
-        assert "1 test clip(s) failed" in (project / "report/toy/report.md").read_text(encoding="utf-8")
+        assert "count as wrong: 1." in (project / "report/toy/report.md").read_text(encoding="utf-8")
     finally:
         path.write_bytes(kept)
         predict("temporal")

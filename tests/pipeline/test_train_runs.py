@@ -81,7 +81,7 @@ def test_run_processes_starts_as_many_and_gives_the_same_model(project, reposito
     folder, _, (model, *_) = project
     alone = load(model)
     output = finished(start(project, repository, processes=2))
-    assert "2 process(es), cpu" in output
+    assert "processes: 2, on cpu" in output
     assert output.count("train han, split 1:") == 1, "only one process speaks"
     for name, values in load_file(folder / "models/toy/han/han-1.safetensors").items():
         # Sums in another order, over 240 steps of Adadelta.

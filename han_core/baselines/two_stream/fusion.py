@@ -9,7 +9,7 @@ def average_scores(streams: list[np.ndarray], weights: tuple[float, ...]) -> np.
 
     Args:
         streams: (clips, classes) each.
-        weights: one a stream, not all 0; their sum does not matter.
+        weights: one per stream, not all 0; their sum does not matter.
 
     Returns:
         (clips, classes) probabilities.
@@ -27,7 +27,7 @@ def svm_scores(
         test: (M, classes) of each stream.
 
     Returns:
-        (M, classes) that add up to 1: the softmax of the SVM's margins, which keeps their order but is no calibrated
+        (M, classes) that add up to 1: the softmax of the SVM's margins, which keeps their order but is not a calibrated
         probability. Classes without training clips get 0.
 
     Raises:

@@ -13,7 +13,7 @@ needs all three:
 ``order``: ``crouch_wave`` or ``wave_crouch``
     Which of two sub-actions comes first. Frames and short motions are the same; only their sequence differs.
 
-A fourth thing must be known to tell a class, and is no cue of its own: the place. Garment and tempo of the bystander
+A fourth thing must be known to tell a class, and is not a cue of its own: the place. Garment and tempo of the bystander
 are drawn without a look at the class, and it does the same sub-action at the same time. Only where they stand says who
 is the actor: it waves on the left and crouches on the right (``synthetic_scene.PLACES``), the bystander the other way
 round; between the sub-actions the two change places from one frame to the next, as at a cut. So where to look follows
@@ -80,7 +80,7 @@ def class_cues(class_name: str) -> dict[str, str]:
     for values in itertools.product(*CUES.values()):
         if class_name == "_".join(values):
             return dict(zip(CUES, values, strict=True))
-    raise ValueError(f"{class_name!r} is no class of the synthetic dataset: known are {', '.join(CLASSES)}")
+    raise ValueError(f"{class_name!r} is not a class of the synthetic dataset: known are {', '.join(CLASSES)}")
 
 
 def ceiling(blind_to: Iterable[str]) -> float:
@@ -88,7 +88,7 @@ def ceiling(blind_to: Iterable[str]) -> float:
     blind = set(blind_to)
     unknown = blind - set(CUES)
     if unknown:
-        raise ValueError(f"unknown cue(s) {', '.join(sorted(unknown))}: known are {', '.join(CUES)}")
+        raise ValueError(f"unknown cues: {', '.join(sorted(unknown))}: known are {', '.join(CUES)}")
     return 1 / math.prod(len(CUES[cue]) for cue in blind)
 
 
@@ -207,7 +207,7 @@ def actor_boxes(spec: SyntheticSpec, clip: str) -> np.ndarray:
     """
     match = re.fullmatch(r"(.+)_g(\d+)_t(\d+)", clip)
     if match is None:
-        raise ValueError(f"{clip!r} is no name of a synthetic clip")
+        raise ValueError(f"{clip!r} is not the name of a synthetic clip")
     rendered = render_clip(spec, match[1], int(match[2]), int(match[3]))
     return np.array([box for _, box in rendered], np.int32)
 
@@ -216,7 +216,7 @@ def generate_synthetic(root: str | Path, spec: SyntheticSpec, advance: Callable[
     """Write all videos and their boxes under ``root``; the same spec gives the same bytes.
 
     Args:
-        root: folder to write to; made where missing, files of the same names are written anew.
+        root: folder to write to; made where missing, files of the same names are written again.
         spec: what to write.
         advance: called after each video, to show progress.
 
@@ -249,7 +249,7 @@ def _refuse_strangers(root: Path, expected: set[str]) -> None:
     strangers = [name for name in found if name not in expected]
     if strangers:
         raise FileExistsError(
-            f"{root}: holds {len(strangers)} file(s) that do not belong to this dataset, e.g. {strangers[0]}; "
+            f"{root}: holds {len(strangers)} files that do not belong to this dataset, e.g. {strangers[0]}; "
             "empty the folder or choose another"
         )
 

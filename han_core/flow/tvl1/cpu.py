@@ -88,7 +88,7 @@ class _Level:
         return self.state[: self.height, k, : self.width]
 
     def solve(self, first: np.ndarray, second: np.ndarray, params: TVL1Params, *, finest: bool) -> int:
-        """All warps of this level, the dual variables going on from warp to warp; returns the iterations done."""
+        """All warps of this level, the dual variables carried on from warp to warp; returns the iterations done."""
         total = 0
         kernels.fill_quads(second, self.quads)
         for _ in range(params.warps):

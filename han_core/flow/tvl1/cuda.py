@@ -1,4 +1,4 @@
-"""TV-L1 on a GPU: Triton kernels, a batch of pairs at once, several iterations a launch, launches replayed as graphs.
+"""TV-L1 on a GPU: Triton kernels, a batch of pairs at once, several iterations per launch, launches replayed as graphs.
 
 The pairs of a batch stop on their own: a plan on the device says for each pair what it does next, and a finished pair
 costs only the start of an empty block. The host reads the plan of the group of launches before the last one, so
@@ -39,7 +39,7 @@ class Tuning:
     def __post_init__(self) -> None:
         if min(self.rows, self.columns) <= 2 * self.steps:
             raise ValueError(
-                f"tiles of {self.rows}x{self.columns} have no core left after {self.steps} iterations a launch"
+                f"tiles of {self.rows}x{self.columns} have no core left after {self.steps} iterations per launch"
             )
 
 
@@ -162,13 +162,13 @@ class _Level:
         self.plan[:, 3] = kernels.RUNNING
         while left > 0:
             count = left if params.median == 1 else min(left, MEDIAN_PERIOD)
-            # A pair that met the limit is through with this warp; one that only used up its count goes on.
+            # A pair that met the limit is through with this warp; one that only used up its count continues.
             open_ = self.plan[:, 3] != kernels.CONVERGED
             if params.median > 1:
                 filtered = median_filter(self._current(), params.median)
                 for buffer in range(2):
-                    mine = (open_ & (self.plan[:, 1] == buffer))[:, None, None, None]
-                    self.state[buffer, :, :2] = torch.where(mine, filtered, self.state[buffer, :, :2])
+                    filtering = (open_ & (self.plan[:, 1] == buffer))[:, None, None, None]
+                    self.state[buffer, :, :2] = torch.where(filtering, filtered, self.state[buffer, :, :2])
             self.plan[:, 0] = torch.where(open_, min(self.tuning.steps, count), 0)
             self.plan[:, 2] = 0
             self.plan[:, 3] = torch.where(open_, kernels.RUNNING, kernels.CONVERGED)

@@ -45,7 +45,7 @@ def solve(first: Tensor, second: Tensor, params: TVL1Params) -> Tensor:
 def solve_level(first: Tensor, second: Tensor, u: Tensor, params: TVL1Params, *, finest: bool) -> Tensor:
     """All warps on one level: images (N, H, W), flow so far (N, 2, H, W) -> flow (N, 2, H, W).
 
-    The dual variables p, (N, 2, 2, H, W) = (component of u, x or y), start at zero and go on from warp to warp.
+    The dual variables p, (N, 2, 2, H, W) = (component of u, x or y), start at zero and carry on from warp to warp.
     """
     p = u.new_zeros(len(u), 2, 2, *u.shape[2:])
     stack = torch.stack([second, *gradient(second)], dim=1)

@@ -69,7 +69,7 @@ def tvl1_flow(
         ValueError: shapes differ or are not (N, H, W), a side is under 3 pixels, values are not finite or outside
             0..255, or the back end cannot run here.
 
-    Frames too small for all of the pyramid's levels are solved with those that fit (at least 16 pixels a side), as
+    Frames too small for all of the pyramid's levels are solved with those that fit (at least 16 pixels per side), as
     OpenCV does.
     """
     params = params or TVL1Params()
@@ -157,7 +157,7 @@ def _check(first: object, second: object) -> None:
     if bool(_torch_of(first)) != bool(_torch_of(second)):
         raise ValueError("first and second must both be numpy arrays or both be torch tensors")
     if min(first.shape[1:]) < SMALLEST_SIDE:
-        raise ValueError(f"frames must have at least {SMALLEST_SIDE} pixels a side, not {tuple(first.shape[1:])}")
+        raise ValueError(f"frames must have at least {SMALLEST_SIDE} pixels per side, not {tuple(first.shape[1:])}")
     for name, frames in (("first", first), ("second", second)):
         _check_values(name, frames)
 

@@ -97,7 +97,7 @@ class TestVerify:
         assert bad.exists()
 
     def test_remove_takes_every_name(self, cache):
-        """The output is the same damaged file; were it left, nothing would ever make it anew."""
+        """The output is the same damaged file; were it left, nothing would ever recompute it."""
         bad = cache.find("frames", "0a" * 32)
         damage(bad)
         assert "removed data/set/frames/class/clip.h5" in han("verify", "--remove", code=1)

@@ -68,7 +68,7 @@ def test_a_picture_of_one_pair(video, run, tmp_path):
     [
         (("--out", "a.mp4"), "must end in .avi, .png, .jpg or .flo"),
         (("--out", "nowhere/a.png"), "the folder nowhere does not exist"),
-        (("--out", "a.png", "--frame", "19"), "there is no frame 19 with another one after it"),
+        (("--out", "a.png", "--frame", "19"), "frame 19 does not exist, or is the last one"),
         (("--out", "a.png", "--largest", "0"), "--largest"),
     ],
 )

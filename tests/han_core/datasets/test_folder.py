@@ -63,7 +63,7 @@ def test_names_without_a_group_and_bad_patterns_are_errors(root, files, titles):
     listing = list_folder(root, FolderRules(group_pattern=PEOPLE), (1,), seed=1)
     assert titles(listing.problems, "finds no group") == [("error", ("bow/odd.mp4",))]
     listing = list_folder(root, FolderRules(group_pattern="(p"), (1,), seed=1)
-    assert titles(listing.problems, "no regular expression") == [("error", ())]
+    assert titles(listing.problems, "not a regular expression") == [("error", ())]
 
 
 def test_empty_class_folders_are_errors(root, titles):

@@ -27,8 +27,8 @@ def test_draw_takes_the_share_and_leaves_at_least_one(share, count):
 
 
 def test_draw_from_groups_of_one_class_each_takes_from_every_class():
-    drawn = draw_groups(OWN, 0.25, 1, "test", 1)
-    assert sorted(name[0] for name in drawn) == ["a", "b", "c"]
+    chosen = draw_groups(OWN, 0.25, 1, "test", 1)
+    assert sorted(name[0] for name in chosen) == ["a", "b", "c"]
 
 
 def test_a_single_group_is_never_drawn():

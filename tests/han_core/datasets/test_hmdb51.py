@@ -33,7 +33,7 @@ def test_official_files_have_the_official_counts(shared_data, tmp_path):
             assert [sum(p.startswith(f"{name}/") for p in side) for side in (split.train, split.test)] == [70, 30]
     errors = [p for p in check_listing(listing, (1, 2, 3)) if p.severity == "error"]
     assert [p.title for p in errors] == ["videos that the split files name and that are missing"]
-    # Clips that no split uses at all are no clips of the table.
+    # Clips that no split uses at all are not clips of the table.
     assert len(errors[0].items) == len(listing.videos) < 6766
 
 
@@ -75,7 +75,7 @@ def test_faulty_files_are_reported(layout, files, titles):
     (lists / "run_test_split1.txt").write_text("a.avi 1\na.avi 2\nb.avi 3\nc.avi\n")
     (lists / "run_test_split2.txt").write_text("a.avi 1\n")
     listing = list_hmdb51(root, lists, (1, 2, 4))
-    assert titles(listing.problems, "no <video> <0, 1 or 2>") == [
+    assert titles(listing.problems, "not <video> <0, 1 or 2>") == [
         ("error", ("run_test_split1.txt line 3: b.avi 3", "run_test_split1.txt line 4: c.avi"))
     ]
     assert titles(listing.problems, "names twice") == [("error", ("run_test_split1.txt line 2: a.avi",))]

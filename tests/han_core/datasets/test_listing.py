@@ -12,7 +12,7 @@ def test_scan_finds_videos_of_any_ending_and_reports_the_rest(files, titles):
     assert found.paths == {"a/3.webm", "b/1 #;(x)!.mp4", "b/2.AVI"}
     assert titles(found.problems, "beside the class folders") == [("warning", ("stray.csv",))]
     assert titles(found.problems, "inside class folders") == [("warning", ("a/inner/",))]
-    assert titles(found.problems, "no videos") == [("warning", ("a/notes.txt",))]
+    assert titles(found.problems, "not videos") == [("warning", ("a/notes.txt",))]
     assert len(found.problems) == 3
 
 

@@ -60,7 +60,7 @@ def test_classes_cross_the_cues():
     assert list(CLASSES) == sorted(CLASSES)
     seen = [tuple(class_cues(name).values()) for name in CLASSES]
     assert sorted(seen) == sorted(itertools.product(*CUES.values()))
-    with pytest.raises(ValueError, match="'jump' is no class"):
+    with pytest.raises(ValueError, match="'jump' is not a class"):
         class_cues("jump")
 
 
@@ -125,17 +125,17 @@ def scene_of(group, take=1, spec=SPEC):
 
 def figures_only(monkeypatch, class_name, group):
     """The two figures of a clip, each drawn alone: boxes (frames, 4) of the actor and of the bystander."""
-    drawn = []
+    figures = []
     whole = synthetic.draw_figure
 
     def recording(*arguments):
-        drawn.append(whole(*arguments))
-        return drawn[-1]
+        figures.append(whole(*arguments))
+        return figures[-1]
 
     with monkeypatch.context() as patch:
         patch.setattr(synthetic, "draw_figure", recording)
         boxes = [box for _, box in render_clip(SPEC, class_name, group, 1)]
-    bystander, actor = np.array(drawn[::2]), np.array(drawn[1::2])
+    bystander, actor = np.array(figures[::2]), np.array(figures[1::2])
     assert actor.tolist() == [list(box) for box in boxes]
     return actor, bystander
 

@@ -73,7 +73,7 @@ def test_faulty_lists_are_reported_with_file_and_line(layout, titles):
         "Golf/v_Golf_g08_c01.avi 2\nArchery/take_two.avi 3\n"
     )
     problems = list_ucf101(root, lists, (1,)).problems
-    assert titles(problems, "no <class>/<video>") == [("error", ("trainlist01.txt line 3: nonsense",))]
+    assert titles(problems, "not <class>/<video>") == [("error", ("trainlist01.txt line 3: nonsense",))]
     assert titles(problems, "not those of classInd.txt") == [
         ("error", ("trainlist01.txt line 1: Archery/v_Archery_g08_c01.avi has 4, not 3",))
     ]
@@ -87,7 +87,7 @@ def test_faulty_lists_are_reported_with_file_and_line(layout, titles):
 def test_class_index_is_checked(layout, titles):
     root, lists = layout
     (lists / "classInd.txt").write_text("3 Archery\n3 HandstandPushups\nGolf\n")
-    assert titles(list_ucf101(root, lists, (1,)).problems, "no new `<number> <class>`") == [
+    assert titles(list_ucf101(root, lists, (1,)).problems, "not a new `<number> <class>`") == [
         ("error", ("line 2: 3 HandstandPushups", "line 3: Golf"))
     ]
     (lists / "classInd.txt").unlink()

@@ -26,7 +26,7 @@ def test_odd_folders_and_files_are_errors(files, titles):
     root = files("root", "1_hug/0_1_1.avi", "1_hug/1_2_4.avi", "1_hug/x.avi", "kick/2_1_0.avi", "2_hug/5_1_2.avi")
     (root / "3_point").mkdir()
     problems = list_ut_interaction(root, (1,)).problems
-    assert titles(problems, "no new <number>_<class>") == [("error", ("2_hug", "kick"))]
+    assert titles(problems, "not a new <number>_<class>") == [("error", ("2_hug", "kick"))]
     assert titles(problems, "the folder's number") == [("error", ("1_hug/1_2_4.avi", "1_hug/x.avi"))]
     assert titles(problems, "without a video") == [("error", ("3_point",))]
 

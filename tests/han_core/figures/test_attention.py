@@ -65,5 +65,5 @@ def test_the_box_is_drawn_where_the_actor_is():
 def test_what_does_not_fit_together_is_refused():
     with pytest.raises(ValueError, match="3 frames and 2 of HAN"):
         attention_strip(grey_frames(), {"HAN": np.ones((2, 196))})
-    with pytest.raises(ValueError, match="no square grid"):
+    with pytest.raises(ValueError, match="not a square grid"):
         overlay(grey_frames()[0], np.ones(195))

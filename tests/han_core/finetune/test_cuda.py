@@ -11,14 +11,14 @@ from han_core.finetune import batches as feed
 from han_core.finetune.augment import Augmentation
 from han_core.finetune.loop import finetune
 from han_core.finetune.samples import training_samples
-from han_core.finetune.sgd import Schedule
+from han_core.finetune.sgd import SGDSchedule
 from han_core.runs.checkpoint import Checkpoint
 from han_core.runs.processes import Processes
 from tests.small_net import SmallVGG16
 
 pytestmark = pytest.mark.gpu
 
-SCHEDULE = Schedule(iterations=4, batch=8, micro_batch=3, learning_rate=0.01, augmentation=Augmentation())
+SCHEDULE = SGDSchedule(iterations=4, batch=8, micro_batch=3, learning_rate=0.01, augmentation=Augmentation())
 
 
 class Noise:
@@ -63,7 +63,7 @@ def test_batches_are_those_of_the_cpu_in_the_same_order(gpu, kind, channels):
         assert torch.equal(cuda[3], cpu[3])
 
 
-def train(device: torch.device, schedule: Schedule = SCHEDULE, **options: object) -> tuple[dict, list]:
+def train(device: torch.device, schedule: SGDSchedule = SCHEDULE, **options: object) -> tuple[dict, list]:
     net = SmallVGG16(dropout=(0, 0))  # the two devices draw dropout from different streams
     curve = finetune(
         net,

@@ -14,7 +14,7 @@ from han_core.finetune import loop as module
 from han_core.finetune.augment import Augmentation
 from han_core.finetune.loop import FinetuneError, finetune
 from han_core.finetune.samples import MicroBatch, draw_sample
-from han_core.finetune.sgd import Schedule, accumulate, learning_rate, make_optimizer
+from han_core.finetune.sgd import SGDSchedule, accumulate, learning_rate, make_optimizer
 from han_core.nets.clip_inputs import FlowClips, FrameClips
 from han_core.nets.vgg16 import LAYERS, LEARNT, VGG16
 from han_core.nets.weights import initial_net
@@ -41,7 +41,7 @@ CLIPS = Memory([0, 1, 0, 1])
 
 @pytest.fixture(autouse=True)
 def small_images(monkeypatch):
-    """A VGG-16 at 224x224 takes a second an image in training; nothing here depends on the size."""
+    """A VGG-16 at 224x224 takes a second per image in training; nothing here depends on the size."""
     whole = feed.apply_views
     monkeypatch.setattr(feed, "apply_views", lambda *args, **options: whole(*args, **options, size=32))
 
@@ -50,7 +50,7 @@ def net(**options: object) -> VGG16:
     return initial_net("random", **({"classes": 2, "fc_size": 8, "dropout": (0.0, 0.0)} | options))
 
 
-def train(model: VGG16, schedule: Schedule, clips: Memory = CLIPS, **options: object) -> list[module.Step]:
+def train(model: VGG16, schedule: SGDSchedule, clips: Memory = CLIPS, **options: object) -> list[module.Step]:
     steps: list[module.Step] = []
     finetune(model, clips, schedule, convention="torchvision", seed=1, on_step=steps.append, **options)
     return steps
@@ -95,7 +95,7 @@ def test_the_effective_batch_does_not_depend_on_the_micro_batch():
     results = []
     for micro in (4, 2, 3):
         model = net()
-        train(model, Schedule(iterations=2, batch=4, micro_batch=micro, learning_rate=0.01, augmentation=PLAIN))
+        train(model, SGDSchedule(iterations=2, batch=4, micro_batch=micro, learning_rate=0.01, augmentation=PLAIN))
         results.append(weights(model))
     for result in results[1:]:
         for name, value in results[0].items():
@@ -103,14 +103,14 @@ def test_the_effective_batch_does_not_depend_on_the_micro_batch():
 
 
 def test_it_learns_what_can_be_learnt():
-    steps = train(net(), Schedule(iterations=12, batch=4, micro_batch=4, learning_rate=0.01, augmentation=PLAIN))
+    steps = train(net(), SGDSchedule(iterations=12, batch=4, micro_batch=4, learning_rate=0.01, augmentation=PLAIN))
     assert [step.iteration for step in steps] == list(range(1, 13))
     assert steps[-1].loss < 0.5 * steps[0].loss
     assert steps[-1].top1 > 0.5
 
 
 def test_one_step_is_sgd_with_momentum_decay_and_twice_the_rate_for_biases():
-    schedule = Schedule(
+    schedule = SGDSchedule(
         iterations=2, batch=4, micro_batch=4, learning_rate=0.01, momentum=0.8, weight_decay=0.1, augmentation=PLAIN
     )
     model, twin = net(), net()
@@ -137,7 +137,7 @@ def test_one_step_is_sgd_with_momentum_decay_and_twice_the_rate_for_biases():
 def test_layers_and_biases_have_rates_and_decay_of_their_own():
     """One step from a gradient of 1 everywhere moves each value by its rate times 1 + its decay times the value."""
     rates = {"conv": 0.5, "conv5": 0.25, "conv5_3": 2, "fc8": 10}
-    schedule = Schedule(
+    schedule = SGDSchedule(
         iterations=1, learning_rate=0.01, momentum=0, weight_decay=0.1, rates=rates, bias_rate=3, bias_decay=0.5
     )
     model = net()
@@ -165,13 +165,13 @@ def test_each_layer_with_weights_has_a_name():
 
 
 def test_learning_rate_steps_and_warm_up():
-    schedule = Schedule(iterations=30, learning_rate=0.4, steps=(10, 20), gamma=0.5, warmup=4)
+    schedule = SGDSchedule(iterations=30, learning_rate=0.4, steps=(10, 20), gamma=0.5, warmup=4)
     found = [learning_rate(schedule, i) for i in (0, 1, 2, 3, 4, 9, 10, 19, 20)]
     np.testing.assert_allclose(found, [0.1, 0.2, 0.3, 0.4, 0.4, 0.4, 0.2, 0.2, 0.1])
 
 
 def test_gradients_are_clipped_by_their_whole_norm():
-    schedule = Schedule(
+    schedule = SGDSchedule(
         iterations=1,
         batch=4,
         micro_batch=4,
@@ -196,7 +196,7 @@ def test_frozen_layers_stay_and_keep_no_graph():
     seen = {}
     model.features[23].register_forward_hook(lambda *call: seen.update(upto=call[2].requires_grad))
     model.features[24].register_forward_hook(lambda *call: seen.update(beyond=call[2].requires_grad))
-    schedule = Schedule(iterations=2, batch=4, micro_batch=4, learning_rate=0.1, frozen="pool4", augmentation=PLAIN)
+    schedule = SGDSchedule(iterations=2, batch=4, micro_batch=4, learning_rate=0.1, frozen="pool4", augmentation=PLAIN)
     train(model, schedule)
     changed = {name for name, value in weights(model).items() if not torch.equal(value, before[name])}
     trained = {f"features.{i}.weight" for i in (24, 26, 28)} | {f"classifier.{i}.weight" for i in (0, 3, 6)}
@@ -209,14 +209,14 @@ def test_dropout_is_on_while_training_and_off_after():
     model = net(dropout=(0.9, 0.9))
     rates: list[bool] = []
     model.classifier[2].register_forward_hook(lambda module, *_: rates.append(module.training))
-    train(model, Schedule(iterations=1, batch=2, micro_batch=2, augmentation=PLAIN))
+    train(model, SGDSchedule(iterations=1, batch=2, micro_batch=2, augmentation=PLAIN))
     assert rates == [True]
     assert not model.training
     assert (model.classifier[2].p, model.classifier[5].p) == (0.9, 0.9)
 
 
 def test_two_runs_and_any_number_of_readers_give_the_same_bits():
-    schedule = Schedule(iterations=3, batch=4, micro_batch=2, learning_rate=0.01)
+    schedule = SGDSchedule(iterations=3, batch=4, micro_batch=2, learning_rate=0.01)
     results = []
     for readers in (1, 1, 3):
         model = net(dropout=(0.5, 0.5))
@@ -238,7 +238,7 @@ def test_the_callers_settings_are_left_as_they_were(deterministic):
         torch.manual_seed(5)
         expected = torch.rand(3)
         torch.manual_seed(5)
-        train(net(), Schedule(iterations=1, batch=2, micro_batch=2))
+        train(net(), SGDSchedule(iterations=1, batch=2, micro_batch=2))
         assert torch.equal(torch.rand(3), expected)
         assert torch.are_deterministic_algorithms_enabled() == deterministic
     finally:
@@ -247,9 +247,9 @@ def test_the_callers_settings_are_left_as_they_were(deterministic):
 
 def test_every_clip_is_drawn_once_a_pass_in_a_new_order():
     clips = Memory(list(range(10)))
-    drawn = [[draw_sample(clips, PLAIN, 5, 7, i, place).label for place in range(5)] for i in range(4)]
-    assert sorted(drawn[0] + drawn[1]) == sorted(drawn[2] + drawn[3]) == list(range(10))
-    assert drawn[0] + drawn[1] != drawn[2] + drawn[3]
+    labels = [[draw_sample(clips, PLAIN, 5, 7, i, place).label for place in range(5)] for i in range(4)]
+    assert sorted(labels[0] + labels[1]) == sorted(labels[2] + labels[3]) == list(range(10))
+    assert labels[0] + labels[1] != labels[2] + labels[3]
 
 
 def test_draws_differ_between_samples_and_iterations():
@@ -266,7 +266,7 @@ def test_draws_differ_between_samples_and_iterations():
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice():
-    schedule = Schedule(iterations=30, batch=4, micro_batch=4, learning_rate=1e9, augmentation=PLAIN)
+    schedule = SGDSchedule(iterations=30, batch=4, micro_batch=4, learning_rate=1e9, augmentation=PLAIN)
     with pytest.raises(FinetuneError, match="lower learning_rate, or set warmup or clip_gradient"):
         train(net(), schedule)
 
@@ -277,12 +277,12 @@ def test_too_little_memory_names_the_setting_that_helps(monkeypatch):
 
     monkeypatch.setattr(module, "train_step", full)
     with pytest.raises(FinetuneError, match=r"no memory for 2 images at once: lower micro_batch; .* stays 4"):
-        train(net(), Schedule(iterations=1, batch=4, micro_batch=2))
+        train(net(), SGDSchedule(iterations=1, batch=4, micro_batch=2))
 
 
 def test_nothing_to_learn_from_is_an_error():
     with pytest.raises(FinetuneError, match="no training clips"):
-        train(net(), Schedule(iterations=1), Memory([]))
+        train(net(), SGDSchedule(iterations=1), Memory([]))
 
 
 # Clip files
@@ -324,5 +324,5 @@ def test_stacks_lie_around_the_frame_x_before_y(tmp_path):
 
 def test_training_on_stacks(tmp_path):
     files = [flow_file(tmp_path / f"{i}.h5", 3 + i) for i in range(2)]
-    steps = train(net(in_channels=4), Schedule(iterations=1, batch=2, micro_batch=2), FlowClips(files, [0, 1], 2))
+    steps = train(net(in_channels=4), SGDSchedule(iterations=1, batch=2, micro_batch=2), FlowClips(files, [0, 1], 2))
     assert len(steps) == 1

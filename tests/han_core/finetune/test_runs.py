@@ -16,13 +16,13 @@ from han_core.finetune import batches as feed
 from han_core.finetune import loop as loop
 from han_core.finetune.augment import Augmentation
 from han_core.finetune.loop import FinetuneError, Step, finetune
-from han_core.finetune.sgd import Schedule
+from han_core.finetune.sgd import SGDSchedule
 from han_core.nets.crops import View
 from han_core.runs.checkpoint import Checkpoint
 from han_core.runs.processes import Processes, processes
 from tests.small_net import SmallVGG16
 
-SCHEDULE = Schedule(iterations=6, batch=4, micro_batch=2, learning_rate=0.01)
+SCHEDULE = SGDSchedule(iterations=6, batch=4, micro_batch=2, learning_rate=0.01)
 
 
 class Noise:
@@ -43,7 +43,7 @@ CLIPS = Noise([0, 1, 0, 1, 1, 0])
 
 
 def shrink(size: int = 32) -> None:
-    """Images of 32x32: a VGG-16 at 224x224 takes a second an image, and nothing here depends on the size."""
+    """Images of 32x32: a VGG-16 at 224x224 takes a second per image, and nothing here depends on the size."""
     whole = feed.apply_views
     feed.apply_views = lambda *args, **options: whole(*args, **options, size=size)
 
@@ -57,7 +57,7 @@ def small_images(monkeypatch):
 net = SmallVGG16
 
 
-def train(schedule: Schedule = SCHEDULE, **options: object) -> tuple[dict[str, torch.Tensor], list[Step]]:
+def train(schedule: SGDSchedule = SCHEDULE, **options: object) -> tuple[dict[str, torch.Tensor], list[Step]]:
     model = net()
     curve = finetune(model, CLIPS, schedule, convention="torchvision", seed=1, **options)
     return model.state_dict(), curve
@@ -81,7 +81,7 @@ def kill_after(iteration: int):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_train_6_equals_train_3_kill_and_resume_3_bit_for_bit(tmp_path, precision, caplog):
-    schedule = Schedule(iterations=6, batch=4, micro_batch=2, learning_rate=0.01, precision=precision, warmup=5)
+    schedule = SGDSchedule(iterations=6, batch=4, micro_batch=2, learning_rate=0.01, precision=precision, warmup=5)
     whole, curve = train(schedule)
     checkpoint = Checkpoint(tmp_path / "run.safetensors", seconds=0)
     with pytest.raises(Killed):
@@ -89,7 +89,7 @@ def test_train_6_equals_train_3_kill_and_resume_3_bit_for_bit(tmp_path, precisio
     steps: list[Step] = []
     with caplog.at_level(logging.INFO):
         resumed, again = train(schedule, checkpoint=checkpoint, on_step=steps.append)
-    assert "goes on after iteration 3" in caplog.text
+    assert "resumes after iteration 3" in caplog.text
     assert [step.iteration for step in steps] == [4, 5, 6]
     assert again == curve
     assert equal(resumed, whole)
@@ -138,8 +138,8 @@ def test_a_damaged_checkpoint_starts_afresh(tmp_path):
 @pytest.mark.parametrize(("precision", "closeness"), [("bfloat16", 0.05), ("float16", 0.01)])
 def test_fewer_bits_train_nearly_the_same(precision, closeness):
     """bfloat16 keeps 8 bits of a number, float16 11: a loss near 0.7 may differ by some units of the last."""
-    exact, curve = train(Schedule(iterations=3, batch=4, micro_batch=2, learning_rate=0.001))
-    fewer, rounded = train(Schedule(iterations=3, batch=4, micro_batch=2, learning_rate=0.001, precision=precision))
+    exact, curve = train(SGDSchedule(iterations=3, batch=4, micro_batch=2, learning_rate=0.001))
+    fewer, rounded = train(SGDSchedule(iterations=3, batch=4, micro_batch=2, learning_rate=0.001, precision=precision))
     np.testing.assert_allclose([s.loss for s in rounded], [s.loss for s in curve], rtol=closeness)
     assert all(value.dtype == torch.float32 for value in fewer.values())
     assert not equal(exact, fewer)
@@ -163,7 +163,7 @@ def test_float16_scales_the_loss_and_skips_steps_that_overflow(monkeypatch):
     finetune(
         model,
         CLIPS,
-        Schedule(iterations=2, batch=4, micro_batch=4, learning_rate=0.01, precision="float16"),
+        SGDSchedule(iterations=2, batch=4, micro_batch=4, learning_rate=0.01, precision="float16"),
         convention="torchvision",
         seed=1,
         on_step=lambda _: seen.append(model.classifier[6].weight.clone()),
@@ -193,19 +193,19 @@ def one_of(rank: int, port: int, size: int, folder: Path, micro_batches: tuple[i
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     shrink()
-    with processes(torch.device("cpu")) as together:
+    with processes(torch.device("cpu")) as group:
         for micro_batch in micro_batches:
-            found = train(_spread(micro_batch), processes=together, validation=CLIPS)
+            found = train(_spread(micro_batch), processes=group, validation=CLIPS)
             torch.save(found, folder / f"{rank}-{micro_batch}.pt")
         checkpoint = Checkpoint(folder / "run.safetensors", seconds=0)
-        train(_spread(1), processes=together, checkpoint=checkpoint)
-        together.barrier()
-        found = train(replace(_spread(1), iterations=4), processes=together, checkpoint=checkpoint)
+        train(_spread(1), processes=group, checkpoint=checkpoint)
+        group.barrier()
+        found = train(replace(_spread(1), iterations=4), processes=group, checkpoint=checkpoint)
         torch.save(found, folder / f"{rank}-resumed.pt")
 
 
-def _spread(micro_batch: int) -> Schedule:
-    return Schedule(
+def _spread(micro_batch: int) -> SGDSchedule:
+    return SGDSchedule(
         iterations=2, batch=4, micro_batch=micro_batch, learning_rate=0.01, clip_gradient=5, validate_every=2
     )
 
@@ -265,7 +265,7 @@ def test_processes_that_see_different_checkpoints_stop(tmp_path):
 def test_validation_is_reported_and_changes_nothing():
     plain, curve = train()
     held_out = Noise([0, 1, 1])
-    schedule = Schedule(iterations=6, batch=4, micro_batch=2, learning_rate=0.01, validate_every=4)
+    schedule = SGDSchedule(iterations=6, batch=4, micro_batch=2, learning_rate=0.01, validate_every=4)
     looked, again = train(schedule, validation=held_out)
     assert equal(plain, looked)
     assert [step.iteration for step in again if step.validation is not None] == [4, 6]
@@ -282,7 +282,7 @@ def test_validation_looks_at_the_centre_of_the_middle_frame_without_dropout():
             return super().read(clip, moment)
 
     model, held_out = net(dropout=(0.9, 0.9)).train(), Watched([0, 1, 1, 0, 1])
-    schedule = Schedule(iterations=1, micro_batch=2, augmentation=Augmentation())
+    schedule = SGDSchedule(iterations=1, micro_batch=2, augmentation=Augmentation())
     with ThreadPoolExecutor(1) as pool:
         share = loop.validation_top1(model, held_out, schedule, pool, convention="torchvision", processes=Processes())
     assert sorted(asked) == [(clip, 0.5) for clip in range(5)]

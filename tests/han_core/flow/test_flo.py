@@ -70,9 +70,9 @@ class TestPicture:
     def test_the_length_of_other_frames_does_not_matter_when_the_largest_is_given(self):
         flow = np.zeros((2, 2, 3, 3), np.float32)
         flow[0, 0], flow[1, 0] = 3, 9
-        together = flow_picture(flow, largest=10)
-        assert together.shape == (2, 3, 3, 3)
-        assert np.array_equal(together[0], flow_picture(flow[0], largest=10))
+        both = flow_picture(flow, largest=10)
+        assert both.shape == (2, 3, 3, 3)
+        assert np.array_equal(both[0], flow_picture(flow[0], largest=10))
 
     def test_directions_differ_in_hue_and_opposite_ones_most(self):
         right, down, left = (

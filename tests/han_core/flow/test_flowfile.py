@@ -216,7 +216,7 @@ class TestWriteFlow:
 
     def test_a_solver_that_refuses_is_a_failed_clip(self, frames, tmp_path):
         def refuse(first, second):
-            raise ValueError("frames must have at least 3 pixels a side")
+            raise ValueError("frames must have at least 3 pixels per side")
 
         with pytest.raises(ClipError, match="at least 3 pixels"):
             self.write(frames, tmp_path / "x.h5", solver=refuse)

@@ -14,7 +14,7 @@ from han_core.han.variants import VARIANTS
 CONFIG = HANConfig(
     streams=("spatial", "temporal"),
     classes=3,
-    features=5,
+    channels=5,
     regions=6,
     lstm_size=4,
     layers=2,
@@ -96,8 +96,8 @@ def make(config, seed=0):
     torch.manual_seed(seed)
     model = HAN(config).double()
     model.standardize(
-        torch.rand(len(config.streams), config.features).double(),
-        0.5 + torch.rand(len(config.streams), config.features).double(),
+        torch.rand(len(config.streams), config.channels).double(),
+        0.5 + torch.rand(len(config.streams), config.channels).double(),
     )
     return model
 
@@ -105,7 +105,7 @@ def make(config, seed=0):
 def random_cubes(config, clips, frames, seed=1):
     generator = torch.Generator().manual_seed(seed)
     return {
-        s: torch.rand(clips, frames, config.features, config.regions, generator=generator, dtype=torch.float64)
+        s: torch.rand(clips, frames, config.channels, config.regions, generator=generator, dtype=torch.float64)
         for s in config.streams
     }
 
@@ -244,7 +244,7 @@ def test_dropout_leaves_the_recurrent_connections_alone(fast, monkeypatch):
         h = c = np.zeros(config.lstm_size)
         for _ in range(3):
             name = f"cells.{stream}.0"
-            zero = np.zeros(config.features)
+            zero = np.zeros(config.channels)
             h, c = lstm(
                 zero,
                 h,

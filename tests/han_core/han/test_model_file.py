@@ -10,7 +10,7 @@ from han_core.han.config import HANConfig
 from han_core.han.model import HAN
 from han_core.han.model_file import ModelFileError, TrainedHAN, load_model, save_model
 
-CONFIG = HANConfig(("spatial", "temporal"), classes=2, features=3, regions=4, lstm_size=5, initial_state="mean")
+CONFIG = HANConfig(("spatial", "temporal"), classes=2, channels=3, regions=4, lstm_size=5, initial_state="mean")
 
 
 def test_round_trip_and_same_bytes(tmp_path):
@@ -34,5 +34,5 @@ def test_what_is_no_model_is_refused_in_plain_words(tmp_path):
     with pytest.raises(ModelFileError, match="cannot be read as a trained model"):
         load_model(tmp_path / "text.safetensors")
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ModelFileError, match="no trained HAN"):
+    with pytest.raises(ModelFileError, match="not a trained HAN"):
         load_model(tmp_path / "other.safetensors")

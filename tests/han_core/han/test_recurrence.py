@@ -12,7 +12,7 @@ from han_core.han.config import HANConfig
 from han_core.han.model import HAN
 
 CONFIG = HANConfig(
-    streams=("spatial", "temporal"), classes=4, features=12, regions=9, lstm_size=10, layers=3, skip=2, dropout=0.4
+    streams=("spatial", "temporal"), classes=4, channels=12, regions=9, lstm_size=10, layers=3, skip=2, dropout=0.4
 )
 FRAMES = 9
 
@@ -21,13 +21,13 @@ def make(config, dtype=torch.float64):
     torch.manual_seed(0)
     model = HAN(config)
     streams = len(config.streams)
-    model.standardize(torch.rand(streams, config.features), 0.5 + torch.rand(streams, config.features))
+    model.standardize(torch.rand(streams, config.channels), 0.5 + torch.rand(streams, config.channels))
     return model.to(dtype).train()
 
 
 def sparse_cubes(config, clips=5, frames=FRAMES):
     torch.manual_seed(1)
-    cubes = {s: torch.rand(clips, frames, config.features, config.regions).half() for s in config.streams}
+    cubes = {s: torch.rand(clips, frames, config.channels, config.regions).half() for s in config.streams}
     return {s: cube * (torch.rand(cube.shape) < 0.3) for s, cube in cubes.items()}
 
 

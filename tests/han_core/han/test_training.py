@@ -10,13 +10,15 @@ from han_core.cubes.sparse import SparseCubes
 from han_core.cubes.store import MemoryFeatures, glimpse_statistics
 from han_core.han.config import HANConfig
 from han_core.han.model import HAN
-from han_core.han.training import Epoch, Schedule, TrainingError, classify, make_optimizer, train
+from han_core.han.training import Epoch, TrainingError, TrainingSchedule, classify, make_optimizer, train
 from han_core.runs.checkpoint import Checkpoint
 from han_core.runs.processes import processes
 
 CLIPS, FRAMES, CHANNELS, REGIONS = 64, 6, 4, 5
 BOTH = ("spatial", "temporal")
-SCHEDULE = Schedule(epochs=60, batch=32, optimizer="adam", learning_rate=0.02, eps=1e-8, standardize=True, seed=3)
+SCHEDULE = TrainingSchedule(
+    epochs=60, batch=32, optimizer="adam", learning_rate=0.02, eps=1e-8, standardize=True, seed=3
+)
 
 
 def noise(seed):
@@ -40,7 +42,7 @@ def accuracy(train_set, test_set, streams=BOTH, attention="location", schedule=S
     config = HANConfig(
         streams=streams,
         classes=2,
-        features=CHANNELS,
+        channels=CHANNELS,
         regions=REGIONS,
         lstm_size=8,
         layers=2,
@@ -115,10 +117,10 @@ def test_options_learn_too(changes):
 
 def test_the_same_seed_gives_the_same_weights():
     train_set, test_set = motion_problem()
-    short = Schedule(epochs=2, batch=16, seed=5)
+    short = TrainingSchedule(epochs=2, batch=16, seed=5)
     first, second = (accuracy(train_set, test_set, schedule=short)[1].state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    other = accuracy(train_set, test_set, schedule=Schedule(epochs=2, batch=16, seed=6))[1].state_dict()
+    other = accuracy(train_set, test_set, schedule=TrainingSchedule(epochs=2, batch=16, seed=6))[1].state_dict()
     assert not torch.equal(first["classifier.weight"], other["classifier.weight"])
 
 
@@ -132,7 +134,7 @@ def test_validation_clips_are_reported_and_never_learnt_from():
         train(
             model,
             train_set,
-            Schedule(epochs=3, batch=16),
+            TrainingSchedule(epochs=3, batch=16),
             validation=validation,
             on_epoch=lambda epoch, pace: reports.append(epoch),
         )
@@ -146,7 +148,7 @@ def test_a_loss_that_is_not_finite_stops_in_plain_words():
     train_set.arrays["spatial"][0, 0, 0, 0] = float("nan")
     model = HAN(HANConfig(BOTH, 2, CHANNELS, REGIONS, lstm_size=8))
     with pytest.raises(TrainingError, match="epoch 1: the loss is nan"):
-        train(model, train_set, Schedule(epochs=1, standardize=False))
+        train(model, train_set, TrainingSchedule(epochs=1, standardize=False))
 
 
 def test_glimpse_statistics_are_those_of_the_mean_over_regions():
@@ -170,7 +172,7 @@ def test_regions_that_cancel_out_are_not_blown_up():
 
 
 def test_adadelta_takes_zeilers_constants():
-    optimizer = make_optimizer(torch.nn.Linear(1, 1), Schedule())
+    optimizer = make_optimizer(torch.nn.Linear(1, 1), TrainingSchedule())
     assert (optimizer.defaults["rho"], optimizer.defaults["eps"], optimizer.defaults["lr"]) == (0.95, 1e-6, 1.0)
 
 
@@ -181,7 +183,7 @@ def trained(seed=0, *, epochs=4, **options):
     model = HAN(HANConfig(BOTH, 2, CHANNELS, REGIONS, lstm_size=8, skip=2, dropout=0.3))
     reports = []
     on_epoch = lambda epoch, pace: reports.append((epoch, pace))  # noqa: E731
-    schedule = Schedule(epochs=epochs, batch=21, optimizer="adadelta", seed=7)
+    schedule = TrainingSchedule(epochs=epochs, batch=21, optimizer="adadelta", seed=7)
     options.setdefault("validation", test_set)
     train(model, options.pop("features", train_set), schedule, on_epoch=on_epoch, **options)
     return model.state_dict(), reports
@@ -208,7 +210,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_state(tmp_path):
     good, _ = trained(epochs=2, checkpoint=checkpoint)
     train_set.arrays["spatial"][0, 0, 0, 0] = float("nan")
     model = HAN(HANConfig(BOTH, 2, CHANNELS, REGIONS, lstm_size=8, skip=2, dropout=0.3))
-    schedule = Schedule(epochs=4, batch=21, seed=7, standardize=False)
+    schedule = TrainingSchedule(epochs=4, batch=21, seed=7, standardize=False)
     with pytest.raises(TrainingError, match=r"epoch 3: .* The last good state is in .*run\.safetensors"):
         train(model, train_set, schedule, checkpoint=checkpoint)
     kept = HAN(model.config)

@@ -111,5 +111,5 @@ def test_compressed_blocks_are_refused_not_misread(tmp_path, monkeypatch):
         file.create_dataset("x", data=np.zeros(100, np.uint8), chunks=(64,), compression="gzip")
         file["x_offsets"] = np.array([0, 100])
     monkeypatch.setattr(imagefile, "read_trailer", lambda path: None)
-    with pytest.raises(ClipFileError, match="compressed once more"):
+    with pytest.raises(ClipFileError, match="compressed a second time"):
         ImageReader().count(path, "x")

@@ -117,8 +117,8 @@ def test_a_clip_does_not_depend_on_its_neighbours():
     clips = [ClipFrames(np.arange(n, dtype=np.int32), np.arange(n), noise(n)) for n in (1, 2)]
     with CubeNet(net(), "caffe", layer="pool5") as cubes, ThreadPoolExecutor(4) as pool:
         alone = [cubes.compute(clip)["pool5"] for clip in clips]
-        together = list(pool.map(lambda clip: cubes.compute(clip)["pool5"], clips * 2))
-    for i, found in enumerate(together):
+        parallel = list(pool.map(lambda clip: cubes.compute(clip)["pool5"], clips * 2))
+    for i, found in enumerate(parallel):
         assert (found == alone[i % 2]).all()
 
 

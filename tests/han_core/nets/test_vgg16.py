@@ -308,7 +308,7 @@ def test_nets_of_other_shapes_are_refused(whole_file, tmp_path):
 
 
 def test_a_net_is_the_same_bytes_each_time(net, tmp_path):
-    """safetensors itself puts the metadata in the order of a hash map that is seeded anew for each file."""
+    """safetensors itself puts the metadata in the order of a hash map that is seeded afresh for each file."""
     for name in ("first", "second"):
         write_net(tmp_path / name, net, {key: key for key in "zyxwvutsrq"})
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from han_core.han.config import HANConfig
-from han_core.han.feature_recipe import FeatureRecipe
+from han_core.han.feature_settings import FeatureSettings
 from han_core.han.model import HAN
 from han_core.han.model_file import TrainedHAN, save_model
 from han_core.nets.net_file import WeightsError, write_net
 from han_core.nets.vgg16 import VGG16
 from han_core.predict.models import PredictError, find_model, find_net, load_recogniser
 
-RECIPE = FeatureRecipe(
+RECIPE = FeatureSettings(
     frames=2, layer="conv5_3", fc="fc7", batch=2, precision="float32", stack=2, short_side=None, frame_quality=95,
     flow={"bound": 20.0, "size": [32, 24]}, tvl1={}, backend="auto", clip_frames=9,
     nets={"spatial": "right"}, inputs={"spatial": "caffe"},
@@ -62,7 +62,7 @@ def test_the_net_is_the_one_with_the_fingerprint(tmp_path, net):
     for name, fingerprint in (("spatial-1", "wrong"), ("spatial-2", "right"), ("temporal-1", "right")):
         write_net(folder / f"{name}.safetensors", net, {"fingerprint": fingerprint})
     assert find_net(tmp_path, "spatial", "right", tmp_path / "m") == folder / "spatial-2.safetensors"
-    with pytest.raises(PredictError, match=r"none of .* is the net .*--spatial-net"):
+    with pytest.raises(PredictError, match=r"none of .* made the features .*--spatial-net"):
         find_net(tmp_path, "spatial", "another", tmp_path / "m")
     with pytest.raises(PredictError, match="does not say which spatial net"):
         find_net(tmp_path, "spatial", None, tmp_path / "m")
@@ -74,12 +74,12 @@ def test_nets_that_do_not_fit_are_refused(tmp_path, net):
     write_net(other, net, {"fingerprint": "wrong", "input": "caffe"})
     write_net(wide, VGG16(classes=2, in_channels=4, fc_size=4), {"fingerprint": "right", "input": "caffe"})
     for path, error, words in (
-        (other, PredictError, "is not the spatial net that"),
+        (other, PredictError, "did not make the spatial features that"),
         (wide, WeightsError, "takes 4 channels"),
     ):
         with pytest.raises(error, match=words):
             load_recogniser(model, {"spatial": path}, workspace=tmp_path)
-    with pytest.raises(PredictError, match="a temporal net is of no use"):
+    with pytest.raises(PredictError, match="does not use a temporal net"):
         load_recogniser(model, {"temporal": other}, workspace=tmp_path)
     with pytest.raises(PredictError, match="train it again"):
         load_recogniser(save(tmp_path / "old.safetensors", recipe=None), {}, workspace=tmp_path)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from han_core.han.config import HANConfig
-from han_core.han.feature_recipe import FeatureRecipe
+from han_core.han.feature_settings import FeatureSettings
 from han_core.han.model import HAN
 from han_core.han.model_file import TrainedHAN
 from han_core.nets.sampling import sample_frames, stack_fields
@@ -17,7 +17,7 @@ from han_core.predict.streaming import FeatureMaker, FrameBuffer
 from han_core.predict.windows import Prediction, Segment, Window, predict_video
 
 T, STACK, USUAL = 4, 4, 16
-RECIPE = FeatureRecipe(
+RECIPE = FeatureSettings(
     frames=T, layer="conv5_3", fc="fc7", batch=3, precision="float32", stack=STACK, short_side=None, frame_quality=95,
     flow={"bound": 20.0, "rounding": "nearest", "codec": "png", "quality": 95, "size": None},
     tvl1={"scales": 1, "warps": 1, "iterations": 2}, backend="cpu", clip_frames=USUAL,
@@ -83,8 +83,8 @@ def test_the_running_probability_is_that_of_the_first_frames_alone(tmp_path):
 @pytest.mark.parametrize("count", [2 * USUAL + 1, 60, 101])
 def test_long_videos_slide_by_half_a_window_up_to_the_end(tmp_path, count):
     user = recogniser(("spatial", "temporal"))
-    told = []
-    found = predict_video(write_video(tmp_path / "v.avi", count), user, on_frames=told.append)
+    steps = []
+    found = predict_video(write_video(tmp_path / "v.avi", count), user, on_frames=steps.append)
     samples = list(range(0, count, 5))  # (USUAL - 1) / (T - 1)
     assert user.nets["spatial"].seen == samples, "every sampled frame goes through a net once"
     starts = list(range(0, len(samples) - T + 1, T // 2))
@@ -92,7 +92,7 @@ def test_long_videos_slide_by_half_a_window_up_to_the_end(tmp_path, count):
     if samples[-1] not in expected[-1]:
         expected.append(samples[-T:])
     assert [window.frames.tolist() for window in found.windows] == expected
-    assert found.count == count == sum(told)
+    assert found.count == count == sum(steps)
     assert all(window.running is None for window in found.windows)
 
 

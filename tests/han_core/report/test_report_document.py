@@ -88,11 +88,11 @@ def test_a_row_must_have_as_many_cells_as_the_header():
 
 
 def test_a_chart_is_the_same_twice_and_follows_the_colour_of_the_page():
-    drawn = [line_chart({"han": {1: 2.0, 2: 1.0, 4: 0.5}}, x_label="epoch", y_label="loss") for _ in range(2)]
-    assert drawn[0] == drawn[1]
-    assert drawn[0].startswith(b"<svg ")
-    assert b"currentColor" in drawn[0]
+    charts = [line_chart({"han": {1: 2.0, 2: 1.0, 4: 0.5}}, x_label="epoch", y_label="loss") for _ in range(2)]
+    assert charts[0] == charts[1]
+    assert charts[0].startswith(b"<svg ")
+    assert b"currentColor" in charts[0]
     for colour in (b"#000000", b"#010203", b"<metadata"):
-        assert colour not in drawn[0]
-    assert b">epoch<" in drawn[0]
-    assert b">han<" in drawn[0]
+        assert colour not in charts[0]
+    assert b">epoch<" in charts[0]
+    assert b">han<" in charts[0]

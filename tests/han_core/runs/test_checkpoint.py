@@ -106,5 +106,5 @@ def test_what_cannot_be_used_is_told_and_changes_nothing(tmp_path, caplog):
             assert checkpoint.restore(model, optimizer) is None
         path.write_bytes(path.read_bytes()[:100])
         assert checkpoint.restore(model, optimizer) is None
-    assert caplog.text.count("starts afresh") == 4
+    assert caplog.text.count("starts from the beginning") == 4
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

@@ -123,7 +123,7 @@ class TestBroken:
         self.check(tmp_path / "a.avi", "the video file is empty")
 
     def test_text(self, tmp_path):
-        (tmp_path / "a.avi").write_text("This is no video.\n" * 100)
+        (tmp_path / "a.avi").write_text("This is not a video.\n" * 100)
         self.check(tmp_path / "a.avi", "not a video")
 
     @pytest.mark.parametrize("suffix", [".avi", ".mp4", ".webm"])

@@ -12,13 +12,13 @@ from han_core.clipfile.writer import ClipFileWriter
 from han_core.clips import Clip, ClipTable, write_clips
 from han_core.cubes.cubefile import read_cube, write_cube
 from han_core.datasets.synthetic.generate import CLASSES, actor_boxes, clip_name, generate_synthetic, read_boxes
-from han_core.evaluation.attention_scores import score_maps, shuffled_scores
+from han_core.evaluation.attention_quality import map_quality, shuffled_quality
 from han_core.han.config import HANConfig
 from han_core.han.model import HAN
 from han_core.han.model_file import TrainedHAN, load_model, save_model
 from pipeline import classify
 from pipeline.evaluate import __main__ as evaluate
-from pipeline.evaluate.attention import score_attention
+from pipeline.evaluate.attention import attention_quality
 from pipeline.params import load_params, synthetic_spec
 from pipeline.predictions import attending_rows
 
@@ -76,16 +76,16 @@ def test_boxes_without_the_files_are_those_in_the_files(project, tmp_path):
     generate_synthetic(tmp_path / "raw", spec)
     for clip in table.clips:
         np.testing.assert_array_equal(actor_boxes(spec, clip.name), read_boxes(tmp_path / "raw", clip.name))
-    with pytest.raises(ValueError, match="no name of a synthetic clip"):
+    with pytest.raises(ValueError, match="not the name of a synthetic clip"):
         actor_boxes(spec, "somewhere")
 
 
 def test_each_map_is_scored_against_the_box_of_its_frame(project):
     params, table, folder = project
-    found = score_attention(params, table)
+    found = attention_quality(params, table)
     boxes = {clip.name: actor_boxes(synthetic_spec(params), clip.name)[PICKED] for clip in table.clips}
-    expected = [score_maps(maps_of(folder, clip), boxes[clip.name], SIZE) for clip in table.clips]
-    shuffled = [shuffled_scores(maps_of(folder, clip), boxes[clip.name], SIZE) for clip in table.clips]
+    expected = [map_quality(maps_of(folder, clip), boxes[clip.name], SIZE) for clip in table.clips]
+    shuffled = [shuffled_quality(maps_of(folder, clip), boxes[clip.name], SIZE) for clip in table.clips]
     assert found["han"]["clips"] == 8
     for figure in ("mass", "pointing"):
         assert found["han"][figure] == pytest.approx(np.mean([getattr(s, figure) for s in expected]), abs=1e-6)
@@ -101,7 +101,7 @@ def test_each_map_is_scored_against_the_box_of_its_frame(project):
 def test_a_model_without_maps_has_no_scores(project):
     params, table, _ = project
     assert [row.name for row in attending_rows(params)] == ["han"]
-    assert set(score_attention(params, table)) == {"han", "uniform", "centre_prior"}
+    assert set(attention_quality(params, table)) == {"han", "uniform", "centre_prior"}
 
 
 def test_the_stage_writes_them_as_metrics(project):

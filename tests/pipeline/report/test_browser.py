@@ -43,9 +43,9 @@ def page_path(repository, tmp_path_factory):
 def opened(request, browser, page_path):
     """The page on a phone, every message of its console and every address that it asked for."""
     page = browser.new_page(viewport=PHONE, color_scheme=request.param)
-    page.told, page.asked = [], []
-    page.on("console", lambda message: page.told.append(message.text))
-    page.on("pageerror", lambda error: page.told.append(str(error)))
+    page.messages, page.asked = [], []
+    page.on("console", lambda message: page.messages.append(message.text))
+    page.on("pageerror", lambda error: page.messages.append(str(error)))
     page.on("request", lambda sent: page.asked.append(sent.url))
     page.goto(f"file://{page_path}")
     yield page
@@ -54,7 +54,7 @@ def opened(request, browser, page_path):
 
 def test_it_asks_for_nothing_but_itself_and_complains_of_nothing(opened, page_path):
     assert [url for url in opened.asked if not url.startswith("data:")] == [f"file://{page_path}"]
-    assert opened.told == []
+    assert opened.messages == []
 
 
 def test_it_fits_a_phone(opened):
@@ -76,8 +76,8 @@ def test_its_pictures_can_be_decoded(opened):
         ".reduce((all, one) => all.then(list => one.then(size => [...list, size])), Promise.resolve([]))"
     )
     assert sizes == [[3 * 171, 3 * 128]] * 2
-    drawn = opened.evaluate("() => [...document.querySelectorAll('figure > svg, .scroll > svg')].length")
-    assert drawn == 5  # loss of fine-tuning, loss and top-1 of HAN, two confusion matrices
+    pictures = opened.evaluate("() => [...document.querySelectorAll('figure > svg, .scroll > svg')].length")
+    assert pictures == 5  # loss of fine-tuning, loss and top-1 of HAN, two confusion matrices
 
 
 def luminance(colour):

@@ -107,7 +107,7 @@ def test_the_map_of_soft_attention_stands_below_that_of_han(repository, tmp_path
 
 
 def test_a_clip_that_failed_before_is_left_out_of_the_pictures(project):
-    """And the stage goes on: the failure was allowed, and it is in the tables."""
+    """And the stage continues: the failure was allowed, and it is in the tables."""
     path = project / "data/toy/predictions/han-1/han.attention.safetensors"
     whole = read_attention(path)
     kept = [name for name in whole.maps if name != "kick_2"]
@@ -218,7 +218,7 @@ def test_missing_clips_are_told(project):
     found["han"]["missing"] = 3
     path.write_text(json.dumps(found), encoding="utf-8")
     run()
-    assert "3 test clip(s) failed" in markdown(project)
+    assert "count as wrong: 3." in markdown(project)
 
 
 def test_a_clip_of_several_splits_is_drawn_for_the_first_that_tests_it(project):

@@ -18,7 +18,7 @@ LARGE = {"rows": 64, "columns": 64}
 CASES = {
     # Tiles of 32x32 whose core is 28x28: four tiles a pair, which hand their edges on from launch to launch.
     "tiles": (TVL1Params(scales=1, warps=1, epsilon=0, iterations=7, settle=0), {"steps": 2}),
-    # Three iterations a launch and a limit that is met in the middle of one: it has to be repeated in part.
+    # Three iterations per launch and a limit that is met in the middle of one: it has to be repeated in part.
     "stops": (
         TVL1Params(scales=1, warps=2, epsilon=0.02, iterations=60, settle=0),
         {"steps": 3, "rows": 64, "columns": 64},

@@ -48,7 +48,7 @@ def test_threshold_leaves_flat_pixels():
 
 
 def test_energy_of_a_known_flow():
-    """A step of 3 in x between two columns costs 3 a row; images that differ by 10 everywhere cost lambda * 10."""
+    """A step of 3 in x between two columns costs 3 per row; images that differ by 10 everywhere cost lambda * 10."""
     first = torch.full((1, 8, 10), 50.0)
     flow = torch.zeros(1, 2, 8, 10)
     assert tvl1_energy(first, first, flow, 0.15).item() == 0

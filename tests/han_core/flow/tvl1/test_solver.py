@@ -52,10 +52,10 @@ def test_floats_of_0_to_255_equal_bytes(pairs, backend):
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_a_pair_does_not_depend_on_its_batch(pairs, backend):
     params = TVL1Params(scales=3, warps=2)
-    together = tvl1_flow(*pairs, backend=backend, params=params)
+    batch = tvl1_flow(*pairs, backend=backend, params=params)
     for i in range(3):
         alone = tvl1_flow(pairs[0][i : i + 1], pairs[1][i : i + 1], backend=backend, params=params)
-        assert np.abs(together[i] - alone[0]).max() < 1e-4
+        assert np.abs(batch[i] - alone[0]).max() < 1e-4
 
 
 @pytest.mark.parametrize("backend", SOLVERS)

@@ -5,12 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from han_core.evaluation.attention_scores import (
+from han_core.evaluation.attention_quality import (
     centre_prior,
     effective_regions,
+    map_quality,
     region_coverage,
-    score_maps,
-    shuffled_scores,
+    shuffled_quality,
     uniform_map,
 )
 
@@ -27,29 +27,29 @@ def box(*values):
 
 def test_mass_is_the_weight_inside_the_box():
     # The box is the left upper region and half of the right upper one.
-    scores = score_maps(one_map(0.5, 0.2, 0.2, 0.1), box(0, 0, 30, 10), SIZE)
+    scores = map_quality(one_map(0.5, 0.2, 0.2, 0.1), box(0, 0, 30, 10), SIZE)
     assert scores.mass == pytest.approx(0.5 + 0.2 / 2)
 
 
 def test_a_box_within_one_region_gets_its_share_of_the_weight():
     # 10 x 5 of the 20 x 10 pixels of the right lower region: a quarter of its weight.
-    assert score_maps(one_map(0, 0, 0, 1), box(25, 12, 10, 5), SIZE).mass == pytest.approx(0.25)
+    assert map_quality(one_map(0, 0, 0, 1), box(25, 12, 10, 5), SIZE).mass == pytest.approx(0.25)
 
 
 def test_pointing_asks_for_the_middle_of_the_strongest_region():
     # The middle of the right upper region is (30, 5).
     maps = one_map(0.1, 0.6, 0.2, 0.1)
-    assert score_maps(maps, box(29, 4, 2, 2), SIZE).pointing == 1
-    assert score_maps(maps, box(31, 4, 9, 6), SIZE).pointing == 0
-    assert score_maps(maps, box(0, 0, 20, 20), SIZE).pointing == 0
+    assert map_quality(maps, box(29, 4, 2, 2), SIZE).pointing == 1
+    assert map_quality(maps, box(31, 4, 9, 6), SIZE).pointing == 0
+    assert map_quality(maps, box(0, 0, 20, 20), SIZE).pointing == 0
 
 
 def test_of_equally_strong_regions_the_share_inside_counts():
     # Two strongest regions, left upper and left lower; the box holds the middle of the upper one alone.
-    assert score_maps(one_map(0.4, 0.1, 0.4, 0.1), box(0, 0, 40, 10), SIZE).pointing == 0.5
+    assert map_quality(one_map(0.4, 0.1, 0.4, 0.1), box(0, 0, 40, 10), SIZE).pointing == 0.5
     # The uniform map points everywhere: three quarters of the middles.
     boxes = np.array([[0, 0, 40, 10], [0, 0, 40, 20]], float)
-    assert score_maps(np.tile(uniform_map(4), (2, 1)), boxes, SIZE).pointing == pytest.approx((0.5 + 1) / 2)
+    assert map_quality(np.tile(uniform_map(4), (2, 1)), boxes, SIZE).pointing == pytest.approx((0.5 + 1) / 2)
 
 
 def test_coverage_agrees_with_counting_pixels():
@@ -68,8 +68,8 @@ def test_shuffled_scores_are_the_mean_over_all_orders():
     rng = np.random.default_rng(1)
     maps = rng.dirichlet(np.ones(9), 4)
     boxes = np.array([[0, 0, 10, 10], [10, 5, 20, 15], [0, 0, 40, 20], [33, 1, 7, 7]], float)
-    orders = [score_maps(maps[list(order)], boxes, SIZE) for order in itertools.permutations(range(4))]
-    shuffled = shuffled_scores(maps, boxes, SIZE)
+    orders = [map_quality(maps[list(order)], boxes, SIZE) for order in itertools.permutations(range(4))]
+    shuffled = shuffled_quality(maps, boxes, SIZE)
     assert shuffled.mass == pytest.approx(np.mean([s.mass for s in orders]))
     assert shuffled.pointing == pytest.approx(np.mean([s.pointing for s in orders]))
 
@@ -77,17 +77,17 @@ def test_shuffled_scores_are_the_mean_over_all_orders():
 def test_maps_that_follow_the_actor_beat_their_shuffle_and_still_ones_do_not():
     boxes = np.array([[0, 0, 20, 10], [20, 10, 20, 10]], float)
     following = np.array([[0.7, 0.1, 0.1, 0.1], [0.1, 0.1, 0.1, 0.7]])
-    assert score_maps(following, boxes, SIZE).mass == pytest.approx(0.7)
-    assert shuffled_scores(following, boxes, SIZE).mass == pytest.approx(0.4)
-    assert shuffled_scores(following, boxes, SIZE).pointing == 0.5
+    assert map_quality(following, boxes, SIZE).mass == pytest.approx(0.7)
+    assert shuffled_quality(following, boxes, SIZE).mass == pytest.approx(0.4)
+    assert shuffled_quality(following, boxes, SIZE).pointing == 0.5
     still = following[[0, 0]]
-    shuffled, own = shuffled_scores(still, boxes, SIZE), score_maps(still, boxes, SIZE)
+    shuffled, own = shuffled_quality(still, boxes, SIZE), map_quality(still, boxes, SIZE)
     assert (shuffled.mass, shuffled.pointing) == pytest.approx((own.mass, own.pointing))
 
 
 def test_the_uniform_map_scores_the_area_of_the_box():
     maps = np.tile(uniform_map(196), (1, 1))
-    assert score_maps(maps, box(3, 4, 11, 7), SIZE).mass == pytest.approx(11 * 7 / 800)
+    assert map_quality(maps, box(3, 4, 11, 7), SIZE).mass == pytest.approx(11 * 7 / 800)
 
 
 def test_the_centre_prior_is_a_gaussian_around_the_middle():
@@ -106,5 +106,5 @@ def test_effective_regions_counts_equal_weights():
 
 @pytest.mark.parametrize(("maps", "boxes"), [((2, 5), (2, 4)), ((2, 4), (3, 4)), ((0, 4), (0, 4)), ((2, 4), (2, 5))])
 def test_shapes_that_do_not_fit_are_refused(maps, boxes):
-    with pytest.raises(ValueError, match=r"no square grid|must be"):
-        score_maps(np.ones(maps), np.ones(boxes), SIZE)
+    with pytest.raises(ValueError, match=r"not a square grid|must be"):
+        map_quality(np.ones(maps), np.ones(boxes), SIZE)

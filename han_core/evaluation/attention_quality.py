@@ -11,7 +11,7 @@ spread evenly over it.
     their tolerance of 15 pixels). Where several regions are strongest, the share of them whose middle does.
 
 Three maps that know nothing of the clip are the measure: :func:`uniform_map`, :func:`centre_prior`, and the maps
-themselves in random order, whose expected score :func:`shuffled_scores` gives exactly.
+themselves in random order, whose expected score :func:`shuffled_quality` gives exactly.
 """
 
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ CENTRE_DEVIATION = 0.25
 
 
 @dataclass(frozen=True)
-class AttentionScores:
+class AttentionQuality:
     """Means over frames."""
 
     mass: float
     pointing: float
 
 
-def score_maps(maps: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> AttentionScores:
+def map_quality(maps: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> AttentionQuality:
     """Score each frame's map against the box of the same frame.
 
     Args:
@@ -42,17 +42,17 @@ def score_maps(maps: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> At
         ValueError: shapes that do not fit together, or no frames.
     """
     inside, centres = _coverage(maps, boxes, size)
-    return AttentionScores(float((maps * inside).sum(1).mean()), float(_pointing(maps, centres).diagonal().mean()))
+    return AttentionQuality(float((maps * inside).sum(1).mean()), float(_pointing(maps, centres).diagonal().mean()))
 
 
-def shuffled_scores(maps: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> AttentionScores:
+def shuffled_quality(maps: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> AttentionQuality:
     """Expected score of the same maps in a random order: every map against every frame's box.
 
     Maps that follow the actor score higher in their own order; maps that stay at one place score the same.
-    Arguments and errors as :func:`score_maps`.
+    Arguments and errors as :func:`map_quality`.
     """
     inside, centres = _coverage(maps, boxes, size)
-    return AttentionScores(float((maps @ inside.T).mean()), float(_pointing(maps, centres).mean()))
+    return AttentionQuality(float((maps @ inside.T).mean()), float(_pointing(maps, centres).mean()))
 
 
 def uniform_map(regions: int) -> np.ndarray:
@@ -86,7 +86,7 @@ def region_coverage(boxes: np.ndarray, size: tuple[int, int], grid: int) -> np.n
     Args:
         boxes: (T, 4) x, y, width, height in pixels.
         size: width and height of the picture in pixels.
-        grid: K, regions a side.
+        grid: K, regions per side.
     """
     edges = np.arange(grid + 1) / grid
     shares = []
@@ -123,5 +123,5 @@ def _pointing(maps: np.ndarray, centres: np.ndarray) -> np.ndarray:
 def _side(regions: int) -> int:
     grid = round(regions**0.5)
     if grid * grid != regions:
-        raise ValueError(f"{regions} regions are no square grid")
+        raise ValueError(f"{regions} regions are not a square grid")
     return grid

@@ -6,11 +6,11 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class FeatureRecipe:
+class FeatureSettings:
     """Every setting between a video file and the model's input. Plain values, because it lives in a file."""
 
     frames: int
-    """T: frames a clip."""
+    """T: frames per clip."""
     layer: str
     fc: str
     batch: int
@@ -38,6 +38,6 @@ class FeatureRecipe:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping) -> "FeatureRecipe":
+    def from_dict(cls, values: Mapping) -> "FeatureSettings":
         size = values["flow"].get("size")  # JSON knows no tuples
         return cls(**{**values, "flow": {**values["flow"], "size": tuple(size) if size else None}})
