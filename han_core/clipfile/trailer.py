@@ -89,7 +89,14 @@ def read_trailer(path: str | Path) -> Trailer:
 
 
 def encode_trailer(trailer: Trailer) -> bytes:
-    """The bytes to append to a finished HDF5 file.
+    """The bytes to append to a finished HDF5 file; :data:`TRAILER_BYTES` of them:
+
+    ======================  ==========================================================
+    8                       CRC-32 of the JSON text, as hexadecimal digits
+    as many as it takes     the JSON text, UTF-8; ``arrays`` as {name: [dtype, shape, codec, offset, size]}
+    the rest but one        spaces, at least one
+    1                       a line feed
+    ======================  ==========================================================
 
     Raises:
         ValueError: the clip's name leaves no room.
@@ -104,6 +111,7 @@ def encode_trailer(trailer: Trailer) -> bytes:
 
 
 def _decode(raw: bytes) -> Trailer | None:
+    """The reverse of :func:`encode_trailer`; None for bytes that it did not make."""
     text = raw[8:].rstrip()
     if len(raw) != TRAILER_BYTES or raw[:8] != b"%08x" % zlib.crc32(text) or not raw.endswith(b" \n"):
         return None

@@ -207,15 +207,19 @@ class SparseCubes:
             torch.use_deterministic_algorithms(strict, warn_only=warn)
 
     def _scattered(self, dtype: torch.dtype) -> Tensor:
-        counts = self.counts[self.clips].reshape(-1).to(torch.int64)
-        sizes = counts.view(len(self.clips), -1).sum(dim=1)
-        out = torch.zeros(counts.numel() * self.regions, dtype=dtype, device=self.device)
-        # Source: the non-zeros of clip b begin at its first frame's start; in the batch they follow one another.
-        before = torch.cumsum(sizes, 0) - sizes
-        total = int(sizes.sum())
-        place = torch.arange(total, device=self.device)
+        # For each of the n non-zeros of the batch: from where in the store it comes (place), and which row (b, t, d) of
+        # the batch it belongs to (row). Its column is stored with it.
+        counts = self.counts[self.clips].reshape(-1).to(torch.int64)  # (B * T * D,) non-zeros of each row
+        sizes = counts.view(len(self.clips), -1).sum(dim=1)  # (B,) non-zeros of each clip
+        total = int(sizes.sum())  # n
+        out = torch.zeros(counts.numel() * self.regions, dtype=dtype, device=self.device)  # (B * T * D * R,)
+        # Numbered through the batch, clip b's non-zeros are before[b] .. before[b] + sizes[b]; in the store they begin
+        # where its first frame does. So a number becomes a place by adding the difference of the two beginnings.
+        before = torch.cumsum(sizes, 0) - sizes  # (B,)
+        place = torch.arange(total, device=self.device)  # (n,)
         place += torch.repeat_interleave(self.starts[self.clips, 0] - before, sizes, output_size=total)
-        row = torch.repeat_interleave(torch.arange(len(counts), device=self.device), counts, output_size=total)
+        # Row r appears counts[r] times in a row.
+        row = torch.repeat_interleave(torch.arange(len(counts), device=self.device), counts, output_size=total)  # (n,)
         out[row * self.regions + self.columns[place].to(torch.int64)] = self.values[place].to(dtype)
         return out.view(self.shape)
 

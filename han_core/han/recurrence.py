@@ -128,13 +128,15 @@ class _LSTM(Function):
     def backward(ctx: Function, d_states: Tensor) -> tuple[Tensor | None, ...]:
         x, w, u, gates, cells, states = ctx.saved_tensors
         steps, batch, size = d_states.shape
-        d_gates = torch.empty_like(gates)
+        # d_h, d_c (B, H): the gradient that reaches h_t and c_t from the steps after t. Once the loop has filled
+        # d_gates, each weight's gradient is one product over all steps.
+        d_gates = torch.empty_like(gates)  # (T, B, 4H) before the activations
         d_h, d_c = torch.zeros_like(cells[0]), torch.zeros_like(cells[0])
         for t in reversed(range(steps)):
-            d_h += d_states[t]
+            d_h += d_states[t]  # from the loss, directly
             _step_gradient(gates[t], cells[t], cells[t + 1], d_h, d_c, d_gates[t])
-            d_h = _product(d_gates[t], u, x.dtype)
-        flat = d_gates.view(steps * batch, -1).to(w.dtype)
+            d_h = _product(d_gates[t], u, x.dtype)  # (B, 4H) @ (4H, H): through h_{t-1}
+        flat = d_gates.view(steps * batch, -1).to(w.dtype)  # (T * B, 4H)
         d_x = torch.matmul(flat, w).to(x.dtype).view_as(x) if ctx.needs_input_grad[0] else None
         d_w = torch.matmul(flat.t(), x.reshape(steps * batch, -1).to(w.dtype)).to(x.dtype)
         d_u = torch.matmul(flat.t(), states[:-1].reshape(steps * batch, size).to(w.dtype)).to(x.dtype)
@@ -157,10 +159,10 @@ class _AttendedLSTMs(Function):
         streams = len(sources)
         h, c, w, u, bias = (state_and_weights[i * streams : (i + 1) * streams] for i in range(5))
         batch, size = h[0].shape
-        features = w[0].shape[1]
+        channels = w[0].shape[1]
         new = h[0].new_empty
         weights = [torch.cat(pair, dim=1).to(dtype) for pair in zip(w, u, strict=True)]  # (4H, D + H)
-        inputs = [new(frames, batch, features + size) for _ in sources]  # x_t and h_{t-1} side by side
+        inputs = [new(frames, batch, channels + size) for _ in sources]  # x_t and h_{t-1} side by side
         gates = [new(frames, batch, 4 * size) for _ in sources]
         cells = [new(frames + 1, batch, size) for _ in sources]
         states = [new(frames, batch, size) for _ in sources]
@@ -172,11 +174,11 @@ class _AttendedLSTMs(Function):
             torch.softmax(torch.matmul(joint[t], attention.t()), dim=1, out=maps[t])
             for s, source in enumerate(sources):
                 own = slice(s * size, (s + 1) * size)
-                x = inputs[s][t, :, :features]
+                x = inputs[s][t, :, :channels]
                 torch.addcmul(shift[s], source.glimpse(t, maps[t]), scale[s], out=x)
                 if masks[s] is not None:
                     x *= masks[s][t]
-                inputs[s][t, :, features:] = joint[t, :, own]
+                inputs[s][t, :, channels:] = joint[t, :, own]
                 gates[s][t] = bias[s]
                 _add_product(gates[s][t], inputs[s][t], weights[s])
                 _step(gates[s][t], cells[s][t], cells[s][t + 1], states[s][t])
@@ -193,35 +195,39 @@ class _AttendedLSTMs(Function):
         weights, inputs, gates, cells = (rest[i * streams : (i + 1) * streams] for i in range(4))
         frames, batch, regions = maps.shape
         size = cells[0].shape[2]
-        features = inputs[0].shape[2] - size
-        d_gates = [torch.empty_like(g) for g in gates]
-        d_logits = torch.empty_like(maps)
+        channels = inputs[0].shape[2] - size
+        # As in _LSTM, with two more roads for the gradient. Forward, h_{t-1} of all streams makes the map l_t, and l_t
+        # makes every stream's glimpse x_t. So the gradient of each x_t goes into that of l_t (summed over the streams),
+        # through the softmax into the logits W h, and from there to h_{t-1} of all streams.
+        d_gates = [torch.empty_like(g) for g in gates]  # (T, B, 4H) per stream
+        d_logits = torch.empty_like(maps)  # (T, B, R)
         d_h = [torch.zeros_like(cells[s][0]) for s in range(streams)]
         d_c = [torch.zeros_like(cells[s][0]) for s in range(streams)]
         for t in reversed(range(frames)):
-            d_map = d_maps[t].clone()
+            d_map = d_maps[t].clone()  # (B, R)
             for s, source in enumerate(ctx.sources):
                 d_h[s] += d_states[s][t]
                 _step_gradient(gates[s][t], cells[s][t], cells[s][t + 1], d_h[s], d_c[s], d_gates[s][t])
-                d_input = _product(d_gates[s][t], weights[s], scale.dtype)
-                d_glimpse = d_input[:, :features] * scale[s]
+                d_input = _product(d_gates[s][t], weights[s], scale.dtype)  # (B, D + H): of [x_t, h_{t-1}]
+                d_glimpse = d_input[:, :channels] * scale[s]  # (B, D) before it was standardised
                 if ctx.masks[s] is not None:
                     d_glimpse *= ctx.masks[s][t]
-                d_map += source.regions_of(t, d_glimpse)
-                d_h[s] = d_input[:, features:]
+                d_map += source.regions_of(t, d_glimpse)  # p_i . d_glimpse
+                d_h[s] = d_input[:, channels:]  # (B, H)
             # softmax: dl_i -> ds_i = l_i (dl_i - sum_j l_j dl_j)
             d_map -= (maps[t] * d_map).sum(dim=1, keepdim=True)
             torch.mul(maps[t], d_map, out=d_logits[t])
-            d_joint = torch.matmul(d_logits[t], attention)
+            d_joint = torch.matmul(d_logits[t], attention)  # (B, R) @ (R, S * H)
             for s in range(streams):
                 d_h[s] = d_h[s] + d_joint[:, s * size : (s + 1) * size]
         d_w, d_u, d_bias = [], [], []
         for s in range(streams):
-            flat = d_gates[s].view(frames * batch, -1)
+            flat = d_gates[s].view(frames * batch, -1)  # (T * B, 4H)
             typed = flat.to(weights[s].dtype)
+            # (4H, D + H): the gradients of W_x and W_h side by side, as x_t and h_{t-1} lie in the inputs
             product = torch.matmul(typed.t(), inputs[s].view(frames * batch, -1).to(typed.dtype)).to(scale.dtype)
-            d_w.append(product[:, :features])
-            d_u.append(product[:, features:])
+            d_w.append(product[:, :channels])
+            d_u.append(product[:, channels:])
             d_bias.append(flat.sum(dim=0))
         d_attention = torch.matmul(
             d_logits.view(frames * batch, regions).t(), joint[:-1].view(frames * batch, streams * size)

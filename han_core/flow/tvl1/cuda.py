@@ -154,31 +154,33 @@ class _Level:
 
     def _current(self) -> Tensor:
         """The scaled flow of each pair, from whichever buffer holds it."""
-        return torch.where(self.plan[:, 1, None, None, None] == 0, self.state[0, :, :2], self.state[1, :, :2])
+        return torch.where(
+            self.plan[:, kernels.BUFFER, None, None, None] == 0, self.state[0, :, :2], self.state[1, :, :2]
+        )
 
     def _iterate(self, params: TVL1Params) -> None:
         """All iterations of one warp."""
         left = params.iterations
-        self.plan[:, 3] = kernels.RUNNING
+        self.plan[:, kernels.PHASE] = kernels.RUNNING
         while left > 0:
             count = left if params.median == 1 else min(left, MEDIAN_PERIOD)
             # A pair that met the limit is through with this warp; one that only used up its count continues.
-            open_ = self.plan[:, 3] != kernels.CONVERGED
+            open_ = self.plan[:, kernels.PHASE] != kernels.CONVERGED
             if params.median > 1:
                 filtered = median_filter(self._current(), params.median)
                 for buffer in range(2):
-                    filtering = (open_ & (self.plan[:, 1] == buffer))[:, None, None, None]
+                    filtering = (open_ & (self.plan[:, kernels.BUFFER] == buffer))[:, None, None, None]
                     self.state[buffer, :, :2] = torch.where(filtering, filtered, self.state[buffer, :, :2])
-            self.plan[:, 0] = torch.where(open_, min(self.tuning.steps, count), 0)
-            self.plan[:, 2] = 0
-            self.plan[:, 3] = torch.where(open_, kernels.RUNNING, kernels.CONVERGED)
+            self.plan[:, kernels.STEPS_LEFT] = torch.where(open_, min(self.tuning.steps, count), 0)
+            self.plan[:, kernels.DONE] = 0
+            self.plan[:, kernels.PHASE] = torch.where(open_, kernels.RUNNING, kernels.CONVERGED)
             self._run(count, params.epsilon)
             left -= count
 
     def _run(self, count: int, epsilon: float) -> None:
         """Launch until every pair is finished."""
         if not self.state.is_cuda:
-            while bool((self.plan[:, 0] > 0).any()):
+            while bool((self.plan[:, kernels.STEPS_LEFT] > 0).any()):
                 self._launch(count, epsilon)
             return
         graph = self.graphs.get((count, epsilon)) or self._capture(count, epsilon)

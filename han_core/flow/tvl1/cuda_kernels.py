@@ -19,7 +19,10 @@ phase    RUNNING; REPEATING: the next launch repeats a part of the last one and 
 import triton
 import triton.language as tl
 
-RUNNING, REPEATING, CONVERGED, EXHAUSTED = 0, 1, 2, 3
+STEPS_LEFT, BUFFER, DONE, PHASE = range(4)  # columns of the plan
+_BUFFER, _DONE, _PHASE = tl.constexpr(BUFFER), tl.constexpr(DONE), tl.constexpr(PHASE)  # STEPS_LEFT is at + 0
+
+RUNNING, REPEATING, CONVERGED, EXHAUSTED = 0, 1, 2, 3  # values of its phase
 _REPEATING, _CONVERGED, _EXHAUSTED = tl.constexpr(REPEATING), tl.constexpr(CONVERGED), tl.constexpr(EXHAUSTED)
 
 
@@ -46,7 +49,7 @@ def advance(
     tile, tiles, pair, pairs = tl.program_id(0), tl.num_programs(0), tl.program_id(1), tl.num_programs(1)
     steps = tl.load(plan + pair * 4)
     if steps > 0:
-        source = tl.load(plan + pair * 4 + 1)
+        source = tl.load(plan + pair * 4 + _BUFFER)
         across = tl.cdiv(width, COLUMNS - 2 * STEPS)
         row = tl.arange(0, ROWS)[:, None]
         column = tl.arange(0, COLUMNS)[None, :]
@@ -115,9 +118,9 @@ def decide(partial, plan, tiles, limit, count, STEPS: tl.constexpr, TILES: tl.co
     pair = tl.program_id(0)
     steps = tl.load(plan + pair * 4)
     if steps > 0:
-        source = tl.load(plan + pair * 4 + 1)
-        done = tl.load(plan + pair * 4 + 2)
-        phase = tl.load(plan + pair * 4 + 3)
+        source = tl.load(plan + pair * 4 + _BUFFER)
+        done = tl.load(plan + pair * 4 + _DONE)
+        phase = tl.load(plan + pair * 4 + _PHASE)
         tile = tl.arange(0, TILES)[:, None]
         step = tl.arange(0, STEPS2)[None, :]
         at = (pair * tiles + tile) * STEPS + step
@@ -126,19 +129,21 @@ def decide(partial, plan, tiles, limit, count, STEPS: tl.constexpr, TILES: tl.co
         needed = tl.min(tl.where((errors <= limit) & (index < steps), index + 1, STEPS2 + 1))
         if phase == _REPEATING:
             tl.store(plan + pair * 4, 0)
-            tl.store(plan + pair * 4 + 1, 1 - source)
-            tl.store(plan + pair * 4 + 2, done + steps)
-            tl.store(plan + pair * 4 + 3, _CONVERGED)
+            tl.store(plan + pair * 4 + _BUFFER, 1 - source)
+            tl.store(plan + pair * 4 + _DONE, done + steps)
+            tl.store(plan + pair * 4 + _PHASE, _CONVERGED)
         elif needed < steps:
             tl.store(plan + pair * 4, needed)
-            tl.store(plan + pair * 4 + 3, _REPEATING)
+            tl.store(plan + pair * 4 + _PHASE, _REPEATING)
         else:
             left = count - done - steps
             ends = (needed == steps) | (left <= 0)
             tl.store(plan + pair * 4, tl.where(ends, 0, tl.minimum(STEPS, left)))
-            tl.store(plan + pair * 4 + 1, 1 - source)
-            tl.store(plan + pair * 4 + 2, done + steps)
-            tl.store(plan + pair * 4 + 3, tl.where(needed == steps, _CONVERGED, tl.where(left <= 0, _EXHAUSTED, phase)))
+            tl.store(plan + pair * 4 + _BUFFER, 1 - source)
+            tl.store(plan + pair * 4 + _DONE, done + steps)
+            tl.store(
+                plan + pair * 4 + _PHASE, tl.where(needed == steps, _CONVERGED, tl.where(left <= 0, _EXHAUSTED, phase))
+            )
 
 
 @triton.jit
@@ -167,7 +172,7 @@ def linearise(first, second, state, data, plan, height, width, step, BLOCK: tl.c
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = at < size
     x, y = at % width, at // width
-    source = tl.load(plan + pair * 4 + 1)
+    source = tl.load(plan + pair * 4 + _BUFFER)
     fields = state + (source * pairs + pair).to(tl.int64) * 6 * size + at
     u1 = tl.load(fields, mask=inside, other=0.0) / step
     u2 = tl.load(fields + size, mask=inside, other=0.0) / step
