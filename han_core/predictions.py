@@ -59,6 +59,11 @@ def write_predictions(path: Path, clips: Sequence[str], classes: Sequence[str], 
 
     Raises:
         ValueError: the shape is another, or a probability is not finite.
+
+    Example:
+        >>> write_predictions(Path("mine.csv"), ["clip_1"], ["kick", "wave"], np.array([[0.25, 0.75]]))
+        >>> read_predictions(Path("mine.csv"), ["kick", "wave"])["clip_1"].tolist()
+        [0.25, 0.75]
     """
     if probabilities.shape != (len(clips), len(classes)):
         raise ValueError(f"probabilities {probabilities.shape} of {len(clips)} clips and {len(classes)} classes")

@@ -52,6 +52,19 @@ class ClipCache:
     Args:
         root: the folder; made when the first file is written.
         verify: what is checked before an entry is reused, ``size`` or ``content``.
+
+    Example:
+        >>> from han_core.cache.fingerprint import fingerprint
+        >>> from han_core.clipfile.writer import ClipFileWriter
+        >>> import numpy
+        >>> cache = ClipCache("cache")
+        >>> key = fingerprint("demo", 1, {"quality": 95}, {"video": "sha256 of its bytes"})
+        >>> with cache.create("frames", key) as path:
+        ...     with ClipFileWriter(path, kind="frames", clip="a", fingerprint=key) as file:
+        ...         file.array("frames", numpy.zeros((1, 2, 2), numpy.uint8))
+        >>> cache.link("frames", key, "a.h5")  # a hard link: made once, used everywhere
+        >>> cache.find("frames", key).name == f"{key}.h5"
+        True
     """
 
     def __init__(self, root: str | Path, *, verify: Literal["size", "content"] = "size") -> None:

@@ -56,6 +56,14 @@ class ClipFileWriter:
 
     The file is complete once the ``with`` block ends without an exception; otherwise it has no trailer, and every
     reader refuses it.
+
+    Example:
+        >>> from han_core.clipfile.reader import ClipFile
+        >>> with ClipFileWriter("clip.h5", kind="demo", clip="clip", fingerprint="0" * 64) as file:
+        ...     file.array("numbers", np.arange(6).reshape(2, 3), codec="zstd")
+        >>> with ClipFile("clip.h5") as file:
+        ...     file.kind, file.array("numbers").tolist()
+        ('demo', [[0, 1, 2], [3, 4, 5]])
     """
 
     def __init__(

@@ -30,7 +30,17 @@ from han_core.cubes import sparse_kernels as kernels
 
 @dataclass(frozen=True)
 class SparseRows:
-    """One clip's cube (T, D, R), as it lies in its file."""
+    """One clip's cube (T, D, R), as it lies in its file.
+
+    Example:
+        >>> cube = np.zeros((1, 2, 4), np.float16)
+        >>> cube[0, 1, 3] = 0.5
+        >>> rows = SparseRows.from_dense(cube)
+        >>> rows.counts.tolist(), rows.columns.tolist(), rows.values.tolist()
+        ([[0, 1]], [3], [0.5])
+        >>> bool((rows.dense() == cube).all())
+        True
+    """
 
     counts: np.ndarray
     """(T, D) uint8 or uint16."""

@@ -39,6 +39,10 @@ def quantize(flow: np.ndarray, bound: float, rounding: Literal["nearest", "floor
 
     Raises:
         ValueError: the bound or the rounding is not valid, or flow is not finite.
+
+    Example:
+        >>> quantize(np.array([-20.0, 0.0, 1.0, 35.0]), bound=20)
+        array([  0, 128, 134, 255], dtype=uint8)
     """
     if not bound > 0:
         raise ValueError(f"bound must be above 0, not {bound}")

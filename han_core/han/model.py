@@ -153,6 +153,15 @@ class HAN(nn.Module):
     Attributes:
         product_type: type of the products with weight matrices, e.g. bfloat16; None is that of the weights. States,
             gates and sums stay in the type of the weights.
+
+    Example:
+        >>> config = HANConfig(("spatial", "temporal"), classes=8, lstm_size=16)
+        >>> cubes = {stream: torch.rand(2, 25, 512, 196) for stream in config.streams}  # (B, T, D, R)
+        >>> output = HAN(config).eval()(cubes)
+        >>> tuple(output.logits.shape), tuple(output.attention.shape)
+        ((2, 8), (2, 25, 196))
+        >>> round(float(output.attention[0, 0].sum().detach()), 4)
+        1.0
     """
 
     def __init__(self, config: HANConfig) -> None:

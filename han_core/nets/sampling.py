@@ -13,6 +13,12 @@ def sample_frames(count: int, frames: int) -> np.ndarray:
 
     Raises:
         ValueError: the clip has no frames, or none are asked for.
+
+    Example:
+        >>> sample_frames(100, 5).tolist()
+        [0, 25, 50, 74, 99]
+        >>> sample_frames(2, 5).tolist()
+        [0, 0, 1, 1, 1]
     """
     if count < 1 or frames < 1:
         raise ValueError(f"cannot take {frames} frames out of {count}")

@@ -97,6 +97,12 @@ def initial_net(
 
     Raises:
         WeightsError: the weights cannot be had, or are not those of a VGG-16 of this size.
+
+    Example:
+        >>> net = initial_net("random", classes=8, fc_size=16)
+        >>> activations = net.extract(torch.zeros(1, 3, 224, 224), ["conv5_3", "fc7"])
+        >>> {layer: tuple(values.shape) for layer, values in activations.items()}
+        {'conv5_3': (1, 512, 14, 14), 'fc7': (1, 16)}
     """
     net = empty_net(classes=classes, in_channels=in_channels, fc_size=fc_size, dropout=dropout)
     shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}

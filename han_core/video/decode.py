@@ -78,6 +78,11 @@ def read_video(path: str | Path, *, short_side: int | None = None) -> Iterator[n
 
     Raises:
         VideoError: as :func:`probe`; and if no frame decodes, or fewer than half of the encoded pictures do.
+
+    Example:
+        >>> frames = list(read_video("clip.avi"))
+        >>> len(frames), frames[0].shape, frames[0].dtype
+        (14, (48, 64, 3), dtype('uint8'))
     """
     info = probe(path)
     capture = _open(Path(path), cv2.CAP_PROP_N_THREADS, 1)

@@ -1,6 +1,7 @@
 """``han predict`` on a dataset that went through the stages: it must say what the pipeline says."""
 
 import json
+import re
 import shutil
 
 import cv2
@@ -95,6 +96,19 @@ def test_the_annotated_video_has_every_frame(project, run, tmp_path):
     assert len(frames) == 14
     assert frames[0].shape == (240 + 36, 320, 3)
     assert capture.get(cv2.CAP_PROP_FPS) == 25
+
+
+def test_the_readmes_python_runs(repository, project, monkeypatch, capsys):
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"<!-- python -->\n```python\n(.*?)```", readme, re.DOTALL)
+    monkeypatch.chdir(project)
+    shutil.copy(project / "videos/left/left_g0.avi", project / "clip.avi")
+    names: dict = {}
+    exec(compile(example.replace("stack=10", "stack=4"), "README.md", "exec"), names)
+    names["recogniser"].close()
+    assert capsys.readouterr().out.strip() in names["recogniser"].trained.classes
+    assert names["flow"].shape == (13, 2, 48, 64)
+    assert tuple(names["cubes"].shape) == (4, 512, 14, 14)
 
 
 def test_a_long_video_has_a_timeline(project, run, tmp_path):

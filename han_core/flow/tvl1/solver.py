@@ -71,6 +71,14 @@ def tvl1_flow(
 
     Frames too small for all of the pyramid's levels are solved with those that fit (at least 16 pixels per side), as
     OpenCV does.
+
+    Example:
+        >>> first = np.zeros((1, 32, 32), np.uint8)
+        >>> first[0, 8:20, 8:20] = 200
+        >>> second = np.roll(first, 2, axis=2)  # two pixels to the right
+        >>> flow = tvl1_flow(first, second, backend="cpu")
+        >>> flow.shape, round(float(flow[0, 0, 8:20, 8:20].mean()))
+        ((1, 2, 32, 32), 2)
     """
     params = params or TVL1Params()
     backend = resolve_backend(backend)
