@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from han_core.evaluation.metrics import measure_accuracy, predictions
+
 if TYPE_CHECKING:
     from han_core.clips import Clip
 
@@ -25,25 +27,16 @@ class Result:
         return np.array([clip.label for clip in self.clips])
 
 
-def with_gaps(scores: np.ndarray, clips: "Iterable[Clip]", scored: "Iterable[Clip]") -> np.ndarray:
-    """Rows of ``scores`` (one per clip of ``scored``) in the order of ``clips``, NaN where a clip was not scored."""
-    rows = dict(zip((clip.name for clip in scored), scores, strict=True))
-    gap = np.full(scores.shape[1], np.nan)
-    return np.array([rows.get(clip.name, gap) for clip in clips])
-
-
 def summarize(results: Iterable[Result]) -> dict:
     """{model: {top1: {mean, std, split_1, ..}, top5 likewise where it means something, right, clips, missing}}."""
-    from han_core.evaluation.metrics import measure_accuracy, predictions
-
     summary: dict[str, dict] = {}
     for result in results:
-        scores = measure_accuracy(result.probabilities, result.labels)
+        accuracy = measure_accuracy(result.probabilities, result.labels)
         predicted = predictions(result.probabilities)
         entry = summary.setdefault(result.model, {"top1": {}, "top5": {}, "right": 0, "clips": 0, "missing": 0})
-        entry["top1"][f"split_{result.split}"] = scores.top1
-        if scores.top5 is not None:
-            entry["top5"][f"split_{result.split}"] = scores.top5
+        entry["top1"][f"split_{result.split}"] = accuracy.top1
+        if accuracy.top5 is not None:
+            entry["top5"][f"split_{result.split}"] = accuracy.top5
         entry["right"] += int((predicted == result.labels).sum())
         entry["clips"] += len(result.clips)
         entry["missing"] += int((predicted < 0).sum())
@@ -57,6 +50,30 @@ def summarize(results: Iterable[Result]) -> dict:
     return summary
 
 
+def class_counts(results: Iterable[Result], classes: Sequence[str]) -> dict[tuple[str, str], tuple[int, int]]:
+    """{(model, class): (clips classified correctly, clips)}, splits added up; classes in the order given."""
+    counts: dict[tuple[str, str], list[int]] = {}
+    for result in results:
+        for clip, hit in zip(result.clips, predictions(result.probabilities) == result.labels, strict=True):
+            count = counts.setdefault((result.model, clip.class_name), [0, 0])
+            count[0] += int(hit)
+            count[1] += 1
+    models = dict.fromkeys(model for model, _ in counts)
+    return {(m, name): tuple(counts[m, name]) for m in models for name in classes if (m, name) in counts}
+
+
+def confusion_pairs(
+    results: Iterable[Result], classes: Sequence[str], *, failed: str = "(failed)"
+) -> dict[str, list[tuple[str, str]]]:
+    """{model: (actual, predicted) class of every test clip}; ``failed`` stands for a clip without a prediction."""
+    pairs: dict[str, list[tuple[str, str]]] = {}
+    for result in results:
+        for clip, label in zip(result.clips, predictions(result.probabilities), strict=True):
+            said = classes[label] if label >= 0 else failed
+            pairs.setdefault(result.model, []).append((clip.class_name, said))
+    return pairs
+
+
 def cue_accuracy(
     results: Iterable[Result], classes: Sequence[str], cues_of: Callable[[str], Mapping[str, str]]
 ) -> dict[str, dict[str, float]]:
@@ -68,8 +85,6 @@ def cue_accuracy(
         classes: class names by label.
         cues_of: class name -> {cue: its value}, the same cues for every class.
     """
-    from han_core.evaluation.metrics import predictions
-
     hits: dict[str, dict[str, list[bool]]] = {}
     for result in results:
         counts = hits.setdefault(result.model, {cue: [] for cue in cues_of(classes[0])})

@@ -6,13 +6,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from han_core.evaluation.results import Result
+from han_core.evaluation.metrics import predictions
+from han_core.evaluation.results import Result, class_counts, confusion_pairs
 
 if TYPE_CHECKING:
     from han_core.clips import ClipTable
 
 
 def write_json(summary: dict, path: Path) -> None:
+    """Nested figures, rounded to six decimals."""
     path.parent.mkdir(parents=True, exist_ok=True)
 
     def rounded(value: object) -> object:
@@ -24,6 +26,7 @@ def write_json(summary: dict, path: Path) -> None:
 
 
 def write_rows(path: Path, header: list[str], rows: Iterable[Iterable]) -> None:
+    """A CSV file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -32,8 +35,7 @@ def write_rows(path: Path, header: list[str], rows: Iterable[Iterable]) -> None:
 
 
 def write_predictions(results: Iterable[Result], table: "ClipTable", path: Path) -> None:
-    from han_core.evaluation.metrics import predictions
-
+    """What every system says of every test clip: its most likely class and that class's probability."""
     rows = []
     for result in results:
         predicted = predictions(result.probabilities)
@@ -45,31 +47,13 @@ def write_predictions(results: Iterable[Result], table: "ClipTable", path: Path)
 
 
 def write_per_class(results: Iterable[Result], table: "ClipTable", path: Path) -> None:
-    """Accuracy by class, clips of all splits together."""
-    from han_core.evaluation.metrics import predictions
-
-    counts: dict[tuple[str, str], list[int]] = {}
-    for result in results:
-        right = predictions(result.probabilities) == result.labels
-        for clip, hit in zip(result.clips, right, strict=True):
-            count = counts.setdefault((result.model, clip.class_name), [0, 0])
-            count[0] += int(hit)
-            count[1] += 1
-    order = {name: n for n, name in enumerate(table.classes)}
-    models = {model: n for n, (model, _) in enumerate(counts)}
-    ranked = sorted(counts.items(), key=lambda item: (models[item[0][0]], order[item[0][1]]))
-    rows = [[model, name, f"{right / clips:.4f}", right, clips] for (model, name), (right, clips) in ranked]
+    """Accuracy by class, clips of all splits added up."""
+    counts = class_counts(results, table.classes)
+    rows = [[model, name, f"{right / clips:.4f}", right, clips] for (model, name), (right, clips) in counts.items()]
     write_rows(path, ["model", "class", "top1", "right", "clips"], rows)
 
 
 def write_confusion(results: Iterable[Result], table: "ClipTable", folder: Path) -> None:
     """One file per system, one row per test clip, as DVC's confusion plots read it."""
-    from han_core.evaluation.metrics import predictions
-
-    rows: dict[str, list[list[str]]] = {}
-    for result in results:
-        for clip, label in zip(result.clips, predictions(result.probabilities), strict=True):
-            said = table.classes[label] if label >= 0 else "(failed)"
-            rows.setdefault(result.model, []).append([clip.class_name, said])
-    for model, pairs in rows.items():
+    for model, pairs in confusion_pairs(results, table.classes).items():
         write_rows(folder / f"{model}.csv", ["actual", "predicted"], pairs)
