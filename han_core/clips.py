@@ -14,6 +14,7 @@ from han_core.errors import HanError
 ROLES = ("train", "validation", "test")
 UNUSED = ""
 _COLUMNS = ("clip", "path", "class", "label", "group", "sha256")
+_DAMAGED = "damaged"
 _SPLIT_COLUMN = re.compile(r"split_([1-9]\d*)")
 
 
@@ -26,7 +27,7 @@ class Clip:
     """One video of a dataset."""
 
     name: str
-    """Unique in the dataset: the stem of the video file, and of every clip file made from it."""
+    """Unique in its class: the stem of the video file, and of every clip file made from it."""
     path: str
     """The video, POSIX, relative to the dataset's root."""
     class_name: str
@@ -38,6 +39,13 @@ class Clip:
     """Split number -> ``train``, ``validation``, ``test``, or ``""`` where the split does not use the clip."""
     sha256: str = ""
     """Hex digest of the video's bytes."""
+    damaged: str = ""
+    """How many of the video's pictures are damaged, e.g. ``3/60``; "" for a sound one."""
+
+    @property
+    def key(self) -> str:
+        """``<class>/<name>``, unique in the dataset: two classes may each have a ``1.mp4``."""
+        return f"{self.class_name}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -89,9 +97,9 @@ def _problems(table: ClipTable) -> Iterable[str]:
         yield f"splits must be ascending and each given once, not {table.splits}"
     seen: set[str] = set()
     for clip in table.clips:
-        if clip.name in seen:
-            yield f"clip {clip.name} occurs twice"
-        seen.add(clip.name)
+        if clip.key in seen:
+            yield f"clip {clip.key} occurs twice"
+        seen.add(clip.key)
         if not 0 <= clip.label < len(table.classes) or table.classes[clip.label] != clip.class_name:
             yield f"clip {clip.name}: label {clip.label} is not that of class {clip.class_name}"
         for split in table.splits:
@@ -103,15 +111,17 @@ def _problems(table: ClipTable) -> Iterable[str]:
 
 
 def write_clips(table: ClipTable, path: str | Path) -> None:
-    """Write a table as CSV (UTF-8, ``\\n``): clip, path, class, label, group, sha256, split_1, split_2, ..."""
+    """Write a table as CSV (UTF-8, ``\\n``): clip, path, class, label, group, sha256,
+    damaged, split_1, split_2, ..."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*_COLUMNS, *(f"split_{split}" for split in table.splits)])
+        writer.writerow([*_COLUMNS, _DAMAGED, *(f"split_{split}" for split in table.splits)])
         for clip in table.clips:
             roles = (clip.roles[split] for split in table.splits)
-            writer.writerow([clip.name, clip.path, clip.class_name, clip.label, clip.group, clip.sha256, *roles])
+            values = (clip.name, clip.path, clip.class_name, clip.label, clip.group, clip.sha256, clip.damaged)
+            writer.writerow([*values, *roles])
 
 
 def read_clips(path: str | Path) -> ClipTable:
@@ -163,4 +173,5 @@ def _parse_row(path: Path, line: int, row: dict, splits: Iterable[int]) -> Clip:
         group=row["group"],
         roles={split: row[f"split_{split}"] for split in splits},
         sha256=row["sha256"],
+        damaged=row.get(_DAMAGED, ""),
     )

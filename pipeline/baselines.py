@@ -47,7 +47,7 @@ def run(params: Params, baseline: str, split: int) -> None:
     folder = paths.predictions(baseline, split)
     clear(folder)
     for name, clips, probabilities in found:
-        write_predictions(probabilities_file(folder, name), [clip.name for clip in clips], table.classes, probabilities)
+        write_predictions(probabilities_file(folder, name), [clip.key for clip in clips], table.classes, probabilities)
     click.echo(f"baselines {baseline}-{split}: {len(found)} rows; predictions in {folder}")
 
 

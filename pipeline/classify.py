@@ -47,7 +47,7 @@ def run(params: Params, name: str, split: int) -> None:
     store = open_store(params, VARIANTS[name], split, tested)
     attends = trained.model.config.attention != "uniform"
     probabilities, maps = classify(trained.model, store, maps=attends, device=choose_device(params.run.device))
-    clips = [clip.name for clip in store.clips]
+    clips = [clip.key for clip in store.clips]
     folder = paths.predictions(name, split)
     clear(folder)
     write_predictions(probabilities_file(folder, name), clips, table.classes, probabilities.numpy())

@@ -20,7 +20,7 @@ from pipeline.execution.runner import Summary, map_clips
 from pipeline.params import Params, load_params, params_option
 from pipeline.paths import Paths
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Arguments:
     video: Path
     short_side: int | None
     quality: int
+    damaged_share: float
+    time_limit: float
 
 
 def decode_clip(task: ClipTask, path: Path) -> None:
@@ -42,22 +44,35 @@ def decode_clip(task: ClipTask, path: Path) -> None:
     if _sha256(arguments.video) != task.clip.sha256:
         raise VideoError("the video file has changed since prepare; run prepare again")
     info = probe(arguments.video)
-    write_frames(
-        read_video(arguments.video, short_side=arguments.short_side),
-        path,
-        clip=task.clip.name,
-        fingerprint=task.fingerprint,
-        quality=arguments.quality,
-        # Frames per second (0 if the video does not say) and encoded pictures: a difference to the frames that
-        # decoded is worth a look.
-        attributes={"fps": info.fps, "packets": info.packets},
+    frames = read_video(
+        arguments.video,
+        short_side=arguments.short_side,
+        damaged_share=arguments.damaged_share,
+        time_limit=arguments.time_limit,
     )
+
+    def attributes() -> dict[str, int | float]:
+        """Frames per second (0 if the video does not say), whether they are shown equally long, encoded pictures, and
+        what was damaged."""
+        damage = frames.damage
+        found = {name: getattr(damage, name) for name in ("lost", "reported", "corrupt", "missing")}
+        return {"fps": info.fps, "even": info.even, "packets": info.packets, "damaged": damage.damaged, **found}
+
+    with frames:
+        write_frames(
+            frames,
+            path,
+            clip=task.clip.name,
+            fingerprint=task.fingerprint,
+            quality=arguments.quality,
+            attributes=attributes,
+        )
 
 
 def decode_fingerprint(params: Params, clip: Clip) -> str:
     """Identity of a clip's frames file: its name, its video's content, and the parameters of the stage."""
     inputs = {"clip": clip.name, "video": clip.sha256}
-    return fingerprint("decode", VERSION, params.decode.model_dump(), inputs)
+    return fingerprint("decode", VERSION, params.decode.model_dump(exclude={"time_limit"}), inputs)
 
 
 def decode(params: Params, cache: ClipCache) -> Summary:
@@ -71,7 +86,7 @@ def decode(params: Params, cache: ClipCache) -> Summary:
         ClipTask(
             clip,
             decode_fingerprint(params, clip),
-            Arguments(root / clip.path, params.decode.short_side, params.decode.quality),
+            Arguments(root / clip.path, **dict(params.decode)),
         )
         for clip in table.clips
     ]

@@ -127,7 +127,7 @@ class ClipFiles:
         from han_core.clipfile.trailer import read_trailer
 
         pairs = zip(self.clips, self.paths, strict=True)
-        return {clip.name: f"{clip.label} {read_trailer(path).fingerprint}" for clip, path in pairs}
+        return {clip.key: f"{clip.label} {read_trailer(path).fingerprint}" for clip, path in pairs}
 
 
 def clip_files(folder: Path, table: "ClipTable", split: int, role: str) -> ClipFiles:
@@ -136,7 +136,7 @@ def clip_files(folder: Path, table: "ClipTable", split: int, role: str) -> ClipF
     from pipeline.paths import clip_file
 
     failed = read_failures(folder)
-    clips = tuple(clip for clip in table.select(split, role) if clip.name not in failed)
+    clips = tuple(clip for clip in table.select(split, role) if clip.key not in failed)
     return ClipFiles(clips, tuple(clip_file(folder, clip.class_name, clip.name) for clip in clips))
 
 

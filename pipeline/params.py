@@ -117,6 +117,11 @@ class Decode(Group):
     """Frames whose shorter side is longer than this are shrunk to it; null keeps the size of the video."""
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     """JPEG quality; below 95 is known to cost accuracy."""
+    damaged_share: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Share of a video's pictures that may be damaged (not decodable, missing, or with errors that the decoder reports)
+    while its frames are kept and the damage is counted. A video with more fails; 0 refuses any damage, 1 keeps all."""
+    time_limit: PositiveFloat = 3600.0
+    """Seconds that the decoding of one video may take; never changes a result."""
 
 
 class TVL1(Group):

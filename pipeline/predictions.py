@@ -35,7 +35,7 @@ def read_results(params: Params, table: "ClipTable") -> list[Result]:
                     continue
                 found = read_predictions(probabilities_file(folder, row.name), table.classes)
                 gap = np.full(len(table.classes), np.nan)
-                probabilities = np.array([found.get(clip.name, gap) for clip in clips])
+                probabilities = np.array([found.get(clip.key, gap) for clip in clips])
                 results.append(Result(row.name, split, clips, probabilities))
     return results
 

@@ -5,13 +5,14 @@ few items of each problem; ``logs/<dataset>/prepare.log`` has them all.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
 
 from han_core.clips import ClipTable, write_clips
 from han_core.datasets.assemble import assemble_table
-from han_core.datasets.checks import check_inspections, check_listing
+from han_core.datasets.checks import check_inspections, check_listing, flow_cost
 from han_core.datasets.folder import FolderRules, list_folder
 from han_core.datasets.hmdb51 import list_hmdb51
 from han_core.datasets.listing import Listing, Problem
@@ -66,15 +67,28 @@ def prepare(params: Params) -> tuple[ClipTable | None, list[Problem]]:
     listing = list_dataset(params)
     present = sorted({video.path for video in listing.videos} & listing.on_disk)
     with Progress("prepare", len(present), unit="video") as progress:
-        inspections = inspect_videos(params.dataset.root, present, worker_count(params.run), progress.advance)
+        look = partial(
+            inspect_video,
+            root=params.dataset.root,
+            damaged_share=params.decode.damaged_share,
+            time_limit=params.decode.time_limit,
+        )
+        inspections = inspect_videos(params.dataset.root, present, worker_count(params.run), progress.advance, look)
     problems = check_listing(listing, params.splits)
-    problems += check_inspections(inspections, params.dataset.allowed_failures)
+    problems += check_inspections(listing, inspections, params.dataset.allowed_failures)
+    if params.flow.size is None:
+        problems += flow_cost(inspections, params.decode.short_side, worker_count(params.run))
     if any(problem.severity == "error" for problem in problems):
         return None, problems
     table = assemble_table(
         listing,
         params.splits,
         hashes={path: found.sha256 for path, found in inspections.items()},
+        damaged={
+            path: f"{found.damage.damaged}/{found.damage.pictures}"
+            for path, found in inspections.items()
+            if found.damage
+        },
         validation_share=params.dataset.validation_share,
         seed=params.seed,
     )

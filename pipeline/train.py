@@ -224,7 +224,7 @@ def run_checkpoint(
         "classes": list(table.classes),
     }
     inputs = {
-        f"{role} {clip.name} {clip.label}": identity
+        f"{role} {clip.key} {clip.label}": identity
         for role, part in (("train", store), ("validation", validation))
         if part is not None
         for clip, identity in zip(part.clips, part.fingerprints().values(), strict=True)

@@ -63,7 +63,7 @@ def run(params: Params, split: int) -> None:
     clear(folder)
     folder.mkdir(parents=True)
     for name, (clips, probabilities) in found.items():
-        write_predictions(probabilities_file(folder, name), [clip.name for clip in clips], table.classes, probabilities)
+        write_predictions(probabilities_file(folder, name), [clip.key for clip in clips], table.classes, probabilities)
     write_left_out(folder, left_out)
     for name, reason in left_out.items():
         click.echo(f"two_stream {split}: no row {name}: {reason}")
@@ -90,7 +90,7 @@ def _read(clips: "tuple[Clip, ...]", folders: list[Path]) -> "tuple[list[Clip], 
     from pipeline.paths import clip_file
 
     failed = set().union(*(read_failures(folder) for folder in folders))
-    have = [clip for clip in clips if clip.name not in failed]
+    have = [clip for clip in clips if clip.key not in failed]
     if not have:
         raise ClipFileError(f"{folders[0]}: all clips failed; failures.csv says why")
     return have, [np.stack([read_scores(clip_file(f, clip.class_name, clip.name)) for clip in have]) for f in folders]

@@ -38,6 +38,15 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def shared_cases(shared_data: Path) -> Path:
+    """Folder of files on which the project once failed, beside the real data; skips where absent."""
+    folder = shared_data.parent / "cases"
+    if not folder.is_dir():
+        pytest.skip("no folder of cases here")
+    return folder
+
+
 @pytest.fixture
 def free_port() -> int:
     """A TCP port of this machine that nobody listens on."""

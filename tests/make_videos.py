@@ -1,7 +1,10 @@
 """Small videos for tests: sound ones, and broken ones of every kind the stages must survive."""
 
+from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 
@@ -48,4 +51,64 @@ def make_size_change(path: Path, *, count: int = 6) -> Path:
     path.write_bytes(b"".join(file.read_bytes() for file in files))
     for file in files:
         file.unlink()
+    return path
+
+
+def encode(
+    path: Path,
+    frames: np.ndarray,
+    *,
+    codec: str = "libx264",
+    stamps: list[float] | None = None,
+    rate: int = 25,
+    pixels: str = "yuv420p",
+    colours: tuple[int, int] | None = None,
+    **options: str,
+) -> Path:
+    """Write RGB frames (N, H, W, 3) with FFmpeg.
+
+    Args:
+        stamps: seconds of each frame; evenly by ``rate`` where None.
+        colours: matrix and range, as ISO/IEC 23091-2 numbers the first and FFmpeg the second (1 limited, 2 full); the
+            frames are converted accordingly.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, options=options)
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], pixels
+        base = Fraction(1, rate if stamps is None else 1000)
+        stream.codec_context.time_base = base
+        if colours:
+            stream.codec_context.colorspace, stream.codec_context.color_range = colours
+        for number, picture in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            if colours:
+                frame = frame.reformat(format=pixels, dst_colorspace=colours[0], dst_color_range=colours[1])
+                frame.colorspace, frame.color_range = colours
+            frame.pts, frame.time_base = (number if stamps is None else round(1000 * stamps[number])), base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def copied(source: Path, target: Path, keep: Callable[[int], bool], **stream_options: int) -> Path:
+    """Copy the packets of a video whose number ``keep`` accepts, as ``ffmpeg -c copy`` does."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for number, packet in enumerate(p for p in old.demux(old.streams.video[0]) if p.size):
+            if keep(number):
+                packet.stream = stream
+                new.mux(packet)
+    return target
+
+
+def zeroed(path: Path, *numbers: int) -> Path:
+    """Overwrite some packets of a video but for their first four bytes, the container left as it is."""
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(container.streams.video[0]) if p.size]
+    raw = bytearray(path.read_bytes())
+    for number in numbers:
+        position, size = packets[number]
+        raw[position + 4 : position + size] = bytes(size - 4)
+    path.write_bytes(raw)
     return path

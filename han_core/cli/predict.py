@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from han_core.errors import HanError
-from han_core.video.decode import VIDEO_EXTENSIONS
+from han_core.video.container import is_video_name
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     from han_core.predict.models import Recogniser
@@ -113,16 +113,17 @@ def _one(video: Path, target: Path | None, recogniser: "Recogniser", window: int
     except HanError as error:
         click.echo(f"{video}: {error}", err=True)
         return {"video": str(video), "error": str(error)}
-    line = describe(prediction, recogniser.trained.classes, info.fps)
+    line = describe(prediction, recogniser.trained.classes, info.fps, even=info.even)
     best = line["top"][0]
     click.echo(f"{video}: {best['label']} ({100 * best['probability']:.0f} %)", err=True)
     return {"video": str(video), **line, **({"annotated": str(target)} if target else {})}
 
 
-def describe(prediction: "Prediction", classes: tuple[str, ...], fps: float) -> dict:
+def describe(prediction: "Prediction", classes: tuple[str, ...], fps: float, *, even: bool = True) -> dict:
     """A prediction as plain values: ``frames``, ``fps``, ``top`` (five labels) and of a long video ``timeline``.
 
-    Seconds stand in the timeline where the video says how many frames make one.
+    Seconds in the timeline are those of the time stamps; ``uneven`` says that ``fps`` is a mean, ``damaged`` what of
+    the video is damaged.
     """
     chances = prediction.probabilities
     best = (-chances).argsort(kind="stable")[:_TOP]
@@ -131,13 +132,17 @@ def describe(prediction: "Prediction", classes: tuple[str, ...], fps: float) -> 
         "fps": round(fps, 3),
         "top": [{"label": classes[n], "probability": round(float(chances[n]), 6)} for n in best],
     }
+    if not even:
+        line["uneven"] = True
+    if prediction.damage:
+        line["damaged"] = str(prediction.damage)
     if len(prediction.windows) > 1:
         line["windows"] = len(prediction.windows)
         line["timeline"] = [
             {
                 "start": segment.start,
                 "end": segment.end,
-                **({"seconds": [round(segment.start / fps, 2), round(segment.end / fps, 2)]} if fps else {}),
+                **_seconds(prediction, segment.start, segment.end, fps),
                 "label": classes[segment.label],
                 "probability": round(segment.probability, 6),
             }
@@ -146,11 +151,31 @@ def describe(prediction: "Prediction", classes: tuple[str, ...], fps: float) -> 
     return line
 
 
+def _seconds(prediction: "Prediction", start: int, end: int, fps: float) -> dict:
+    """When a segment begins and ends; nothing where the video does not say."""
+    times = prediction.times
+    if not fps or len(times) < prediction.count:
+        return {}
+    last = times[end] if end < len(times) else times[-1] + 1 / fps
+    return {"seconds": [round(times[start], 2), round(last, 2)]}
+
+
+def _videos_below(folder: Path, out: Path) -> list[Path]:
+    """Videos in a folder and its subfolders; nothing hidden, and nothing that this command has written."""
+    written = out.resolve()
+
+    def counts(path: Path) -> bool:
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        return is_video_name(path.name) and not hidden and written not in path.resolve().parents and path.is_file()
+
+    return sorted(path for path in folder.rglob("*") if counts(path))
+
+
 def _targets(arguments: Iterable[Path], out: Path) -> list[tuple[Path, Path]]:
     """Every video with the file of its annotated copy; no two copies have one name."""
     found: list[Path] = []
     for path in arguments:
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_EXTENSIONS) if path.is_dir() else []
+        inside = _videos_below(path, out) if path.is_dir() else []
         found += inside or [path]
     pairs, taken = [], set()
     for video in dict.fromkeys(found):

@@ -124,7 +124,7 @@ class CubeStore:
     def fingerprints(self) -> dict[str, str]:
         """{clip: fingerprints of its files}: what was trained on, for the identity of a run."""
         columns = zip(*self._entries.values(), strict=True)
-        names = (clip.name for clip in self.clips)
+        names = (clip.key for clip in self.clips)
         return {name: " ".join(e.trailer.fingerprint for e in row) for name, row in zip(names, columns, strict=True)}
 
     def attributes(self, stream: str) -> dict:

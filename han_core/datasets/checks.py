@@ -5,6 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from han_core.datasets.listing import Listing, Problem, Severity
 from han_core.datasets.probing import Inspection
 
+_SECONDS_A_PIXEL = 1 / (20 * 340 * 256)
+"""TV-L1 on one core: 20 pairs of 340x256 in a second (docs/results.md)."""
+_LONG = 1.0
+"""Hours of flow that are worth a hint."""
+_LARGE, _USUAL = 360, 256
+"""Pixels of the shorter side: above the first there is something to gain, the second is usual in the field."""
+
 
 def check_listing(listing: Listing, requested: Sequence[int]) -> list[Problem]:
     """What is wrong with names, lists and splits; the problems met while reading come first."""
@@ -19,16 +26,93 @@ def check_listing(listing: Listing, requested: Sequence[int]) -> list[Problem]:
     return problems
 
 
-def check_inspections(inspections: Mapping[str, Inspection], allowed_failures: int) -> list[Problem]:
-    """Videos that cannot be read: an error if there are more than ``allowed_failures``, else a warning."""
+def check_inspections(listing: Listing, inspections: Mapping[str, Inspection], allowed_failures: int) -> list[Problem]:
+    """Videos that cannot be used (an error if there are more than ``allowed_failures``, else a warning), damage, the
+    same bytes twice, and what else a person might want to know."""
+    return [
+        *_check_unusable(inspections, allowed_failures),
+        *_check_damage(inspections),
+        *_check_duplicates(listing, inspections),
+        *_notes(inspections),
+    ]
+
+
+def _check_unusable(inspections: Mapping[str, Inspection], allowed_failures: int) -> Iterable[Problem]:
     failed = [f"{path}: {found.problem}" for path, found in sorted(inspections.items()) if found.problem]
-    if not failed:
-        return []
     if len(failed) > allowed_failures:
-        title = f"videos that cannot be read; replace them, or allow {len(failed)} in dataset.allowed_failures"
-        return [Problem("error", title, tuple(failed))]
-    title = f"videos that cannot be read, within the {allowed_failures} that dataset.allowed_failures allows"
-    return [Problem("warning", title, tuple(failed))]
+        title = f"videos that cannot be used; replace them, or allow {len(failed)} in dataset.allowed_failures"
+        yield Problem("error", title, tuple(failed))
+    elif failed:
+        title = f"videos that cannot be used, within the {allowed_failures} that dataset.allowed_failures allows"
+        yield Problem("warning", title, tuple(failed))
+
+
+def _check_damage(inspections: Mapping[str, Inspection]) -> Iterable[Problem]:
+    damaged = (f"{path}: {found.damage}" for path, found in inspections.items() if found.damage)
+    title = "videos with damaged pictures, within decode.damaged_share; what can be decoded is used"
+    yield from _problem("warning", title, damaged)
+
+
+def _check_duplicates(listing: Listing, inspections: Mapping[str, Inspection]) -> Iterable[Problem]:
+    """The same bytes in two classes, or on both sides of a split, spoil every figure; within a class they only cost."""
+    class_of = {video.path: video.class_name for video in listing.videos}
+    copies: dict[str, list[str]] = {}
+    for path, found in sorted(inspections.items()):
+        if found.sha256 and path in class_of:
+            copies.setdefault(found.sha256, []).append(path)
+    repeated = [paths for paths in copies.values() if len(paths) > 1]
+    classes, sides, within = [], [], []
+    for paths in repeated:
+        text = " and ".join(paths)
+        across = [
+            number
+            for number, split in listing.splits.items()
+            if not set(paths).isdisjoint(split.train) and not set(paths).isdisjoint(split.test)
+        ]
+        if len({class_of[path] for path in paths}) > 1:
+            classes.append(text)
+        elif across:
+            sides.append(f"{text} (split {', '.join(map(str, across))})")
+        else:
+            within.append(text)
+    yield from _problem("error", "videos of two classes with the same bytes", classes)
+    yield from _problem("error", "videos with the same bytes in train and test", sides)
+    yield from _problem("warning", "videos of one class with the same bytes", within)
+
+
+def _notes(inspections: Mapping[str, Inspection]) -> Iterable[Problem]:
+    known = {path: found.info for path, found in sorted(inspections.items()) if found.info}
+    uneven = [path for path, info in known.items() if not info.even]
+    title = "videos whose frames are not shown equally long; frames are taken by their number, seconds by time stamps"
+    yield from _problem("note", title, uneven)
+    noted = (f"{path}: {note}" for path, info in known.items() for note in info.notes)
+    yield from _problem("note", "videos that may not be what they seem", noted)
+
+
+def flow_cost(inspections: Mapping[str, Inspection], short_side: int | None, workers: int) -> list[Problem]:
+    """A hint where TV-L1 at the frames' own size takes long; none where ``short_side`` bounds it.
+
+    Args:
+        workers: processes that compute flow.
+    """
+    work = largest = 0.0
+    for found in inspections.values():
+        if found.info:
+            side = min(found.info.width, found.info.height)
+            scale = min(1.0, short_side / side) if short_side else 1.0
+            work += found.info.packets * found.info.width * found.info.height * scale**2
+            largest = max(largest, side * scale)
+    hours = work * _SECONDS_A_PIXEL / 3600 / workers
+    if hours < _LONG or largest <= _LARGE:
+        return []
+    smaller = hours * (_USUAL / largest) ** 2
+    return [
+        Problem(
+            "note",
+            f"frames of up to {largest:.0f} pixels on the shorter side: flow will take about {hours:.0f} h on "
+            f"{workers} cores; with decode.short_side: {_USUAL} about {max(smaller, 0.1):.1f} h",
+        )
+    ]
 
 
 def _check_available(listing: Listing, requested: Sequence[int]) -> Iterable[Problem]:
@@ -51,10 +135,10 @@ def _check_files(listing: Listing) -> Iterable[Problem]:
 
 
 def _check_stems(listing: Listing) -> Iterable[Problem]:
-    paths: dict[str, list[str]] = {}
+    paths: dict[tuple[str, str], list[str]] = {}
     for video in listing.videos:
-        paths.setdefault(video.name, []).append(video.path)
-    title = "file stems that occur twice; a clip is known by its stem, so rename one"
+        paths.setdefault((video.class_name, video.name), []).append(video.path)
+    title = "file stems that occur twice in a class; a clip is known by its class and stem, so rename one"
     yield from _problem("error", title, (" and ".join(sorted(p)) for p in paths.values() if len(p) > 1))
 
 

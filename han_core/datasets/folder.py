@@ -4,13 +4,23 @@ Labels follow the sorted names of the class folders.
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from han_core.datasets.grouping import deal_groups, draw_groups
-from han_core.datasets.listing import ClassFolders, Listing, Problem, Split, Video, scan_class_folders
+from han_core.datasets.listing import (
+    JUNK,
+    ClassFolders,
+    Listing,
+    Problem,
+    Split,
+    Video,
+    scan_class_folders,
+    unicode_form,
+)
 from han_core.datasets.splitlists import available_lists, read_list, twice
 
 
@@ -42,17 +52,19 @@ def list_folder(
         seed: decides which groups a fold or a fraction takes.
         expected: names in ``root`` that are not class folders and need no mention.
     """
+    if sides := split_folders(root):
+        return _list_split_folders(root, sides, rules, splits)
     folders = scan_class_folders(root, expected)
     videos, problems = group_videos(folders, rules.group_pattern)
     available: tuple[int, ...] | None = None
     if rules.split_by == "list":
-        found, available, faults = _splits_by_list(rules.annotations, splits, videos)
+        found, available, faults = _splits_by_list(rules.annotations, splits, folders)
         problems += faults
         named = {path for split in found.values() for path in (*split.train, *split.test)}
         known = {video.path for video in videos}
         # A listed video that is not there still is a clip, so that the checks can say it is missing.
         videos = [v for v in videos if v.path in named]
-        videos += [Video(path, path.split("/")[0], path) for path in sorted(named - known)]
+        videos += [Video(path, unicode_form(path.split("/")[0]), path) for path in sorted(named - known)]
     elif rules.split_by == "fold":
         available = tuple(range(1, rules.folds + 1))
         fold_of = deal_groups(classes_of_groups(videos), rules.folds, seed, "fold")
@@ -78,6 +90,54 @@ def list_folder(
     )
 
 
+SIDES = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+"""Role -> names of the folders that hold it, in lower case, where data comes in folders of a split."""
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """{role: folder} where a root holds a train and a test folder in place of classes, else nothing."""
+    names = {name: role for role, names in SIDES.items() for name in names}
+    entries = [p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and p.name not in JUNK]
+    found = {names[entry.name.lower()]: entry for entry in sorted(entries) if entry.name.lower() in names}
+    return found if len(found) == len(entries) and {"train", "test"} <= set(found) else {}
+
+
+def _list_split_folders(root: Path, sides: dict[str, Path], rules: FolderRules, splits: Sequence[int]) -> Listing:
+    """``root/<train, val or test>/<class>/<video>``: split 1 as the folders say."""
+    videos: list[Video] = []
+    problems: list[Problem] = []
+    paths: dict[str, tuple[str, ...]] = {}
+    on_disk: set[str] = set()
+    for role, folder in sides.items():
+        folders = scan_class_folders(folder)
+        # An empty class in one of the folders is no mistake: not every split tests every class.
+        found, faults = group_videos(
+            replace(folders, videos={n: p for n, p in folders.videos.items() if p}), rules.group_pattern
+        )
+        inside = [replace(video, path=f"{folder.name}/{video.path}") for video in found]
+        if rules.group_pattern is None:
+            inside = [replace(video, group=f"{video.class_name}/{video.name}") for video in inside]
+        problems += faults
+        videos += inside
+        paths[role] = tuple(video.path for video in inside)
+        on_disk |= {f"{folder.name}/{path}" for path in folders.paths}
+    names = ", ".join(folder.name for folder in sides.values())
+    problems.append(Problem("note", f"the folders {names} of {root} are read as split 1"))
+    return Listing(
+        videos=tuple(videos),
+        classes=tuple(sorted({video.class_name for video in videos})),
+        splits={n: Split(paths["train"], paths["test"], paths.get("validation", ())) for n in splits if n == 1},
+        available=(1,),
+        on_disk=frozenset(on_disk),
+        straddling="warning",
+        problems=tuple(problems),
+    )
+
+
 def group_videos(folders: ClassFolders, pattern: str | None) -> tuple[list[Video], list[Problem]]:
     """The videos with their groups, and what was wrong with folders, names or pattern."""
     problems = list(folders.problems)
@@ -90,14 +150,17 @@ def group_videos(folders: ClassFolders, pattern: str | None) -> tuple[list[Video
         problems.append(Problem("error", f"group_pattern {pattern!r} is not a regular expression: {error}"))
         search = None
     videos, unmatched = [], []
+    stems = Counter(unicode_form(Path(path).stem) for path in folders.paths)
     for class_name, paths in folders.videos.items():
         for path in paths:
-            stem = Path(path).stem
+            stem = unicode_form(Path(path).stem)
             match = search(stem) if search else None
-            group = stem if match is None else match[1 if match.re.groups else 0]
+            # Without a pattern a clip is a group of its own, and a clip is known by its class and stem.
+            alone = stem if stems[stem] == 1 else f"{class_name}/{stem}"
+            group = alone if match is None else match[1 if match.re.groups else 0]
             if search and not (match and group):
                 unmatched.append(path)
-            videos.append(Video(path, class_name, group or stem))
+            videos.append(Video(path, class_name, group or alone))
     if unmatched:
         problems.append(Problem("error", f"names in which group_pattern {pattern!r} finds no group", tuple(unmatched)))
     return videos, problems
@@ -120,7 +183,7 @@ def split_videos(videos: Sequence[Video], test_groups: Collection[str]) -> Split
 
 
 def _splits_by_list(
-    annotations: Path, splits: Sequence[int], videos: Sequence[Video]
+    annotations: Path, splits: Sequence[int], folders: ClassFolders
 ) -> tuple[dict[int, Split], tuple[int, ...], list[Problem]]:
     available = available_lists(annotations)
     found, problems, repeated = {}, [], []
@@ -130,7 +193,7 @@ def _splits_by_list(
             lines, faults = read_list(path)
             problems += faults
             repeated += twice(lines)
-            sides[side] = tuple(dict.fromkeys(line.path for line in lines))
+            sides[side] = tuple(dict.fromkeys(folders.resolve(line.path) for line in lines))
         found[number] = Split(sides["train"], sides["test"])
     if repeated:
         problems.append(Problem("warning", "lines that repeat an earlier one of the same file", tuple(repeated)))

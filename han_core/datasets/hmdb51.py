@@ -50,7 +50,7 @@ def list_hmdb51(root: Path, annotations: Path, splits: Sequence[int]) -> Listing
                 if match is None or "/" in match[1]:
                     bad.append(f"{path.name} line {line}: {text}")
                     continue
-                video = f"{class_name}/{match[1]}"
+                video = on_disk.resolve(f"{class_name}/{match[1]}")
                 if video in seen:
                     repeated.append(f"{path.name} line {line}: {match[1]}")
                 seen.add(video)

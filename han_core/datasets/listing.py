@@ -4,12 +4,14 @@ Each reader (``ucf101.py``, ``hmdb51.py``, ``folder.py``, ``ut_interaction.py``)
 ``checks.py`` finds what is wrong with one, ``assemble.py`` turns a sound one into a clips table.
 """
 
+import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from han_core.video.decode import VIDEO_EXTENSIONS
+from han_core.video.container import VIDEO_EXTENSIONS, is_video_name
 
 Severity = Literal["error", "warning", "note"]
 
@@ -36,8 +38,9 @@ class Video:
 
     @property
     def name(self) -> str:
-        """Stem of the file."""
-        return PurePosixPath(self.path).stem
+        """Stem of the file, in composed Unicode; in a folder of a split, that folder's name stands before it."""
+        path = PurePosixPath(self.path)
+        return unicode_form("-".join([*path.parts[:-2], path.stem]))
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Split:
 
     train: tuple[str, ...]
     test: tuple[str, ...]
+    validation: tuple[str, ...] = ()
+    """Where the data brings its own; ``dataset.validation_share`` holds out others beside it."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,27 @@ class ClassFolders:
         """All videos."""
         return frozenset(path for paths in self.videos.values() for path in paths)
 
+    def resolve(self, path: str) -> str:
+        """The path on disk that is the same text in Unicode as the given one; the given one where there is none.
+
+        macOS writes names in decomposed form, most lists are written in composed form.
+        """
+        return path if path in self.paths else self._by_form.get(unicode_form(path), path)
+
+    @cached_property
+    def _by_form(self) -> dict[str, str]:
+        return {unicode_form(path): path for path in self.paths}
+
+
+JUNK = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", "System Volume Information"})
+"""Folders that archives, disks and network drives leave behind."""
+_JUNK_FILES = frozenset({"Thumbs.db", "desktop.ini"})
+
+
+def unicode_form(text: str) -> str:
+    """The form in which names are compared: composed (NFC)."""
+    return unicodedata.normalize("NFC", text)
+
 
 def scan_class_folders(root: Path, expected: Collection[str] = ()) -> ClassFolders:
     """List ``root/<class>/<video>``; hidden files and folders (``.name``) are left alone.
@@ -90,34 +116,67 @@ def scan_class_folders(root: Path, expected: Collection[str] = ()) -> ClassFolde
         expected: names in ``root`` that are not class folders and need no mention.
     """
     videos: dict[str, tuple[str, ...]] = {}
-    stray, nested, other = [], [], []
+    stray, nested, other, links, forms = [], [], [], [], []
+    loose: list[str] = []
     for entry in _visible(root):
         if entry.name in expected:
             continue
         if not entry.is_dir():
-            stray.append(entry.name)
+            (loose if is_video_name(entry.name) else stray).append(entry.name)
             continue
-        found = []
-        for item in _visible(entry):
-            path = f"{entry.name}/{item.name}"
-            if item.is_dir():
-                nested.append(f"{path}/")
-            elif item.suffix.lower() in VIDEO_EXTENSIONS:
-                found.append(path)
-            else:
-                other.append(path)
-        videos[entry.name] = tuple(found)
+        if entry.is_symlink():
+            links.append(entry.name)
+            continue
+        found, inside = _class_folder(entry, other)
+        nested += inside
+        class_name = unicode_form(entry.name)
+        if class_name in videos:
+            forms.append(class_name)
+        videos[class_name] = (*videos.get(class_name, ()), *found)
+    deep = [path for path in nested if not videos.get(unicode_form(path.split("/")[0]))]
+    layout = f"expected {root}/<class>/<video>"
     problems = [
-        Problem("warning", title, tuple(items))
-        for title, items in (
-            (f"files beside the class folders of {root} are ignored", stray),
-            ("folders inside class folders are ignored; move their videos up", nested),
-            (f"files that are not videos are ignored (known: {' '.join(sorted(VIDEO_EXTENSIONS))})", other),
+        Problem(severity, title, tuple(items))
+        for severity, title, items in (
+            ("error", f"videos lie beside the class folders; {layout}: put each into the folder of its class", loose),
+            (
+                "error",
+                f"videos lie a folder too deep; {layout}: move them up, or set dataset.root one folder down",
+                deep,
+            ),
+            (
+                "error",
+                "class folders that are links: DVC does not see what changes behind them; make dataset.root itself the "
+                "link, or put the folders there",
+                links,
+            ),
+            ("warning", f"files beside the class folders of {root} are ignored", stray),
+            ("warning", "folders inside class folders are ignored; move their videos up", sorted({*nested} - {*deep})),
+            ("warning", f"files that are not videos are ignored (known: {' '.join(sorted(VIDEO_EXTENSIONS))})", other),
+            ("warning", "class folders whose names differ only in their Unicode form are one class", forms),
         )
         if items
     ]
     return ClassFolders(videos, tuple(problems))
 
 
+def _class_folder(folder: Path, other: list[str]) -> tuple[list[str], list[str]]:
+    """Videos of a class folder, and folders in it; what is neither goes to ``other``."""
+    found, nested = [], []
+    for item in _visible(folder):
+        path = f"{folder.name}/{item.name}"
+        if item.is_dir():
+            nested.append(f"{path}/")
+        elif is_video_name(item.name):
+            found.append(path)
+        else:
+            other.append(path)
+    return found, nested
+
+
 def _visible(folder: Path) -> list[Path]:
-    return sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=lambda p: p.name)
+    """What is in a folder, but for hidden entries and what systems leave behind."""
+    names = JUNK | _JUNK_FILES
+    return sorted(
+        (p for p in folder.iterdir() if not p.name.startswith(".") and p.name not in names), key=lambda p: p.name
+    )

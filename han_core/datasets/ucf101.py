@@ -9,6 +9,7 @@ A subset of the classes or clips works: classes keep their official order and ar
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from han_core.datasets.listing import Listing, Problem, Split, Video, scan_class_folders
@@ -38,6 +39,7 @@ def list_ucf101(root: Path, annotations: Path, splits: Sequence[int]) -> Listing
         sides = {}
         for side, path in available[number].items():
             lines, faults = read_list(path)
+            lines = [replace(line, path=on_disk.resolve(line.path)) for line in lines]
             problems += faults
             repeated += twice(lines)
             for line in lines:

@@ -1,6 +1,6 @@
 """The frames file of a clip: JPEGs written one frame at a time, and frames read back."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -18,7 +18,7 @@ def write_frames(
     clip: str,
     fingerprint: str,
     quality: int,
-    attributes: Mapping[str, int | float] | None = None,
+    attributes: Callable[[], Mapping[str, int | float]] = dict,
 ) -> int:
     """Encode frames into a frames file; one frame is in memory at a time.
 
@@ -29,19 +29,19 @@ def write_frames(
         path: the clip file to write.
         clip, fingerprint: who it is.
         quality: of JPEG, 1 to 100.
-        attributes: of the video, to be stored in the file.
+        attributes: of the video, to be stored in the file; asked for once all frames are written.
 
     Returns:
         The number of frames.
     """
-    with ClipFileWriter(path, kind="frames", clip=clip, fingerprint=fingerprint, attributes=attributes) as writer:
+    with ClipFileWriter(path, kind="frames", clip=clip, fingerprint=fingerprint) as writer:
         frames = writer.images("frames")
         height = width = 0
         for frame in images:
             height, width = frame.shape[:2]
             frames.append(encode_image(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), "jpeg", quality))
         count = len(frames)
-        writer.attributes |= {"width": width, "height": height, "count": count, "quality": quality}
+        writer.attributes |= {"width": width, "height": height, "count": count, "quality": quality, **attributes()}
     return count
 
 

@@ -22,7 +22,8 @@ from han_core.images.codec import encode_image
 from han_core.nets.clip_inputs import ClipFrames
 from han_core.nets.extract import CubeNet
 from han_core.nets.sampling import stack_fields
-from han_core.video.decode import read_video
+from han_core.video.damage import Damage
+from han_core.video.decode import VideoFrames, read_video
 
 _PAIRS = 16  # solved at once
 
@@ -31,7 +32,8 @@ class FrameBuffer:
     """A video as encoded frames, of which a stretch is in memory."""
 
     def __init__(self, video: Path, recipe: FeatureSettings) -> None:
-        self._frames = _encoded(video, recipe)
+        self._video = read_video(video, short_side=recipe.short_side)
+        self._frames = _encoded(self._video, recipe)
         self._kept: dict[int, bytes] = {}
         self._oldest = 0
         self.read = 0
@@ -50,6 +52,16 @@ class FrameBuffer:
                 self.read += 1
         return index < self.read
 
+    @property
+    def times(self) -> list[float]:
+        """Seconds at which the frames read so far are shown."""
+        return self._video.times
+
+    @property
+    def damage(self) -> Damage:
+        """What was found wrong in what was read so far."""
+        return self._video.damage
+
     def drop_before(self, index: int) -> None:
         """Forget the frames before ``index``."""
         while self._oldest < min(index, self.read):
@@ -60,8 +72,8 @@ class FrameBuffer:
         return self._kept[index]
 
 
-def _encoded(video: Path, recipe: FeatureSettings) -> Iterator[bytes]:
-    for frame in read_video(video, short_side=recipe.short_side):
+def _encoded(video: VideoFrames, recipe: FeatureSettings) -> Iterator[bytes]:
+    for frame in video:
         yield encode_image(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), "jpeg", recipe.frame_quality)
 
 

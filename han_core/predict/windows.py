@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 from han_core.nets.sampling import sample_frames
 from han_core.predict.models import Recogniser
 from han_core.predict.streaming import FeatureMaker, FrameBuffer
+from han_core.video.damage import Damage
 
 LONG = 2
 """A video longer than so many times the clips that the model learnt from is looked at in windows."""
@@ -51,6 +52,10 @@ class Prediction:
     count: int
     """Frames of the video."""
     windows: tuple[Window, ...]
+    times: Sequence[float] = ()
+    """(count,) seconds at which each frame is shown; empty where nobody asked."""
+    damage: Damage = field(default_factory=Damage)
+    """Of the video."""
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -92,7 +97,7 @@ def predict_video(
     A longer one is sampled at a fixed step; each T samples in a row are a window, and a new window starts every T / 2.
 
     Args:
-        video: any file that OpenCV decodes.
+        video: any file that FFmpeg decodes.
         recogniser: the model and its nets.
         window: usual length of a clip in frames; None is the median of those that the model learnt from.
         on_frames: called with the number of frames done, now and then.
@@ -113,7 +118,7 @@ def predict_video(
         values = {stream: values[order] for stream, values in made.items()}
         windows = (_look(recogniser, taken[order], values, running=True),)
         on_frames(frames.read)
-    return Prediction(frames.read, windows)
+    return Prediction(frames.read, windows, tuple(frames.times), frames.damage)
 
 
 def _slide(

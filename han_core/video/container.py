@@ -1,89 +1,106 @@
-"""Whether a video file is complete, as far as its container says how long it should be.
-
-A decoder simply stops where a cut-off file ends, so a truncated clip looks like a short one. AVI, MP4/MOV and
-Matroska/WebM write their length down; MPEG program and transport streams and bare bit streams do not, and what
-they lack cannot be known.
-"""
+"""Opening a local video file with FFmpeg, and nothing but that, and choosing its video track."""
 
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from han_core.video.errors import VideoError
+
+VIDEO_EXTENSIONS = frozenset(
+    {
+        ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".m2ts", ".m2v", ".m4v",
+        ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogg", ".ogv", ".qt",
+        ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv",
+    }
+)  # fmt: skip
+"""Endings, in lower case, of the files that count as videos."""
+
+FORMATS = (
+    "3gp,asf,av1,avi,dv,flv,gif,h261,h263,h264,hevc,ivf,jpeg_pipe,m4v,matroska,mjpeg,mov,mp4,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,"
+    "rm,vc1,webm,webp_anim"
+)
+"""Demuxers that may open a file: containers of one local file. Playlists (hls, dash, concat, sdp, ..) name others."""
+
+OWN_OUTPUTS = (".predict.mp4", ".predict.webm", ".flow.avi", ".flow.mp4")
+"""Endings of the files that the command ``han`` writes: never taken for videos of a dataset."""
 
 
-def missing_bytes(path: str | Path) -> int:
-    """How many bytes the container announces beyond the end of the file.
+def is_video_name(name: str) -> bool:
+    """Whether a file of this name counts as a video: by its ending, not hidden, and not written by ``han``."""
+    lower = name.lower()
+    return not name.startswith(".") and Path(lower).suffix in VIDEO_EXTENSIONS and not lower.endswith(OWN_OUTPUTS)
 
-    Returns:
-        0 for a complete file, and for containers that do not say.
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and its video track.
 
     Raises:
-        OSError: the file cannot be read.
+        VideoError: the file is missing, empty, cut off, not a regular file, or not a video that FFmpeg can open.
     """
-    with Path(path).open("rb") as file:
-        length = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        head = file.read(12)
-        if head[:4] == b"RIFF":
-            end = _end_of_riff(file, length)
-        elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-            end = _end_of_boxes(file, length)
-        elif head[:4] == b"\x1a\x45\xdf\xa3":
-            end = _end_of_matroska(file)
-        else:
-            end = 0
-    return max(0, end - length)
+    _check_file(path)
+    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)
+    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+    try:
+        with av.logging.Capture(local=True):  # what FFmpeg thinks of the file is said in our words
+            # The prefix, because FFmpeg takes the beginning of "a:b.avi" for a protocol.
+            container = av.open(f"file:{path.absolute()}", container_options=options, metadata_errors="replace")
+    except (av.FFmpegError, ValueError, OSError):
+        raise VideoError("the file is not a video that can be decoded") from None
+    try:
+        stream = choose_track(list(container.streams.video))
+        stream.thread_count = 1  # one worker per core; and what the decoder reports belongs to the packet just given
+        yield container, stream
+    finally:
+        container.close()
 
 
-def _end_of_riff(file: BinaryIO, length: int) -> int:
-    """End of the last RIFF chunk: an AVI over 1 GiB has several."""
-    at = 0
-    while at + 8 <= length:
-        file.seek(at)
-        head = file.read(8)
-        if head[:4] != b"RIFF":
-            break
-        size = int.from_bytes(head[4:], "little")
-        if size in (0, 0xFFFFFFFF):  # written as a stream, length left open
-            break
-        at += 8 + size
-    return at
+def choose_track(streams: list[VideoStream]) -> VideoStream:
+    """The track that is decoded: the default one, else the first; never a cover picture or a lone thumbnail.
+
+    Raises:
+        VideoError: there is none.
+    """
+    moving = [s for s in streams if s.codec_context is not None and not s.disposition & Disposition.attached_pic]
+    if not moving:
+        raise VideoError("the file has no video track that can be decoded")
+    several = [s for s in moving if s.frames != 1] or moving
+    return min(several, key=lambda s: (not s.disposition & Disposition.default, s.index))
 
 
-def _end_of_boxes(file: BinaryIO, length: int) -> int:
-    """End of the last box of an MP4 or MOV file."""
-    at = 0
-    while at + 8 <= length:
-        file.seek(at)
-        head = file.read(16)
-        size = int.from_bytes(head[:4], "big")
-        if size == 1:
-            size = int.from_bytes(head[8:], "big")
-        if size == 0 or not head[4:8].isascii():  # to the end of the file; or padding that is not a box
-            break
-        if size < 8:
-            break
-        at += size
-    return at
+def _check_file(path: Path) -> None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise VideoError("the video file is missing") from None
+    except OSError as error:
+        raise VideoError(f"the video file cannot be read ({error.strerror})") from None
+    if not stat.S_ISREG(status.st_mode):
+        kind = "folder" if stat.S_ISDIR(status.st_mode) else "device or pipe"
+        raise VideoError(f"the video file cannot be read: it is a {kind}, not a file")
+    if not status.st_size:
+        raise VideoError("the video file is empty")
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError as error:
+        raise VideoError(f"the video file cannot be read ({error.strerror})") from None
+    # An AVI that was cut off has lost its index, and FFmpeg plays what is left without a word; its first bytes say
+    # how long it was. Other containers are compared with their index when they have been read.
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        missing = int.from_bytes(head[4:8], "little") + 8 - status.st_size
+        if missing > 1:  # one byte of padding may be left out
+            raise VideoError(f"the video file is cut off: {missing} of {status.st_size + missing} bytes are missing")
 
 
-def _end_of_matroska(file: BinaryIO) -> int:
-    """End of the segment of a Matroska or WebM file; 0 if the length was left open."""
-    file.seek(4)
-    size = _element_size(file)
-    if size is None:
-        return 0
-    file.seek(size, os.SEEK_CUR)
-    if file.read(4) != b"\x18\x53\x80\x67":
-        return 0
-    size = _element_size(file)
-    return 0 if size is None else file.tell() + size
-
-
-def _element_size(file: BinaryIO) -> int | None:
-    """EBML's integer of one to eight bytes; None stands for unknown."""
-    first = file.read(1)
-    if not first or not first[0]:
-        return None
-    extra = 8 - first[0].bit_length()
-    value = int.from_bytes(bytes([first[0] & (0x7F >> extra)]) + file.read(extra), "big")
-    return None if value == (1 << 7 * (extra + 1)) - 1 else value
+def is_link_out(path: Path, root: Path) -> bool:
+    """Whether a file, its links followed, lies outside a folder."""
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))

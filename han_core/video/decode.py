@@ -1,109 +1,213 @@
-"""Frames out of a video file, with OpenCV's sequential decoder.
+"""Frames out of a video file with FFmpeg (PyAV): every decodable one, in order, also behind a bad packet.
 
-A header's frame count is a guess and many AVIs have no timestamps, so frames are decoded one after the other and
-counted. Rotation flags are obeyed, as OpenCV does by default. Before the first frame is decoded, the file is read
-once as packets (about 20 microseconds a packet), which finds what the decoder would hide: a file cut off in the
-middle, and pictures that change size (OpenCV would deliver garbage of the old size).
+What FFmpeg's tools show is what comes out: the frames that an edit list leaves visible, turned and mirrored as the
+display matrix says, in the colours of the file's matrix and range. Damage is never silent: it is counted
+(:class:`Damage`), and a video with more of it than allowed is refused.
 """
 
-import math
-import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
+import av
 import cv2
 import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
 
-from han_core.errors import ClipError
-from han_core.video.container import missing_bytes
-from han_core.video.picture_size import size_reader
+from han_core.video.container import opened
+from han_core.video.damage import Damage
+from han_core.video.errors import VideoError
+from han_core.video.orientation import orientation, oriented
+from han_core.video.times import Rate, rate_of
 
-# FFmpeg inside OpenCV writes to standard error, past Python; it reads this once, when the first video is opened.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+DAMAGED_SHARE = 0.05
+"""Share of a video's pictures that may be damaged, unless another is asked for."""
 
 
-class VideoError(ClipError):
-    """A video cannot be decoded; the message says why, without the file's name."""
+_ONE_EACH = frozenset({"flv1", "h263", "mjpeg", "mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2"})
+"""Codecs of which every packet gives a frame, so that one that gives none, without a word, is damage."""
+_PLACEHOLDER = 16
+"""Bytes: a smaller packet of these codecs may say "as the frame before" and give none (packed B-frames in AVI)."""
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What is known of a video without decoding it."""
+    """What is known of a video after its packets were read and one frame decoded."""
 
     width: int
-    """Pixels, of the decoded (rotated) frame."""
+    """Pixels, of the frames that come out (turned as the file says)."""
     height: int
     fps: float
-    """Frames a second; 0 if the file does not say."""
+    """Frames per second, from the time stamps: the mean over the video; 0 if the file does not say."""
     packets: int
-    """Encoded pictures in the file. Usually the number of frames, but a few may not decode to a frame of their own."""
+    """Encoded pictures that are shown. Usually the number of frames; a few may not decode to a frame of their own."""
     codec: str
-    """Four characters."""
+    """FFmpeg's name, e.g. ``h264``."""
+    even: bool = True
+    """Whether every frame is shown equally long; if not, a frame's number does not give its time."""
+    notes: tuple[str, ...] = ()
+    """What a person might want to know: interlaced, pixels that are not square, several video tracks."""
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Open a video and read its packets without decoding them.
+    """Read the packets of a video, and decode its first frame.
 
     Raises:
-        VideoError: the file is missing, empty, no video, cut off, or its pictures change size.
+        VideoError: the file is missing, empty, not a video, cut off, or nothing of it can be decoded.
     """
-    path = Path(path)
-    _check_file(path)
-    capture = _open(path, cv2.CAP_PROP_FORMAT, -1)
-    try:
-        codec = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True).decode("latin-1")
-        width, height = (int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-        fps = capture.get(cv2.CAP_PROP_FPS)
-        turned = capture.get(cv2.CAP_PROP_ORIENTATION_META) in (90, 270)
-        packets = _scan(capture, codec)
-    finally:
-        capture.release()
-    if turned:
-        width, height = height, width
-    fps = float(fps) if math.isfinite(fps) and fps > 0 else 0.0
-    return VideoInfo(width, height, fps, packets, codec.strip("\x00 "))
+    with opened(Path(path)) as (container, stream), _errors():
+        stamps: list[float] = []
+        first = None
+        for packet in _packets(container, stream):
+            shown = packet.size and not packet.is_discard
+            if shown:
+                stamps.append(_seconds(packet.pts if packet.pts is not None else packet.dts, packet.time_base))
+            if first is None:
+                first = next(iter(_decoded(packet) or ()), None)
+        if first is None:
+            raise VideoError("no frame of the video can be decoded")
+        steps = _orientation(first)
+        width, height = (first.height, first.width) if steps[0] else (first.width, first.height)
+        rate = rate_of(sorted(stamps), _nominal(stream))
+        notes = _notes(container, stream, first)
+        return VideoInfo(width, height, rate.fps, len(stamps), _codec(stream), rate.even, notes)
 
 
-def read_video(path: str | Path, *, short_side: int | None = None) -> Iterator[np.ndarray]:
+def read_video(
+    path: str | Path,
+    *,
+    short_side: int | None = None,
+    damaged_share: float = DAMAGED_SHARE,
+    time_limit: float | None = None,
+) -> "VideoFrames":
     """Decode a video frame by frame.
 
     Args:
         path: the file.
         short_side: frames whose shorter side is longer than this are shrunk to it (area averaging), keeping the ratio;
             None keeps the size.
+        damaged_share: a video of which a larger share of the pictures is damaged is refused at its end; 0 refuses any
+            damage, 1 none.
+        time_limit: seconds that the decoding of the whole video may take, not counting what is done with the frames;
+            None is no limit.
 
-    Yields:
-        (H, W, 3) uint8 RGB, all of one size.
+    Returns:
+        An iterator over (H, W, 3) uint8 RGB frames, all of one size.
 
     Raises:
-        VideoError: as :func:`probe`; and if no frame decodes, or fewer than half of the encoded pictures do.
+        VideoError: while iterating: the file is missing, empty, not a video, cut off or more damaged than allowed, its
+            frames change size, none decodes, or it takes too long.
 
     Example:
         >>> frames = list(read_video("clip.avi"))
         >>> len(frames), frames[0].shape, frames[0].dtype
         (14, (48, 64, 3), dtype('uint8'))
     """
-    info = probe(path)
-    capture = _open(Path(path), cv2.CAP_PROP_N_THREADS, 1)
-    count = 0
-    first: tuple[int, ...] | None = None
-    try:
-        while True:
-            there, frame = capture.read()
-            if not there:
-                break
-            first = first or frame.shape
-            if frame.shape != first:
-                raise VideoError(_changes((first[1], first[0]), (frame.shape[1], frame.shape[0]), count))
-            count += 1
-            yield cv2.cvtColor(shrink(frame, short_side), cv2.COLOR_BGR2RGB)
-    finally:
-        capture.release()
-    if not count:
-        raise VideoError("no frame of the video can be decoded")
-    if 2 * count < info.packets - 2:  # one frame from two packets is legal (fields, hidden pictures); less is damage
-        raise VideoError(f"only {count} of the {info.packets} pictures in the video can be decoded; it is damaged")
+    return VideoFrames(Path(path), short_side, damaged_share, time_limit)
+
+
+class VideoFrames(Iterator[np.ndarray]):
+    """The frames of a video, one at a time; a context manager. See :func:`read_video`.
+
+    Attributes:
+        damage: what was found wrong so far; whole once the last frame is out.
+    """
+
+    def __init__(self, path: Path, short_side: int | None, damaged_share: float, time_limit: float | None) -> None:
+        self.damage = Damage()
+        self._stamps: list[float] = []
+        self._nominal = 0.0
+        self._frames = self._decode(path, short_side, damaged_share, time_limit)
+
+    @property
+    def times(self) -> list[float]:
+        """Seconds at which the frames that are out are shown, the first at 0.
+
+        Frames come in the order in which they are shown, so the stamps are sorted: some files have them in the order of
+        decoding.
+        """
+        if any(stamp != stamp for stamp in self._stamps):  # an AVI may have none; its frames are equally long
+            return [n / (self._nominal or 1.0) for n in range(len(self._stamps))]
+        return [stamp - min(self._stamps) for stamp in sorted(self._stamps)]
+
+    @property
+    def rate(self) -> Rate:
+        """Frames per second of the frames that are out."""
+        return rate_of(self.times, self._nominal)
+
+    def __next__(self) -> np.ndarray:
+        return next(self._frames)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._frames.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _decode(
+        self, path: Path, short_side: int | None, damaged_share: float, time_limit: float | None
+    ) -> Iterator[np.ndarray]:
+        spent, began = 0.0, time.monotonic()
+        with opened(path) as (container, stream), _errors() as reports:
+            self._nominal = _nominal(stream)
+            packets = solid = lost = reported = corrupt = 0
+            size: tuple[int, int] | None = None
+            steps = (False, False, False)
+            convert = _Colours()
+            for packet in _packets(container, stream):
+                packets += bool(packet.size)
+                solid += packet.size > _PLACEHOLDER and not packet.is_discard
+                seen = len(reports)
+                frames = _decoded(packet)
+                if frames is None:
+                    lost += 1
+                elif len(reports) > seen:
+                    reported += 1
+                for frame in frames or ():
+                    if size is None:
+                        size, steps = (frame.width, frame.height), _orientation(frame)
+                    if (frame.width, frame.height) != size:
+                        raise VideoError(
+                            f"the video changes size from {size[0]}x{size[1]} to {frame.width}x{frame.height} "
+                            f"at picture {len(self._stamps)}"
+                        )
+                    corrupt += bool(frame.is_corrupt)
+                    self._stamps.append(_seconds(frame.pts, frame.time_base))
+                    self.damage = Damage(len(self._stamps), lost, reported, corrupt)
+                    picture = shrink(oriented(convert(frame), steps), short_side)
+                    spent += time.monotonic() - began
+                    _check_time(spent, time_limit)
+                    yield picture
+                    began = time.monotonic()
+                _check_time(spent + time.monotonic() - began, time_limit)
+            if _codec(stream) in _ONE_EACH:
+                lost += max(0, solid - lost - len(self._stamps))
+            indexed = stream.frames if "mov" in container.format.name else 0  # other headers' counts are guesses
+            self.damage = Damage(len(self._stamps), lost, reported, corrupt, max(0, indexed - packets))
+        if not self._stamps:
+            raise VideoError("no frame of the video can be decoded")
+        if self.damage.share > damaged_share:
+            raise VideoError(f"{self.damage}; {damaged_share:.0%} are allowed (decode.damaged_share)")
+
+
+class _Colours:
+    """Converts frames to RGB as FFmpeg's own tools do: by the matrix and range they carry, else as limited BT.601."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        """(H, W, 3) uint8 RGB."""
+        return self._reformatter.reformat(frame, format="rgb24", interpolation=Interpolation.BICUBIC).to_ndarray()
 
 
 def shrink(frame: np.ndarray, short_side: int | None) -> np.ndarray:
@@ -120,58 +224,66 @@ def shrink(frame: np.ndarray, short_side: int | None) -> np.ndarray:
     return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
 
 
-def _check_file(path: Path) -> None:
-    try:
-        size = path.stat().st_size
-        missing = missing_bytes(path)
-    except FileNotFoundError:
-        raise VideoError("the video file is missing") from None
-    except OSError as error:
-        raise VideoError(f"the video file cannot be read ({error.strerror})") from None
-    if not size:
-        raise VideoError("the video file is empty")
-    if missing:
-        raise VideoError(f"the video file is cut off: {missing} of {size + missing} bytes are missing")
-
-
-def _open(path: Path, option: int, value: int) -> cv2.VideoCapture:
-    # The absolute path, because FFmpeg takes "a:b.avi" for a protocol named a.
-    capture = cv2.VideoCapture()
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        opened = capture.open(str(path.absolute()), cv2.CAP_FFMPEG, [option, value])
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-    if not opened:
-        raise VideoError("the file is not a video that can be decoded")
-    return capture
-
-
-def _scan(capture: cv2.VideoCapture, codec: str) -> int:
-    """Count the packets; refuse a change of size."""
-    read_size = size_reader(codec)
-    first = None
-    count = 0
+def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+    """The packets of a track, and an empty one at the end; a container that ends in the middle ends them."""
+    packets = container.demux(stream)
     while True:
-        there, packet = capture.read()
-        if not there:
-            return count
-        if read_size is not None:
-            try:
-                size = read_size(packet.tobytes())
-            except ValueError:  # a damaged header; the decoder will say whether it can do without
-                size = None
-            if size is not None and size != (first or size):
-                raise VideoError(_changes(first, size, count))
-            first = first or size
-        count += 1
+        try:
+            yield next(packets)
+        except StopIteration:
+            return
+        except (av.FFmpegError, OSError):
+            yield av.Packet()
+            return
 
 
-def _changes(before: tuple[int, int] | None, after: tuple[int, int], at: int) -> str:
-    return "the video changes size from {}x{} to {}x{} at picture {}".format(*(before or ()), *after, at)
+def _decoded(packet: av.Packet) -> list[av.VideoFrame] | None:
+    """The frames that come out of the decoder for a packet; None if it refuses the packet."""
+    if packet.stream is None:
+        return []
+    try:
+        return packet.decode()
+    except av.FFmpegError:
+        return None
 
 
-VIDEO_EXTENSIONS = frozenset(
-    {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv"}
-)
-"""Endings, in lower case, of the files that count as videos."""
+def _errors() -> av.logging.Capture:
+    """FFmpeg's error lines of this thread, as a list that grows."""
+    return av.logging.Capture(local=True)
+
+
+def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    matrix = next((bytes(side) for side in frame.side_data if side.type.name == "DISPLAYMATRIX"), None)
+    return orientation(matrix) or (False, False, False)
+
+
+def _seconds(stamp: int | None, base: object) -> float:
+    return float(stamp * base) if stamp is not None and base is not None else float("nan")
+
+
+def _codec(stream: av.VideoStream) -> str:
+    return stream.codec_context.codec.canonical_name
+
+
+def _nominal(stream: av.VideoStream) -> float:
+    rate = stream.average_rate or stream.guessed_rate
+    return float(rate) if rate else 0.0
+
+
+def _notes(container: av.container.InputContainer, stream: av.VideoStream, frame: av.VideoFrame) -> tuple[str, ...]:
+    notes = []
+    if frame.interlaced_frame:
+        notes.append("interlaced: moving edges look like combs")
+    ratio = stream.sample_aspect_ratio
+    if ratio and ratio != 1:
+        notes.append(
+            f"pixels are not square ({ratio.numerator}:{ratio.denominator}); frames come out as they are stored"
+        )
+    if len(container.streams.video) > 1:
+        notes.append(f"{len(container.streams.video)} video tracks; number {stream.index} is used")
+    return tuple(notes)
+
+
+def _check_time(spent: float, limit: float | None) -> None:
+    if limit is not None and spent > limit:
+        raise VideoError(f"decoding takes longer than the {limit:g} s allowed (decode.time_limit)")

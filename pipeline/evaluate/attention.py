@@ -32,12 +32,12 @@ def attention_quality(params: Params, table: "ClipTable") -> dict[str, dict]:
         for split in params.splits:
             attention = read_attention(attention_file(Paths.of(params).predictions(attending.family, split), name))
             for clip in table.select(split, "test"):
-                if clip.name not in attention.maps:
+                if clip.key not in attention.maps:
                     continue
-                maps = attention.maps[clip.name]
+                maps = attention.maps[clip.key]
                 row = {"effective_regions": quality.effective_regions(maps)}
                 if known:
-                    boxes = actor_boxes(synthetic_spec(params), clip.name)[attention.frames[clip.name]]
+                    boxes = actor_boxes(synthetic_spec(params), clip.name)[attention.frames[clip.key]]
                     row |= asdict(quality.map_quality(maps, boxes, size))
                     row["shuffled"] = asdict(quality.shuffled_quality(maps, boxes, size))
                     for blind, one in (

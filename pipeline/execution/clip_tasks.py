@@ -35,7 +35,7 @@ def clip_tasks(
         arguments: what the task needs beside the clip, given the path of the clip's file.
 
     Returns:
-        The tasks, and {clip name: reason} of the clips that have no such file.
+        The tasks, and {clip's key: reason} of the clips that have no such file.
     """
     from han_core.clipfile.trailer import ClipFileError, read_trailer
 
@@ -44,11 +44,11 @@ def clip_tasks(
     for clip in clips:
         path = clip_file(source, clip.class_name, clip.name)
         identity = ""
-        if clip.name not in failed:
+        if clip.key not in failed:
             try:
                 identity = fingerprint(read_trailer(path).fingerprint)
             except ClipFileError:
-                failed[clip.name] = f"its {kind} file is missing or damaged; run {_MADE_BY[kind]} again"
+                failed[clip.key] = f"its {kind} file is missing or damaged; run {_MADE_BY[kind]} again"
         tasks.append(ClipTask(clip, identity, arguments(path)))
     return tasks, failed
 

@@ -84,7 +84,7 @@ def map_clips(
         cache: where finished files are.
         run: how many workers, and where.
         allowed_failures: more failed clips than this make the stage fail, after all others are done.
-        failed: clip name -> reason, for clips that failed in an earlier stage; their tasks are not run, and they
+        failed: clip's key -> reason, for clips that failed in an earlier stage; their tasks are not run, and they
             count as failed here too.
         executor: used instead of what ``run`` says; it is not shut down.
         gpus: how many GPUs to use, with a few local workers on each, so that one clip is read or written while
@@ -101,11 +101,11 @@ def map_clips(
     tasks = sorted(tasks, key=lambda task: (task.clip.class_name, task.clip.name))
     failed = failed or {}
     failures = [
-        Failure(task.clip.class_name, task.clip.name, failed[task.clip.name])
+        Failure(task.clip.class_name, task.clip.name, failed[task.clip.key])
         for task in tasks
-        if task.clip.name in failed
+        if task.clip.key in failed
     ]
-    tasks = [task for task in tasks if task.clip.name not in failed]
+    tasks = [task for task in tasks if task.clip.key not in failed]
     _check_unique(tasks)
     cache = ClipCache(cache.root.absolute(), verify=cache.verify_on_use)
     with stage_log(log_path or Path("logs", f"{stage}.log")), Progress(stage, len(tasks)) as progress:
@@ -136,7 +136,7 @@ def map_clips(
         _remove_others(output, {_destination(output, task) for task in tasks}, failures)
         write_failures(output, failures)
         now = time.perf_counter()
-        lost = {failure.clip for failure in failures} - set(failed)
+        lost = {failure.key for failure in failures} - set(failed)
         summary = Summary(stage, len(tasks) - len(todo), len(todo) - len(lost), tuple(sorted(failures)), now - began)
         rate = summary.computed / (now - made)
         log.info("%s (%.1f s, %.2f computed clips/s)", summary, summary.seconds, rate)
@@ -201,7 +201,7 @@ def _destination(output: Path, task: ClipTask) -> Path:
 
 def _check_unique(tasks: list[ClipTask]) -> None:
     """Two clips of one name or one fingerprint would overwrite each other: an error in the stage, not in the data."""
-    for what, values in (("clip", [t.clip.name for t in tasks]), ("fingerprint", [t.fingerprint for t in tasks])):
+    for what, values in (("clip", [t.clip.key for t in tasks]), ("fingerprint", [t.fingerprint for t in tasks])):
         if len(set(values)) < len(values):
             twice = sorted({value for value in values if values.count(value) > 1})
             raise ValueError(f"{what} occurs twice among the tasks: {', '.join(twice)}")

@@ -58,6 +58,7 @@ def run(params: Params) -> None:
             *tables.per_class(paths.plots / "per_class.csv"),
             *pictures.confusion(params, table, paths),
             *pictures.curves(params, paths),
+            *tables.damage(table),
             *tables.store(params, table, paths),
             *tables.origin(params),
         ],

@@ -85,7 +85,10 @@ def choose_clips(params: Params, table: "ClipTable") -> "list[tuple[int, Clip]]"
         clips = table.select(split, "test")
         places = np.linspace(0, len(clips) - 1, min(wanted, len(clips))).round().astype(int)
         return [(split, clips[place]) for place in places]
-    tested = {clip.name: (split, clip) for split in reversed(params.splits) for clip in table.select(split, "test")}
+    tested: dict[str, tuple[int, Clip]] = {}
+    for split in reversed(params.splits):
+        for clip in table.select(split, "test"):  # known by its class and name, and by the name alone
+            tested[clip.name] = tested[clip.key] = (split, clip)
     unknown = [name for name in wanted if name not in tested]
     if unknown:
         raise ReportError(
@@ -104,15 +107,15 @@ class _Look:
         self._classes = classes
 
     def has(self, clip: "Clip") -> bool:
-        return clip.name in self._attention.maps
+        return clip.key in self._attention.maps
 
     def maps(self, clip: "Clip") -> np.ndarray:
         """(T, R)."""
-        return self._attention.maps[clip.name]
+        return self._attention.maps[clip.key]
 
     def frames(self, clip: "Clip") -> np.ndarray:
         """(T,) frame that each map lies over."""
-        return self._attention.frames[clip.name]
+        return self._attention.frames[clip.key]
 
     def starts_uniform(self, clip: "Clip") -> bool:
         first = self.maps(clip)[0]
@@ -120,7 +123,7 @@ class _Look:
 
     def answer(self, clip: "Clip") -> str:
         """The most likely class and its probability."""
-        chances = self._probabilities[clip.name]
+        chances = self._probabilities[clip.key]
         best = int(chances.argmax())
         return f"{self._classes[best]} ({100 * chances[best]:.0f} %)"
 

@@ -157,6 +157,15 @@ def per_class(path: Path) -> list[Block]:
     return [Heading("Accuracy by class (%)"), Table(["Class", *models], rows)]
 
 
+def damage(table: "ClipTable") -> list[Block]:
+    """The clips whose videos are damaged and were used all the same; nothing where there are none."""
+    rows = [[clip.key, clip.damaged] for clip in table.clips if clip.damaged]
+    if not rows:
+        return []
+    text = f"Clips with damaged pictures, whose other pictures were used: {len(rows)} of {len(table.clips)}."
+    return [Heading("Damaged videos"), Paragraph(text), Fold("The clips", [Table(["Clip", "damaged pictures"], rows)])]
+
+
 def store(params: Params, table: "ClipTable", paths: "Paths") -> list[Block]:
     """Clips, sparsity and size of the cubes of every stream and split."""
     from han_core.cubes.statistics import store_statistics

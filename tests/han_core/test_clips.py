@@ -29,9 +29,9 @@ def test_round_trip_keeps_everything_and_is_stable(table, tmp_path):
 def test_file_has_the_documented_columns_and_order(table, tmp_path):
     write_clips(table, tmp_path / "clips.csv")
     lines = (tmp_path / "clips.csv").read_text(encoding="utf-8").splitlines()
-    assert lines[0] == "clip,path,class,label,group,sha256,split_1,split_2"
-    assert lines[1] == "c,bow/c.avi,bow,0,g1,,train,"
-    assert lines[-1] == "a,jump/a.avi,jump,1,g1,,test,validation"
+    assert lines[0] == "clip,path,class,label,group,sha256,damaged,split_1,split_2"
+    assert lines[1] == "c,bow/c.avi,bow,0,g1,,,train,"
+    assert lines[-1] == "a,jump/a.avi,jump,1,g1,,,test,validation"
 
 
 def test_select_returns_the_clips_of_a_role(table):
@@ -54,7 +54,7 @@ def test_clips_can_be_members_of_sets(table):
 @pytest.mark.parametrize(
     ("clips", "classes", "message"),
     [
-        ((make_clip(), make_clip()), ("bow", "jump"), "clip b occurs twice"),
+        ((make_clip(), make_clip()), ("bow", "jump"), "clip jump/b occurs twice"),
         ((make_clip(label=0),), ("bow", "jump"), "label 0 is not that of class jump"),
         ((make_clip(label=0),), ("jump", "bow"), "class bow has no clip"),
         ((make_clip(label=0, roles={1: "train"}),), ("jump",), "role None in split 2"),

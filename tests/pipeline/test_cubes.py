@@ -120,9 +120,9 @@ def test_failures_are_entries_and_stop_nobody_else(project):
     message = project.refused("cubes")
     assert "clips failed, 0 allowed" in message
     found = read_failures(project.folder / "data/toy/cubes/spatial-1")
-    assert found["a1"] == "no frames: the file is empty"
-    assert "missing or damaged" in found["a2"]
-    assert "missing or damaged" in found["b1"]
+    assert found["left/a1"] == "no frames: the file is empty"
+    assert "missing or damaged" in found["left/a2"]
+    assert "missing or damaged" in found["right/b1"]
     assert cube_path(project, "b3").exists()
     project.params["dataset"]["allowed_failures"] = 3
     assert "6 clips: 3 reused, 0 computed, 3 failed" in project.ok("cubes")

@@ -119,16 +119,16 @@ def test_every_broken_video_is_a_plain_row_and_stops_nobody(project):
     assert "10 clips: 2 reused, 0 computed, 8 failed" in result.output
     reasons = read_failures("data/toy/frames")
     size = len((folder / "cut.avi").read_bytes())
-    missing = int(reasons["cut"].split()[6])
+    missing = int(reasons["wave/cut"].split()[6])
     assert reasons == {
-        "changed": "the video file has changed since prepare; run prepare again",
-        "cut": f"the video file is cut off: {missing} of {size + missing} bytes are missing",
-        "empty": "the video file is empty",
-        "gone": "the video file is missing",
-        "size": "the video changes size from 64x48 to 32x40 at picture 6",
-        "size2": "the video changes size from 64x48 to 32x40 at picture 6",
-        "swap": "the video file cannot be read (Is a directory)",
-        "text": "the file is not a video that can be decoded",
+        "wave/changed": "the video file has changed since prepare; run prepare again",
+        "wave/cut": f"the video file is cut off: {missing} of {size + missing} bytes are missing",
+        "wave/empty": "the video file is empty",
+        "wave/gone": "the video file is missing",
+        "wave/size": "the video changes size from 64x48 to 32x40 at picture 6",
+        "wave/size2": "the video changes size from 64x48 to 32x40 at picture 6",
+        "wave/swap": "the video file cannot be read (Is a directory)",
+        "wave/text": "the file is not a video that can be decoded",
     }
     kept = Path("data/toy/frames/failures.csv").read_bytes()
     project.run(allowed=8)

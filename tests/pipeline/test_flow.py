@@ -118,10 +118,10 @@ def test_failures_are_carried_and_made(project):
     assert "clips failed, 0 allowed" in result.output
     assert "Traceback" not in result.output
     assert read_failures(FLOW) == {
-        "bad": "its frames file is missing or damaged; run decode again",
-        "gone": "its frames file is missing or damaged; run decode again",
-        "lost": "no frames: the video file is empty",
-        "one": "the clip has one frame; flow needs two",
+        "wave/bad": "its frames file is missing or damaged; run decode again",
+        "wave/gone": "its frames file is missing or damaged; run decode again",
+        "wave/lost": "no frames: the video file is empty",
+        "wave/one": "the clip has one frame; flow needs two",
     }
     assert (FLOW / "wave/a.h5").exists()
     project.params["dataset"]["allowed_failures"] = 4
@@ -137,7 +137,7 @@ def test_damaged_picture_is_a_plain_row(project):
         images.append(b"no picture")
         images.append(b"no picture")
     assert project.run().exit_code == 1
-    assert "cannot be decoded" in read_failures(FLOW)["a"]
+    assert "cannot be decoded" in read_failures(FLOW)["wave/a"]
 
 
 def test_edits(project):

@@ -78,7 +78,7 @@ def _write_clip(data: Path, name: str, class_name: str, seed: int) -> None:
 def _write_predictions(folder: Path, row: str, clips: list[Clip], seed: int) -> None:
     rng = np.random.default_rng(seed)
     chances = rng.dirichlet(np.ones(len(CLASSES)), len(clips))
-    names = [clip.name for clip in clips]
+    names = [clip.key for clip in clips]
     write_predictions(probabilities_file(folder, row), names, CLASSES, chances)
     if row in ("han", "soft_attention_lstm"):
         maps = rng.dirichlet(np.full(196, 0.05), (len(clips), len(TAKEN))).astype(np.float32)

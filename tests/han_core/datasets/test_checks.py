@@ -2,9 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from han_core.datasets.checks import check_inspections, check_listing
+from han_core.datasets.checks import check_inspections, check_listing, flow_cost
 from han_core.datasets.listing import Listing, Problem, Split, Video
 from han_core.datasets.probing import Inspection
+from han_core.video.damage import Damage
+from han_core.video.decode import VideoInfo
 
 VIDEOS = tuple(Video(f"{c}/{c}{g}.avi", c, f"g{g}") for c in "ab" for g in (1, 2, 3))
 
@@ -63,11 +65,18 @@ def test_groups_that_straddle_are_as_bad_as_the_protocol_says(sound, severity):
 
 
 def test_duplicate_stems(sound):
-    twin = Video("b/a1.mp4", "b", "g1")
+    twin = Video("a/a1.mp4", "a", "g1")
     listing = replace(sound, videos=(*sound.videos, twin), on_disk=sound.on_disk | {twin.path})
     severity, title, items = only(check_listing(listing, (1,)))
-    assert (severity, items) == ("error", ("a/a1.avi and b/a1.mp4",))
-    assert "stems that occur twice" in title
+    assert (severity, items) == ("error", ("a/a1.avi and a/a1.mp4",))
+    assert "stems that occur twice in a class" in title
+
+
+def test_two_classes_may_have_clips_of_one_stem(sound):
+    videos = tuple(replace(v, path=v.path.replace("b3", "a3")) for v in sound.videos)
+    splits = {n: Split(s.train, tuple(p.replace("b3", "a3") for p in s.test)) for n, s in sound.splits.items()}
+    on_disk = frozenset(path.replace("b3", "a3") for path in sound.on_disk)
+    assert check_listing(replace(sound, videos=videos, splits=splits, on_disk=on_disk), (1,)) == []
 
 
 @pytest.mark.parametrize(("side", "split"), [("train", Split((), ("a/a1.avi",))), ("test", Split(("a/a1.avi",), ()))])
@@ -103,10 +112,42 @@ def test_names_that_no_file_can_hold(sound):
     assert only(check_listing(listing, (1,)))[2] == ("'a/\\udce9.avi'",)
 
 
-def test_unreadable_videos_are_errors_beyond_the_allowed_number():
+def test_unusable_videos_are_errors_beyond_the_allowed_number(sound):
     found = {"b.avi": Inspection("y", "is empty"), "a.avi": Inspection("x"), "c.avi": Inspection("z", "is cut off")}
-    severity, title, items = only(check_inspections(found, 1))
+    severity, title, items = only(check_inspections(sound, found, 1))
     assert (severity, items) == ("error", ("b.avi: is empty", "c.avi: is cut off"))
     assert "allow 2 in dataset.allowed_failures" in title
-    assert only(check_inspections(found, 2))[0] == "warning"
-    assert check_inspections({"a.avi": Inspection("x")}, 0) == []
+    assert only(check_inspections(sound, found, 2))[0] == "warning"
+    assert check_inspections(sound, {"a.avi": Inspection("x")}, 0) == []
+
+
+def test_the_same_bytes_in_two_classes_or_on_both_sides_are_errors(sound, titles):
+    hashes = {"a/a1.avi": "x", "a/a2.avi": "y", "a/a3.avi": "y", "b/b2.avi": "x", "b/b3.avi": "z"}
+    problems = check_inspections(sound, {path: Inspection(digest) for path, digest in hashes.items()}, 0)
+    assert titles(problems, "two classes") == [("error", ("a/a1.avi and b/b2.avi",))]
+    assert titles(problems, "train and test") == [("error", ("a/a2.avi and a/a3.avi (split 1)",))]
+
+
+def test_the_same_bytes_within_a_class_are_a_warning(sound, titles):
+    hashes = {"a/a1.avi": "x", "a/a2.avi": "x", "a/a3.avi": "y"}
+    problems = check_inspections(sound, {path: Inspection(digest) for path, digest in hashes.items()}, 0)
+    assert titles(problems, "same bytes") == [("warning", ("a/a1.avi and a/a2.avi",))]
+
+
+def test_damage_and_notes_are_told(sound, titles):
+    info = VideoInfo(64, 48, 25.0, 60, "h264", False, ("interlaced",))
+    found = {"a/a1.avi": Inspection("x", "", Damage(59, lost=1), info)}
+    problems = check_inspections(sound, found, 0)
+    expected = [("warning", ("a/a1.avi: 1 of 60 pictures are damaged (1 not decodable)",))]
+    assert titles(problems, "damaged pictures") == expected
+    assert titles(problems, "not shown equally long") == [("note", ("a/a1.avi",))]
+    assert titles(problems, "may not be what they seem") == [("note", ("a/a1.avi: interlaced",))]
+
+
+def test_flow_that_takes_hours_gets_a_hint_with_the_hours():
+    found = {f"{n}": Inspection("x", info=VideoInfo(1920, 1080, 25.0, 500, "h264")) for n in range(100)}
+    (hint,) = flow_cost(found, None, 2)
+    # 100 * 500 * 1920 * 1080 pixels at 20 pairs of 340x256 in a second, on two cores
+    assert "about 8 h on 2 cores; with decode.short_side: 256 about 0.5 h" in hint.title
+    assert flow_cost(found, 256, 2) == []
+    assert flow_cost(dict(list(found.items())[:5]), None, 2) == []

@@ -94,3 +94,41 @@ def test_lists_that_straddle_are_warned_of_and_missing_videos_are_errors(root, f
     problems = check_listing(list_folder(root, rules, (1,), seed=1), (1,))
     assert titles(problems, "are missing") == [("error", ("bow/gone_p9_0.mp4",))]
     assert titles(problems, "groups of split 1") == [("warning", ("p0",))]
+
+
+def test_folders_of_a_split_are_read_as_the_split(files, titles):
+    root = files("root", "train/a/1.mp4", "train/b/1.mp4", "val/a/1.mp4", "test/a/1.mp4", "test/b/2.mp4")
+    listing = list_folder(root, FolderRules(), (1,), seed=1)
+    assert listing.splits[1].train == ("train/a/1.mp4", "train/b/1.mp4")
+    assert listing.splits[1].validation == ("val/a/1.mp4",)
+    assert listing.splits[1].test == ("test/a/1.mp4", "test/b/2.mp4")
+    assert listing.classes == ("a", "b")
+    assert {video.name for video in listing.videos if video.class_name == "a"} == {"train-1", "val-1", "test-1"}
+    assert titles(listing.problems, "read as split 1") == [("note", ())]
+    assert check_listing(listing, (1,))[-1].severity != "error"
+    assert titles(check_listing(list_folder(root, FolderRules(), (2,), seed=1), (2,)), "not available") == [
+        ("error", ("2",))
+    ]
+
+
+def test_classes_that_are_called_train_are_classes(files):
+    listing = list_folder(files("root", "train/1.mp4", "test/2.mp4", "walk/3.mp4"), FolderRules(), (1,), seed=1)
+    assert listing.classes == ("test", "train", "walk")
+
+
+def test_a_clip_of_a_stem_that_occurs_twice_is_a_group_by_class_and_stem(files):
+    listing = list_folder(files("root", "a/1.mp4", "b/1.mp4", "b/2.mp4"), FolderRules(), (1,), seed=1)
+    assert {video.path: video.group for video in listing.videos} == {
+        "a/1.mp4": "a/1", "b/1.mp4": "b/1", "b/2.mp4": "2"
+    }  # fmt: skip
+
+
+def test_a_list_in_another_unicode_form_names_the_same_files(files):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    root = files("root", f"{decomposed}/x.mp4", f"{decomposed}/y.mp4")
+    lists = files("lists", "trainlist01.txt", text=f"{composed}/x.mp4\n")
+    (lists / "testlist01.txt").write_text(f"{composed}/y.mp4\n", encoding="utf-8")
+    listing = list_folder(root, FolderRules(split_by="list", annotations=lists), (1,), seed=1)
+    assert listing.splits[1].train == (f"{decomposed}/x.mp4",)
+    assert listing.classes == (composed,)
+    assert check_listing(listing, (1,)) == []

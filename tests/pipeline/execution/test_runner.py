@@ -185,9 +185,9 @@ def test_a_full_disk_stops_everything(go):
 def test_earlier_failures_are_carried_and_counted(go):
     tasks = [*tasks_of("c1", "c2"), ClipTask(tasks_of("lost")[0].clip, "")]
     with pytest.raises(click.ClickException, match=r"1 of \d+ clips failed, 0 allowed"):
-        go(tasks, failed={"lost": "no frames: the video is empty"})
+        go(tasks, failed={"a/lost": "no frames: the video is empty"})
     assert ledger()[1:] == [["lost", "a", "no frames: the video is empty"]]
-    summary = go(tasks, failed={"lost": "no frames: the video is empty"}, allowed=1)
+    summary = go(tasks, failed={"a/lost": "no frames: the video is empty"}, allowed=1)
     assert (summary.reused, summary.computed, len(summary.failures)) == (2, 0, 1)
 
 
@@ -424,8 +424,10 @@ def test_ledger_with_odd_names(tmp_path):
     failures = [Failure("b", 'x, "y"', "a, b"), Failure("a", "ü#;", "a, b"), Failure("a", "k", "c")]
     write_failures(tmp_path, failures)
     assert (tmp_path / "failures.csv").read_bytes().count(b"\r") == 0
-    assert list(read_failures(tmp_path).items()) == [("k", "c"), ("ü#;", "a, b"), ('x, "y"', "a, b")]
+    assert list(read_failures(tmp_path).items()) == [("a/k", "c"), ("a/ü#;", "a, b"), ('b/x, "y"', "a, b")]
     assert describe(failures).splitlines() == ['  2 clips: a, b (a/ü#;, b/x, "y")', "  1 clip: c (a/k)"]
     assert read_failures(tmp_path / "nowhere") == {}
     many = [Failure("a", f"c{i:02}", "same") for i in range(12)]
     assert describe(many) == "  12 clips: same (a/c00, a/c01, a/c02, a/c03, a/c04 and 7 more)"
+    counts = [Failure("a", f"c{i}", f"{i} of 60 pictures are damaged") for i in (3, 4)]
+    assert describe(counts) == "  2 clips: e.g. 3 of 60 pictures are damaged (a/c3, a/c4)", "one kind, other numbers"
