@@ -159,19 +159,19 @@ class VideoFrames(Iterator[np.ndarray]):
         spent, began = 0.0, time.monotonic()
         with opened(path) as (container, stream), _errors() as reports:
             self._nominal = _nominal(stream)
-            packets = solid = lost = reported = corrupt = 0
+            packets = solid = lost = reported = corrupt = seen = 0
             size: tuple[int, int] | None = None
             steps = (False, False, False)
             convert = _Colours()
             for packet in _packets(container, stream):
                 packets += bool(packet.size)
                 solid += packet.size > _PLACEHOLDER and not packet.is_discard
-                seen = len(reports)
                 frames = _decoded(packet)
                 if frames is None:
                     lost += 1
-                elif len(reports) > seen:
+                elif len(reports) > seen or packet.is_corrupt:  # of the container too, on the way to this packet
                     reported += 1
+                seen = len(reports)
                 for frame in frames or ():
                     if size is None:
                         size, steps = (frame.width, frame.height), _orientation(frame)

@@ -16,6 +16,7 @@ from han_core.clips import read_clips
 from han_core.cubes.store import CubeStore
 from han_core.han.model_file import load_model
 from pipeline import cubes, decode, finetune, flow, prepare, train
+from tests.make_videos import encode, moving_frames
 from tests.test_repro import CLASSES, write_video
 
 STREAMS = ("spatial", "temporal")
@@ -120,6 +121,35 @@ def test_a_long_video_has_a_timeline(project, run, tmp_path):
     for before, after in zip(line["timeline"], line["timeline"][1:], strict=False):
         assert before["end"] == after["start"]
         assert before["label"] != after["label"]
+
+
+def test_a_folder_is_read_without_what_is_hidden_or_was_written_here(project, run, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(project / "videos/left/left_g0.avi", folder / "a.avi")
+    (folder / "._a.avi").write_bytes(b"resource fork")
+    (folder / ".hidden").mkdir()
+    shutil.copy(folder / "a.avi", folder / ".hidden/b.avi")
+    for _ in range(2):
+        found, _ = run(folder, "--out", folder / "out")
+        assert [line["video"] for line in found] == [str(folder / "a.avi")]
+    assert [path.name for path in (folder / "out").iterdir()] == ["a.predict.mp4"]
+    (folder / "out/a.predict.mp4").rename(folder / "a.predict.mp4")
+    assert len(run(folder, "--out", folder / "out")[0]) == 1
+
+
+def test_seconds_are_those_of_the_time_stamps_and_uneven_ones_are_said(project, run, tmp_path):
+    frames = np.stack([frame[..., ::-1] for frame in moving_frames(30)])
+    stamps = [n / 10 for n in range(15)] + [1.5 + n / 50 for n in range(15)]
+    path = encode(tmp_path / "a.mp4", frames, stamps=stamps, bf="0")
+    (line,), _ = run(path, "--window", "5", "--out", tmp_path / "out")
+    assert line["uneven"]
+    assert line["timeline"][-1]["seconds"][1] == pytest.approx(stamps[-1], abs=0.1)
+    for segment in line["timeline"]:
+        assert segment["seconds"][0] == pytest.approx(stamps[segment["start"]], abs=0.01)
+    capture = cv2.VideoCapture(line["annotated"])
+    lasts = capture.get(cv2.CAP_PROP_FRAME_COUNT) / capture.get(cv2.CAP_PROP_FPS)
+    assert lasts == pytest.approx(stamps[-1] * 30 / 29, rel=0.02), "the copy lasts as long as the video"
 
 
 def test_what_cannot_be_read_is_told_and_the_others_go_on(project, run, tmp_path):
