@@ -177,7 +177,7 @@ def _write_npy(path: Path, array: str, values: np.ndarray) -> None:
 
 
 def _write_hdf5(path: Path, array: str, values: np.ndarray) -> None:
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", locking=False) as file:
         file.create_dataset(array, data=values, track_times=False)
 
 

@@ -228,7 +228,7 @@ class Appender:
 def tool_versions() -> dict[str, str]:
     """Versions of what shapes the bytes of a clip file."""
     versions = {"h5py": h5py.__version__, "hdf5": h5py.version.hdf5_version, "numpy": np.__version__}
-    versions |= {"opencv": cv2.__version__, "hdf5plugin": hdf5plugin.version}
+    versions |= {"opencv": cv2.__version__, "hdf5plugin": hdf5plugin.version, "av": version("av")}
     try:
         versions["han-video"] = version("han-video")
     except PackageNotFoundError:  # used from a source tree that was not installed
@@ -244,6 +244,7 @@ def _create(path: Path) -> h5py.h5f.FileID:
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
     access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    access.set_file_locking(False, True)  # a network disk may have no locks; nobody else knows this new name
     try:
         return h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_EXCL, fapl=access, fcpl=creation)
     except OSError as error:

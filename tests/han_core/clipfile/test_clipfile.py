@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -237,3 +238,35 @@ def test_empty_arrays(tmp_path):
     with ClipFile(path) as file:
         assert file.array("nothing").shape == (0, 3)
         assert file.image_count("none") == 0
+
+
+NO_LOCKS = """
+#include <errno.h>
+int flock(int file, int operation) { errno = ENOLCK; return -1; }
+"""
+WRITE_AND_READ = """
+import sys
+import numpy as np
+from han_core.clipfile.reader import ClipFile
+from han_core.clipfile.writer import ClipFileWriter
+with ClipFileWriter(sys.argv[1], kind="frames", clip="a", fingerprint="b" * 64) as writer:
+    writer.array("x", np.arange(3))
+print(ClipFile(sys.argv[1]).array("x").tolist())
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_a_disk_without_locks_will_do(tmp_path):
+    """As a network disk whose lock service does not run: ``flock`` answers ENOLCK."""
+    (tmp_path / "no_locks.c").write_text(NO_LOCKS)
+    library = tmp_path / "no_locks.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "no_locks.c"], check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", WRITE_AND_READ, tmp_path / "a.h5"],
+        env={**os.environ, "LD_PRELOAD": str(library)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[0, 1, 2]"

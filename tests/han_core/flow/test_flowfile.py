@@ -65,7 +65,7 @@ class TestFrames:
         make_video(tmp_path / "v.avi", 7)
         images = read_video(tmp_path / "v.avi", short_side=24)
         facts = {"fps": 25.0, "packets": 7}
-        write_frames(images, tmp_path / "f.h5", clip="v", fingerprint="f", quality=95, attributes=facts)
+        write_frames(images, tmp_path / "f.h5", clip="v", fingerprint="f", quality=95, attributes=lambda: facts)
         return tmp_path / "f.h5"
 
     def test_attributes(self, path):
