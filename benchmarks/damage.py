@@ -1,7 +1,7 @@
 """Measure what becomes of damaged videos, and whether sound ones are left in peace. Writes benchmarks/damage.json.
 
 \b
-    python -m benchmarks.damage --data FOLDER          about three minutes on two cores
+    python -m benchmarks.damage --data FOLDER          about one minute on two cores
 
 FOLDER holds UCF-101 (``ucf101_mini``), UT-Interaction (``ut_interaction``) and the odd videos (``odd_videos``). A dozen
 of them, and re-encoded copies in other containers and codecs, are damaged in ten ways, one each; every file is then
@@ -148,7 +148,7 @@ def main(data: Path, files: int, seed: int, damaged_share: float, out: Path) -> 
             row["wrong and told"] += found["wrong"] and found["state"] != "silent"
             if found["wrong"] and found["state"] == "silent":
                 silent.append(task[0].name)
-        sound = [*originals, *sorted(data.glob("u*/**/*.avi")), *sorted((data / "odd_videos").glob("*.[am][vp][i4]"))]
+        sound = sorted({*originals, *data.glob("u*/**/*.avi"), *(data / "odd_videos").glob("*.[am][vp][i4]")})
         alarms = [path.name for path in sound if _alarmed(path)]
     total = sum(counts.values(), Counter())
     columns = ["refused", "counted", "silent", "wrong", "wrong and told", "hung", "crashed"]

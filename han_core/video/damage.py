@@ -12,7 +12,8 @@ class Damage:
     lost: int = 0
     """Packets that the decoder refused: each is a picture that is not there."""
     reported: int = 0
-    """Further packets for which the decoder reported errors: their pictures are there and probably wrong."""
+    """Further packets that have a hole of zeros or for which FFmpeg reported errors: their pictures are there and
+    probably wrong."""
     corrupt: int = 0
     """Frames that the decoder itself marked as corrupt (may count the pictures of ``reported`` again)."""
     missing: int = 0

@@ -31,6 +31,11 @@ _ONE_EACH = frozenset({"flv1", "h263", "mjpeg", "mpeg4", "msmpeg4v1", "msmpeg4v2
 """Codecs of which every packet gives a frame, so that one that gives none, without a word, is damage."""
 _PLACEHOLDER = 16
 """Bytes: a smaller packet of these codecs may say "as the frame before" and give none (packed B-frames in AVI)."""
+_NO_ZEROS = frozenset({"av1", "flv1", "h263", "h264", "hevc", "mpeg4", "vp8", "vp9", "wmv1", "wmv2"})
+"""Codecs that do not write long runs of zero bytes into a picture: most forbid them, as they would look like a start
+code. A run is a hole, of a download that skipped a block or a disk that lost one, and decoders often play it. Not of
+them is MJPEG: a flat picture may be all zeros."""
+_HOLE = bytes(64)
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,8 @@ class VideoFrames(Iterator[np.ndarray]):
         with opened(path) as (container, stream), _errors() as reports:
             self._nominal = _nominal(stream)
             packets = solid = lost = reported = corrupt = seen = 0
+            no_zeros = _codec(stream) in _NO_ZEROS
+            indexed = _indexed(container, stream)
             size: tuple[int, int] | None = None
             steps = (False, False, False)
             convert = _Colours()
@@ -169,7 +176,8 @@ class VideoFrames(Iterator[np.ndarray]):
                 frames = _decoded(packet)
                 if frames is None:
                     lost += 1
-                elif len(reports) > seen or packet.is_corrupt:  # of the container too, on the way to this packet
+                elif len(reports) > seen or packet.is_corrupt or (no_zeros and _has_hole(packet)):
+                    # What the container complains of on the way to this packet is among the reports.
                     reported += 1
                 seen = len(reports)
                 for frame in frames or ():
@@ -191,7 +199,6 @@ class VideoFrames(Iterator[np.ndarray]):
                 _check_time(spent + time.monotonic() - began, time_limit)
             if _codec(stream) in _ONE_EACH:
                 lost += max(0, solid - lost - len(self._stamps))
-            indexed = stream.frames if "mov" in container.format.name else 0  # other headers' counts are guesses
             self.damage = Damage(len(self._stamps), lost, reported, corrupt, max(0, indexed - packets))
         if not self._stamps:
             raise VideoError("no frame of the video can be decoded")
@@ -245,6 +252,20 @@ def _decoded(packet: av.Packet) -> list[av.VideoFrame] | None:
         return packet.decode()
     except av.FFmpegError:
         return None
+
+
+def _indexed(container: av.container.InputContainer, stream: av.VideoStream) -> int:
+    """Pictures that the container's index promises, 0 where it has none. To be asked before packets are read: reading
+    adds to the index of some."""
+    if "mov" in container.format.name:
+        return stream.frames
+    if container.format.name == "avi":  # its header's count is a guess
+        return sum(1 for entry in stream.index_entries if entry.size > 0)  # empty: the frame before is shown on
+    return 0
+
+
+def _has_hole(packet: av.Packet) -> bool:
+    return _HOLE in bytes(packet).rstrip(b"\0")  # cameras pad their pictures with zeros
 
 
 def _errors() -> av.logging.Capture:

@@ -156,6 +156,42 @@ class TestDamage:
         assert len(list(frames)) == 29
         assert frames.damage.damaged == 1
 
+    @pytest.mark.parametrize(("codec", "suffix"), [("mpeg4", ".avi"), ("libvpx-vp9", ".webm"), ("libx265", ".mp4")])
+    def test_a_hole_that_the_decoder_plays_counts(self, tmp_path, codec, suffix):
+        path = encode(tmp_path / f"a{suffix}", moving_frames(30, width=320, height=240, seed=3)[..., ::-1], codec=codec)
+        with av.open(str(path)) as container:
+            places = [(p.pos, p.size) for p in container.demux(container.streams.video[0]) if p.size > 400]
+        raw = bytearray(path.read_bytes())
+        position, size = places[len(places) // 2]
+        raw[position + size // 2 : position + size // 2 + 100] = bytes(100)
+        path.write_bytes(raw)
+        frames = read_video(path)
+        list(frames)
+        assert frames.damage.damaged >= 1
+
+    def test_chunks_that_an_avi_lost_count(self, tmp_path):
+        """Chunks that are wiped with their heads are skipped by the reader; the index at the file's end knows them."""
+        path = make_video(tmp_path / "a.avi", 30)
+        with av.open(str(path)) as container:
+            places = [p.pos for p in container.demux(container.streams.video[0]) if p.size]
+        raw = bytearray(path.read_bytes())
+        raw[places[10] - 8 : places[13] - 8] = bytes(places[13] - places[10])
+        path.write_bytes(raw)
+        frames = read_video(path, damaged_share=1)
+        count = len(list(frames))
+        assert count < 30
+        assert frames.damage.missing == 30 - count
+
+    def test_a_flat_picture_has_no_hole(self, tmp_path):
+        for codec, suffix in (("mjpeg", ".avi"), ("mpeg4", ".avi"), ("libx264", ".mp4"), ("libvpx-vp9", ".webm")):
+            path = encode(
+                tmp_path / f"a{suffix}",
+                np.zeros((5, 480, 640, 3), np.uint8),
+                codec=codec,
+                pixels="yuvj420p" if codec == "mjpeg" else "yuv420p",
+            )
+            assert len(list(read_video(path, damaged_share=0))) == 5
+
     def test_flipped_bits_inside_pictures_count(self, tmp_path):
         path = encode(tmp_path / "a.mp4", moving_frames(30, width=320, height=240)[..., ::-1], bf="0")
         with av.open(str(path)) as container:
