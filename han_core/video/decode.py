@@ -5,6 +5,7 @@ display matrix says, in the colours of the file's matrix and range. Damage is ne
 (:class:`Damage`), and a video with more of it than allowed is refused.
 """
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ _NO_ZEROS = frozenset({"av1", "flv1", "h263", "h264", "hevc", "mpeg4", "vp8", "v
 code. A run is a hole, of a download that skipped a block or a disk that lost one, and decoders often play it. Not of
 them is MJPEG: a flat picture may be all zeros."""
 _HOLE = bytes(64)
+_INSIDE = re.compile(rb"\0{64}[^\0\1]")
+"""A hole, and not padding: that, cameras may write behind a picture or in front of a start code (0 0 1)."""
 
 
 @dataclass(frozen=True)
@@ -265,7 +268,8 @@ def _indexed(container: av.container.InputContainer, stream: av.VideoStream) -> 
 
 
 def _has_hole(packet: av.Packet) -> bool:
-    return _HOLE in bytes(packet).rstrip(b"\0")  # cameras pad their pictures with zeros
+    raw = bytes(packet)
+    return _HOLE in raw and _INSIDE.search(raw) is not None
 
 
 def _errors() -> av.logging.Capture:

@@ -182,6 +182,19 @@ class TestDamage:
         assert count < 30
         assert frames.damage.missing == 30 - count
 
+    @pytest.mark.parametrize(("before", "behind"), [(100, 0), (0, 100)])
+    def test_padding_is_no_hole(self, tmp_path, before, behind):
+        source = encode(tmp_path / "a.avi", moving_frames(10)[..., ::-1], codec="mpeg4")
+        with av.open(str(source)) as old, av.open(str(tmp_path / "b.avi"), "w") as new:
+            stream = new.add_stream_from_template(old.streams.video[0])
+            for packet in old.demux(old.streams.video[0]):
+                if packet.size:
+                    padded = av.Packet(bytes(before) + bytes(packet) + bytes(behind))
+                    padded.pts, padded.dts, padded.time_base = packet.pts, packet.dts, packet.time_base
+                    padded.stream, padded.is_keyframe = stream, packet.is_keyframe
+                    new.mux(padded)
+        assert len(list(read_video(tmp_path / "b.avi", damaged_share=0))) == 10
+
     def test_a_flat_picture_has_no_hole(self, tmp_path):
         for codec, suffix in (("mjpeg", ".avi"), ("mpeg4", ".avi"), ("libx264", ".mp4"), ("libvpx-vp9", ".webm")):
             path = encode(
