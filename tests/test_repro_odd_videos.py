@@ -85,7 +85,7 @@ def test_what_is_beyond_use_is_told_by_prepare_and_a_row_of_the_ledger(checkout)
     assert (row["class"], row["clip"]) == ("left", "ruined_g8")
     assert "pictures are damaged (30 not decodable)" in row["reason"]
     assert "ruined_g8" in checkout.output[: checkout.output.index("Running stage 'decode")]
-    report = (checkout.path / "report/tiny/report.md").read_text(encoding="utf-8")
+    report = (checkout.path / "report/tiny/report.html").read_text(encoding="utf-8")
     assert "Damaged videos" in report
     assert "left/damaged_g3" in report
 
