@@ -67,7 +67,7 @@ def _check_duplicates(listing: Listing, inspections: Mapping[str, Inspection]) -
         across = [
             number
             for number, split in listing.splits.items()
-            if not set(paths).isdisjoint(split.train) and not set(paths).isdisjoint(split.test)
+            if sum(not set(paths).isdisjoint(side) for side in (split.train, split.validation, split.test)) > 1
         ]
         if len({class_of[path] for path in paths}) > 1:
             classes.append(text)
@@ -76,7 +76,7 @@ def _check_duplicates(listing: Listing, inspections: Mapping[str, Inspection]) -
         else:
             within.append(text)
     yield from _problem("error", "videos of two classes with the same bytes", classes)
-    yield from _problem("error", "videos with the same bytes in train and test", sides)
+    yield from _problem("error", "videos with the same bytes on two sides of a split", sides)
     yield from _problem("warning", "videos of one class with the same bytes", within)
 
 

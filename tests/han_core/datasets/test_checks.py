@@ -125,7 +125,17 @@ def test_the_same_bytes_in_two_classes_or_on_both_sides_are_errors(sound, titles
     hashes = {"a/a1.avi": "x", "a/a2.avi": "y", "a/a3.avi": "y", "b/b2.avi": "x", "b/b3.avi": "z"}
     problems = check_inspections(sound, {path: Inspection(digest) for path, digest in hashes.items()}, 0)
     assert titles(problems, "two classes") == [("error", ("a/a1.avi and b/b2.avi",))]
-    assert titles(problems, "train and test") == [("error", ("a/a2.avi and a/a3.avi (split 1)",))]
+    assert titles(problems, "two sides") == [("error", ("a/a2.avi and a/a3.avi (split 1)",))]
+
+
+def test_the_same_bytes_for_validation_and_test_are_an_error(sound, titles):
+    split = sound.splits[1]
+    held_out = split.train[:1]
+    listing = replace(sound, splits={1: replace(split, train=split.train[1:], validation=held_out)})
+    same_class = next(path for path in split.test if path.startswith(held_out[0][:2]))
+    found = {path: Inspection("x") for path in (held_out[0], same_class)}
+    problems = check_inspections(listing, found, 0)
+    assert [severity for severity, _ in titles(problems, "two sides")] == ["error"]
 
 
 def test_the_same_bytes_within_a_class_are_a_warning(sound, titles):
