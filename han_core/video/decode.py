@@ -167,7 +167,7 @@ class VideoFrames(Iterator[np.ndarray]):
         spent, began = 0.0, time.monotonic()
         with opened(path) as (container, stream), _errors() as reports:
             self._nominal = _nominal(stream)
-            packets = solid = lost = reported = corrupt = seen = 0
+            packets = solid = lost = reported = corrupt = seen = first = held = 0
             no_zeros = _codec(stream) in _NO_ZEROS
             indexed = _indexed(container, stream)
             size: tuple[int, int] | None = None
@@ -177,6 +177,9 @@ class VideoFrames(Iterator[np.ndarray]):
                 packets += bool(packet.size)
                 solid += packet.size > _PLACEHOLDER and not packet.is_discard
                 frames = _decoded(packet)
+                if frames and not first:
+                    first = solid - lost
+                held = len(frames or ())
                 if frames is None:
                     lost += 1
                 elif len(reports) > seen or packet.is_corrupt or (no_zeros and _has_hole(packet)):
@@ -201,7 +204,10 @@ class VideoFrames(Iterator[np.ndarray]):
                     began = time.monotonic()
                 _check_time(spent + time.monotonic() - began, time_limit)
             if _codec(stream) in _ONE_EACH:
-                lost += max(0, solid - lost - len(self._stamps))
+                # A cut that begins inside an open group of pictures has some that no decoder can show; they are no
+                # damage. The last call, without a packet, gives those that the decoder held back all the time.
+                leading = max(0, first - 1 - held)
+                lost += max(0, solid - lost - len(self._stamps) - leading)
             self.damage = Damage(len(self._stamps), lost, reported, corrupt, max(0, indexed - packets))
         if not self._stamps:
             raise VideoError("no frame of the video can be decoded")
@@ -258,13 +264,14 @@ def _decoded(packet: av.Packet) -> list[av.VideoFrame] | None:
 
 
 def _indexed(container: av.container.InputContainer, stream: av.VideoStream) -> int:
-    """Pictures that the container's index promises, 0 where it has none. To be asked before packets are read: reading
-    adds to the index of some."""
-    if "mov" in container.format.name:
-        return stream.frames
-    if container.format.name == "avi":  # its header's count is a guess
-        return sum(1 for entry in stream.index_entries if entry.size > 0)  # empty: the frame before is shown on
-    return 0
+    """Pictures that the container's index promises, of an MP4 those that its edit list needs; 0 where it has none.
+
+    To be asked before packets are read, as reading adds to the index of some. What headers say is a guess: in an AVI by
+    its writer, and in a trimmed MP4 the pictures that are hidden count.
+    """
+    if not {"mov", "avi"} & set(container.format.name.split(",")):
+        return 0
+    return sum(1 for entry in stream.index_entries if entry.size > 0)  # empty: the frame before is shown on
 
 
 def _has_hole(packet: av.Packet) -> bool:

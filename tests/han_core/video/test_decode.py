@@ -1,6 +1,7 @@
 """Decoding: every frame, in order and in its colours; damage is counted; every broken video gets a plain sentence."""
 
 import os
+import struct
 import subprocess
 import sys
 from fractions import Fraction
@@ -205,6 +206,18 @@ class TestDamage:
             )
             assert len(list(read_video(path, damaged_share=0))) == 5
 
+    def test_a_cut_that_begins_inside_an_open_group_is_sound(self, tmp_path):
+        """Its first B-frames refer to a picture before the cut; no decoder shows them, and nothing is damaged."""
+        noise = np.random.default_rng(0).integers(0, 256, (40, 48, 64, 3), dtype=np.uint8)
+        source = encode(tmp_path / "a.mp4", noise, codec="mpeg4", g="12", bf="2")
+        with av.open(str(source)) as container:
+            keys = [p.is_keyframe for p in container.demux(container.streams.video[0]) if p.size]
+        second = keys.index(True, 1)
+        frames = read_video(copied(source, tmp_path / "b.mkv", lambda number: number >= second), damaged_share=0)
+        count = sum(1 for _ in frames)
+        assert 0 < len(keys) - second - count <= 2
+        assert not frames.damage
+
     def test_flipped_bits_inside_pictures_count(self, tmp_path):
         path = encode(tmp_path / "a.mp4", moving_frames(30, width=320, height=240)[..., ::-1], bf="0")
         with av.open(str(path)) as container:
@@ -236,6 +249,19 @@ class TestDamage:
 
 
 class TestWhatIsShown:
+    def test_an_edit_list_out_of_the_middle_hides_both_ends_and_damages_nothing(self, tmp_path):
+        """As a phone trims: nothing is copied, the list shows 20 of 50 frames from number 25 on."""
+        path = encode(tmp_path / "a.mp4", numbered(50), g="10", bf="0", qp="10")
+        raw = bytearray(path.read_bytes())
+        (scale,) = struct.unpack_from(">I", raw, raw.find(b"mvhd") + 16)
+        (media_scale,) = struct.unpack_from(">I", raw, raw.find(b"mdhd") + 16)
+        assert raw.count(b"elst") == 1
+        struct.pack_into(">Ii", raw, raw.find(b"elst") + 12, 20 * scale // 25, 25 * media_scale // 25)
+        path.write_bytes(raw)
+        frames = read_video(path, damaged_share=0)
+        assert numbers(frames) == list(range(25, 45))
+        assert probe(path).packets == 20
+
     def test_an_edit_list_leaves_the_visible_frames(self, tmp_path):
         source = encode(tmp_path / "a.mp4", numbered(40), g="40", bf="0", qp="10")
         with av.open(str(source)) as old, av.open(str(tmp_path / "b.mp4"), "w") as new:
