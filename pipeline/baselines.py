@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from han_core.errors import HanError
+from pipeline.execution.told import told_plainly
 from pipeline.params import Baseline, Params, load_params, params_option
 
 if TYPE_CHECKING:
@@ -27,10 +27,8 @@ def main(params_path: Path, baseline: str, split: int) -> None:
     """Fit a simple method to the training clips of one split and classify the test clips."""
     params = load_params(params_path)
 
-    try:
+    with told_plainly(f"baselines {baseline}-{split}"):
         run(params, baseline, split)
-    except HanError as error:
-        raise click.ClickException(f"baselines {baseline}-{split}: {error}") from None
 
 
 def run(params: Params, baseline: str, split: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from han_core.errors import HanError
+from pipeline.execution.told import told_plainly
 from pipeline.params import Model, Params, load_params, params_option
 
 
@@ -20,10 +20,8 @@ def main(params_path: Path, name: str, split: int) -> None:
     """Classify the test clips of one split with one model."""
     params = load_params(params_path)
 
-    try:
+    with told_plainly(f"classify {name}-{split}"):
         run(params, name, split)
-    except HanError as error:
-        raise click.ClickException(f"classify {name}-{split}: {error}") from None
 
 
 def run(params: Params, name: str, split: int) -> None:

@@ -3,13 +3,15 @@
 Every clip that has a role in the split gets one file: training, validation and test clips.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from han_core.errors import HanError
+from pipeline.execution.told import told_plainly
 from pipeline.params import Params, load_params, params_option
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
@@ -17,8 +19,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     from han_core.nets.extract import CubeNet
     from pipeline.execution.jobs import ClipTask
     from pipeline.execution.runner import Summary
-
-VERSION = 1
+    from pipeline.execution.work import ClipWork
 
 
 @click.command()
@@ -31,19 +32,18 @@ def main(stream: str, split: int, params_path: Path) -> None:
 
     from han_core.cache.store import ClipCache
 
-    try:
+    with told_plainly(f"cubes {stream}-{split}"):
         cubes(params, stream, split, ClipCache.from_environment(verify=params.run.verify))
-    except HanError as error:
-        raise click.ClickException(f"cubes {stream}-{split}: {error}") from None
 
 
-def cubes(params: Params, stream: str, split: int, cache: "ClipCache") -> "Summary":
-    """Run the stage."""
+@contextmanager
+def cubes_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]:
+    """What the stage makes, while its net is open."""
     from han_core.clips import read_clips
     from han_core.devices import choose_device, resolve_precision
     from han_core.nets.extract import CubeNet
     from han_core.nets.stream_net import open_net
-    from pipeline.execution.clip_tasks import map_stream
+    from pipeline.execution.clip_tasks import clip_threads, stream_work
     from pipeline.paths import Paths, net_file
 
     paths, wanted = Paths.of(params), params.cubes
@@ -80,8 +80,8 @@ def cubes(params: Params, stream: str, split: int, cache: "ClipCache") -> "Summa
         precision=settings.precision,
         device=device,
     )
-    with running:
-        return map_stream(
+    with running, clip_threads() as pool:
+        yield stream_work(
             "cubes",
             MakeCubes(running, settings),
             params,
@@ -91,8 +91,16 @@ def cubes(params: Params, stream: str, split: int, cache: "ClipCache") -> "Summa
             roles=("train", "validation", "test"),
             fingerprint=settings.fingerprint,
             output=paths.cubes(stream, split),
-            cache=cache,
+            executor=pool,
         )
+
+
+def cubes(params: Params, stream: str, split: int, cache: "ClipCache") -> "Summary":
+    """Run the stage."""
+    from pipeline.execution.clip_tasks import do
+
+    with cubes_work(params, stream, split) as work:
+        return do(work, params, cache)
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ class CubeSettings:
     """All that decides what is in a cube file, besides the frames or the flow."""
 
     net: str
-    """Fingerprint of the net."""
+    """Content of the net."""
     input: str
     stream: str
     stack: int
@@ -113,11 +121,13 @@ class CubeSettings:
     precision: str
 
     def fingerprint(self, source: str) -> str:
-        """Identity of a clip's cube file, given that of its frames or flow file."""
+        """Identity of a clip's cube file, given the content of its frames or flow file."""
         from han_core.cache.fingerprint import fingerprint
+        from pipeline.execution.code import stage_code
 
         parameters = {name: value for name, value in vars(self).items() if name != "net"}
-        return fingerprint("cubes", VERSION, parameters, {"net": self.net, "source": source})
+        code = stage_code(f"cubes-{self.stream}")
+        return fingerprint("cubes", code, parameters, {"net": self.net, "source": source})
 
 
 @dataclass(frozen=True)
@@ -134,6 +144,8 @@ class MakeCubes:
             ClipError: an activation does not fit into float16.
             ClipFileError: the frames or flow file is damaged.
         """
+        import torch
+
         from han_core.cubes.cubefile import write_cubes
         from han_core.nets.clip_inputs import read_clip_frames
 
@@ -148,6 +160,7 @@ class MakeCubes:
             fc=settings.fc,
             values=self.net.compute(clip),
             attributes={key: getattr(settings, key) for key in ("stream", "stack", "net", "input", "precision")},
+            torch_threads=torch.get_num_threads(),
         )
 
 

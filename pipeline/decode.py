@@ -12,15 +12,17 @@ import click
 
 from han_core.cache.fingerprint import fingerprint
 from han_core.cache.store import ClipCache
-from han_core.clips import Clip, ClipTableError, read_clips
+from han_core.clips import Clip, read_clips
 from han_core.images.frames import write_frames
 from han_core.video.decode import VideoError, probe, read_video
+from pipeline.execution.clip_tasks import do
+from pipeline.execution.code import stage_code
 from pipeline.execution.jobs import ClipTask
-from pipeline.execution.runner import Summary, map_clips
+from pipeline.execution.runner import Summary
+from pipeline.execution.told import told_plainly
+from pipeline.execution.work import ClipWork
 from pipeline.params import Params, load_params, params_option
 from pipeline.paths import Paths
-
-VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ def decode_clip(task: ClipTask, path: Path) -> None:
 
     Raises:
         ClipError: the video is missing, has changed, or cannot be decoded.
+        OSError: it cannot be read, or the file cannot be written.
     """
     arguments: Arguments = task.arguments
     if _sha256(arguments.video) != task.clip.sha256:
@@ -72,44 +75,36 @@ def decode_clip(task: ClipTask, path: Path) -> None:
 def decode_fingerprint(params: Params, clip: Clip) -> str:
     """Identity of a clip's frames file: its name, its video's content, and the parameters of the stage."""
     inputs = {"clip": clip.name, "video": clip.sha256}
-    return fingerprint("decode", VERSION, params.decode.model_dump(exclude={"time_limit"}), inputs)
+    return fingerprint("decode", stage_code("decode"), params.decode.model_dump(exclude={"time_limit"}), inputs)
+
+
+def decode_work(params: Params) -> ClipWork:
+    """What the stage makes."""
+    paths = Paths.of(params)
+    table = read_clips(paths.clips)
+    root = params.dataset.root.absolute()
+    tasks = (
+        ClipTask(clip, decode_fingerprint(params, clip), Arguments(root / clip.path, **dict(params.decode)))
+        for clip in table.clips
+    )
+    return ClipWork("decode", "decode", "frames", decode_clip, tuple(tasks), paths.frames)
 
 
 def decode(params: Params, cache: ClipCache) -> Summary:
     """Run the stage."""
-    paths = Paths.of(params)
-    table = read_clips(paths.clips)
-    root = params.dataset.root.absolute()
+    work = decode_work(params)
     size = f"shorter side at most {params.decode.short_side}" if params.decode.short_side else "in their own size"
-    click.echo(f"decode: {len(table.clips)} videos of {params.dataset.root} to JPEG {params.decode.quality}, {size}")
-    tasks = [
-        ClipTask(
-            clip,
-            decode_fingerprint(params, clip),
-            Arguments(root / clip.path, **dict(params.decode)),
-        )
-        for clip in table.clips
-    ]
-    return map_clips(
-        "decode",
-        decode_clip,
-        tasks,
-        kind="frames",
-        output=paths.frames,
-        cache=cache,
-        run=params.run,
-        allowed_failures=params.dataset.allowed_failures,
-        log_path=paths.log("decode"),
-    )
+    click.echo(f"decode: {len(work.tasks)} videos of {params.dataset.root} to JPEG {params.decode.quality}, {size}")
+    return do(work, params, cache)
 
 
 def _sha256(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise VideoError("the video file is missing") from None
-    except OSError as error:
+    except IsADirectoryError as error:
         raise VideoError(f"the video file cannot be read ({error.strerror})") from None
 
 
@@ -118,10 +113,8 @@ def _sha256(path: Path) -> str:
 def main(params_path: Path) -> None:
     """Decode the videos of the dataset into frames files."""
     params = load_params(params_path)
-    try:
+    with told_plainly("decode"):
         decode(params, ClipCache.from_environment(verify=params.run.verify))
-    except ClipTableError as error:
-        raise click.ClickException(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from han_core.clips import Clip
-from han_core.cubes.store import CubeStore
+from han_core.cubes.store import CubeStore, CubeStoreError
 from han_core.han.feature_settings import FeatureSettings
 from han_core.han.variants import Variant
+from pipeline.execution.ledger import read_failures
 from pipeline.params import Params
 from pipeline.paths import Paths
 
@@ -14,14 +15,26 @@ def open_store(params: Params, variant: Variant, split: int, clips: Sequence[Cli
     """The features that a variant reads, of some clips of a split.
 
     Cubes whose regions all count the same are averaged while they are read: the same result at 1/196 of the memory.
+
+    Raises:
+        CubeStoreError: no clip has its files, files differ in shape, or one is missing for no reason.
+        LedgerError: a ledger of failures is damaged.
     """
     paths = Paths.of(params)
-    return CubeStore(
-        {stream: paths.cubes(stream, split) for stream in variant.streams},
+    folders = {stream: paths.cubes(stream, split) for stream in variant.streams}
+    store = CubeStore(
+        folders,
         clips,
         array=params.cubes.fc if variant.source == "fc" else "cubes",
         pooled=variant.source == "cubes" and not variant.attention,
     )
+    failed = {key for folder in folders.values() for key in read_failures(folder)}
+    if unexplained := [clip.key for clip in store.missing if clip.key not in failed]:
+        raise CubeStoreError(
+            f"{', '.join(map(str, folders.values()))}: {len(unexplained)} clips have no cubes, e.g. {unexplained[0]}, "
+            "and no failure is noted for them; run the cubes stages again"
+        )
+    return store
 
 
 def feature_settings(params: Params, streams: Sequence[str], store: CubeStore) -> FeatureSettings:

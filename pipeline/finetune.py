@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from han_core.errors import HanError
 from pipeline.curve import Curve, add_thinned
 from pipeline.execution.launch import relaunched
+from pipeline.execution.told import told_plainly
 from pipeline.params import Params, Recipe, load_params, params_option
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
@@ -39,7 +39,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
 
 log = logging.getLogger("pipeline.finetune")  # not __name__, which is __main__ when this file is the command
 
-VERSION = 4
 _INITIAL = ("weights", "input", "fc_size")  # of the recipe: all that matters to a net that is not trained
 
 
@@ -59,20 +58,21 @@ def main(stream: str, split: int, params_path: Path) -> None:
     from han_core.devices import choose_device
     from han_core.runs.processes import processes
 
-    try:
-        with processes(choose_device(params.run.device)) as group:
-            finetune_net(params, stream, split, ClipCache.from_environment(verify=params.run.verify), group)
-    except HanError as error:
-        raise click.ClickException(f"finetune {stream}-{split}: {error}") from None
+    with told_plainly(f"finetune {stream}-{split}"), processes(choose_device(params.run.device)) as group:
+        finetune_net(params, stream, split, ClipCache.from_environment(verify=params.run.verify), group)
 
 
 def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", group: "Processes") -> None:
     """Make the net of a stream and split, or take it from the cache."""
-    from han_core.cache.fingerprint import fingerprint
+    import torch
+
+    from han_core.cache.fingerprint import fingerprint, without_code
+    from han_core.cache.folders import probe
+    from han_core.clipfile.provenance import made_with
     from han_core.clips import read_clips
     from han_core.nets.weights import knows_classes, resolve_convention
-    from han_core.runs.checkpoint import Checkpoint
     from pipeline.curve import draw_record, write_record
+    from pipeline.execution.resume import run_checkpoint
     from pipeline.execution.stagelog import stage_log
     from pipeline.paths import Paths
 
@@ -92,7 +92,11 @@ def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", gr
     curve_path = paths.plots / "finetune" / f"{stream}-{split}"
     reused = all(cache.find("nets", identity, suffix) for suffix in (".csv", ".safetensors"))
     if not reused:
-        checkpoint = Checkpoint(cache.checkpoint_path(identity), seconds=params.run.checkpoint_seconds)
+        probe(cache.root)
+        cache.sweep()
+        name = f"finetune {stream}-{split}"
+        seconds = params.run.checkpoint_seconds
+        checkpoint = run_checkpoint(name, cache, identity, seconds=seconds, main=group.main)
         with stage_log(paths.log(f"finetune-{stream}-{split}")) if group.main else nullcontext():
             shown = Curve(curve_path) if group.main else None
             net, curve = _make_net(params, stream, split, settings, learnt, held_out, checkpoint, group, shown)
@@ -101,8 +105,9 @@ def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", gr
                 write_record(path, ((step.iteration, figures_of(step)) for step in curve))
             with cache.create("nets", identity, ".safetensors") as path:
                 learnt_classes = recipe.iterations or knows_classes(recipe.weights, table.classes)
-                facts = {"fingerprint": identity, "classifier": "trained" if learnt_classes else "random"}
-                facts |= {"data": fingerprint("training clips", 1, {}, learnt.identity())} if learnt.clips else {}
+                facts = {"fingerprint": without_code(identity), "classifier": "trained" if learnt_classes else "random"}
+                facts |= {"data": fingerprint("training clips", "", {}, learnt.identity())} if learnt.clips else {}
+                facts |= {"tools": json.dumps(made_with(torch_threads=torch.get_num_threads()), sort_keys=True)}
                 _write_net(path, net, settings, facts)
             checkpoint.discard()
     if not group.main:
@@ -123,11 +128,11 @@ class ClipFiles:
     paths: tuple[Path, ...] = ()
 
     def identity(self) -> dict[str, str]:
-        """What a net that saw them depends on: name of each clip -> its label and its file's fingerprint."""
+        """What a net that saw them depends on: name of each clip -> its label and its file's content."""
         from han_core.clipfile.trailer import read_trailer
 
         pairs = zip(self.clips, self.paths, strict=True)
-        return {clip.key: f"{clip.label} {read_trailer(path).fingerprint}" for clip, path in pairs}
+        return {clip.key: f"{clip.label} {read_trailer(path).content}" for clip, path in pairs}
 
 
 def clip_files(folder: Path, table: "ClipTable", split: int, role: str) -> ClipFiles:
@@ -159,9 +164,11 @@ def net_settings(
 def net_fingerprint(settings: dict[str, Any], learnt: ClipFiles, held_out: ClipFiles) -> str:
     """Identity of a net and its curve; the latter alone is why clips that are only looked at matter."""
     from han_core.cache.fingerprint import fingerprint
+    from pipeline.execution.code import stage_code
 
     looked_at = {f"validation {name}": value for name, value in held_out.identity().items()}
-    return fingerprint("finetune", VERSION, settings, learnt.identity() | looked_at)
+    code = stage_code(f"finetune-{settings['stream']}")
+    return fingerprint("finetune", code, settings, learnt.identity() | looked_at)
 
 
 def _make_net(

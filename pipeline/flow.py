@@ -17,20 +17,21 @@ import numpy as np
 
 from han_core.cache.fingerprint import fingerprint
 from han_core.cache.store import ClipCache
-from han_core.clips import ClipTableError, read_clips
+from han_core.clips import read_clips
 from han_core.devices import cores, gpus
 from han_core.flow.flowfile import write_flow
 from han_core.flow.levels import FlowFormat
 from han_core.flow.tvl1.params import TVL1Params
 from han_core.flow.tvl1.solver import resolve_backend, tvl1_flow
-from pipeline.execution.clip_tasks import clip_tasks
+from pipeline.execution.clip_tasks import clip_tasks, do
+from pipeline.execution.code import stage_code
 from pipeline.execution.jobs import ClipTask
-from pipeline.execution.runner import Summary, map_clips
+from pipeline.execution.runner import Summary
+from pipeline.execution.told import told_plainly
+from pipeline.execution.work import ClipWork
 from pipeline.execution.workers import worker_count
 from pipeline.params import Flow, Params, load_params, params_option
 from pipeline.paths import Paths
-
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -69,45 +70,41 @@ def flow_clip(task: ClipTask, path: Path) -> None:
     )
 
 
-def flow_fingerprint(settings: Flow, backend: str, frames_fingerprint: str) -> str:
-    """Identity of a clip's flow file: its frames, the solver, and how flow is stored. The batch does not matter."""
+def flow_fingerprint(settings: Flow, backend: str, frames: str) -> str:
+    """Identity of a clip's flow file: the content of its frames file, the solver, and how flow is stored. The batch
+    does not matter."""
     parameters = settings.model_dump(exclude={"batch"} if settings.codec == "jpeg" else {"batch", "quality"})
-    return fingerprint("flow", VERSION, parameters | {"backend": backend}, {"frames": frames_fingerprint})
+    return fingerprint("flow", stage_code("flow"), parameters | {"backend": backend}, {"frames": frames})
 
 
-def flow(params: Params, cache: ClipCache) -> Summary:
-    """Run the stage."""
+def flow_work(params: Params) -> ClipWork:
+    """What the stage makes."""
     paths, settings = Paths.of(params), params.flow
     table = read_clips(paths.clips)
     backend = _backend(params)
     cards = gpus() if backend == "cuda" else 0
-    size = "x".join(map(str, settings.size)) if settings.size else "the frames' size"
-    click.echo(
-        f"flow: {len(table.clips)} clips, TV-L1 by back end {backend} at {size}, bound {settings.bound:g} pixels"
-    )
     form = FlowFormat(settings.bound, settings.rounding, settings.codec, settings.quality, settings.size)
     threads = max(1, cores() // worker_count(params.run, cards)) if cards else 1
     solver = TVL1Params(**settings.tvl1.model_dump())
-    tasks, failed = clip_tasks(
+    tasks, failed, faults = clip_tasks(
         table.clips,
         paths.frames,
         "frames",
         lambda frames: flow_fingerprint(settings, backend, frames),
         lambda path: Arguments(path.absolute(), backend, solver, form, settings.batch, threads),
     )
-    return map_clips(
-        "flow",
-        flow_clip,
-        tasks,
-        kind="flow",
-        output=paths.flow,
-        cache=cache,
-        run=params.run,
-        allowed_failures=params.dataset.allowed_failures,
-        failed=failed,
-        gpus=cards,
-        log_path=paths.log("flow"),
+    return ClipWork("flow", "flow", "flow", flow_clip, tuple(tasks), paths.flow, failed, faults, gpus=cards)
+
+
+def flow(params: Params, cache: ClipCache) -> Summary:
+    """Run the stage."""
+    work, settings = flow_work(params), params.flow
+    size = "x".join(map(str, settings.size)) if settings.size else "the frames' size"
+    click.echo(
+        f"flow: {len(work.tasks)} clips, TV-L1 by back end {_backend(params)} at {size}, "
+        f"bound {settings.bound:g} pixels"
     )
+    return do(work, params, cache)
 
 
 def _solve(first: np.ndarray, second: np.ndarray, *, backend: str, params: TVL1Params) -> np.ndarray:
@@ -135,10 +132,8 @@ def _backend(params: Params) -> str:
 def main(params_path: Path) -> None:
     """Compute the optical flow of all clips."""
     params = load_params(params_path)
-    try:
+    with told_plainly("flow"):
         flow(params, ClipCache.from_environment(verify=params.run.verify))
-    except ClipTableError as error:
-        raise click.ClickException(str(error)) from None
 
 
 if __name__ == "__main__":

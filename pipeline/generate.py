@@ -1,4 +1,4 @@
-"""Stage ``generate``: write the videos of the synthetic dataset under ``dataset.root``."""
+"""Stage ``generate``: write the videos of the synthetic dataset to ``data/<dataset>/raw``."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import click
 
 from han_core.datasets.synthetic.generate import BOXES, count_clips, generate_synthetic
 from han_core.runs.progress import Progress
+from pipeline.execution.told import told_plainly
 from pipeline.params import ParamsError, load_params, params_option, synthetic_spec
 
 
@@ -21,11 +22,8 @@ def main(params_path: Path) -> None:
         )
     root = params.dataset.root
     spec = synthetic_spec(params)
-    try:
-        with Progress("generate", count_clips(spec), unit="video") as progress:
-            count = generate_synthetic(root, spec, progress.advance)
-    except OSError as error:
-        raise click.ClickException(f"generate: {error}") from None
+    with told_plainly("generate"), Progress("generate", count_clips(spec), unit="video") as progress:
+        count = generate_synthetic(root, spec, progress.advance)
     click.echo(f"generate: {count} videos in {root}, boxes in {root / BOXES}")
 
 

@@ -1,29 +1,35 @@
 """``params.yaml`` as typed, frozen objects.
 
-Every stage calls :func:`load_params` before it does anything else, so that a wrong value is refused before any
-work, and every wrong value is named in one report. The classes below are the only list of what may be set; each
-field is described once, here.
+Every stage calls :func:`load_params` before it does anything else, and stage ``check`` before any other stage runs, so
+that a wrong value is refused before any work, and every wrong value is named in one report. The classes below are the
+only list of what may be set; each field is described once, here.
 """
 
 import difflib
+import posixpath
+import re
+import reprlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import click
-import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PositiveFloat,
-    PositiveInt,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from han_core.clips import unfit_name
 from han_core.datasets.synthetic.generate import SyntheticSpec
 from han_core.rows import families, table_lines
+from pipeline.plain_yaml import PlainYamlError, read_plain_yaml
 
 Model = Literal[families("classify")]
 Baseline = Literal[families("baselines")]
@@ -35,45 +41,125 @@ Layer = Literal[
 _LEARNT = (*(layer for layer in get_args(Layer) if not layer.startswith("pool")), "fc8")
 Share = Annotated[float, Field(ge=0, lt=1)]
 
+# Upper bounds are far beyond use; what is more would end as a lack of memory, hours into the work.
+Split = Annotated[int, Field(ge=1, le=9999)]
+Frames = Annotated[int, Field(ge=1, le=10_000)]
+Pixels = Annotated[int, Field(ge=1, le=16_384)]
+Units = Annotated[int, Field(ge=1, le=16_384)]
+Batch = Annotated[int, Field(ge=1, le=65_536)]
+Processes = Annotated[int, Field(ge=0, le=1024)]
+Count = Annotated[int, Field(ge=0, le=10**9)]
+PositiveCount = Annotated[int, Field(ge=1, le=10**9)]
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""What would break a line or steer a terminal."""
+_SHOWN_PROBLEMS = 50
+
+
+def _name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            "is part of paths, so it must be of 1 to 100 letters A-Z, a-z, digits, - and _, not " + _shown(name)
+        )
+    return name
+
+
+def _text(text: object) -> object:
+    """Paths and names go to the operating system, which ends them at a NUL."""
+    if isinstance(text, str) and not text:
+        raise ValueError("is empty")
+    if isinstance(text, str) and "\0" in text:
+        raise ValueError(f"holds a NUL character: {_shown(text)}")
+    return text
+
+
+def _local(path: object) -> object:
+    if isinstance(path, str) and "://" in path:
+        raise ValueError(f"must be a path on this machine, not {_shown(path)}")
+    return path
+
+
+def _clip(name: str) -> str:
+    parts = name.split("/")
+    if len(parts) > 2 or any(unfit_name(part) for part in parts):
+        raise ValueError(f"must be the name of a clip or <class>/<name>, not {_shown(name)}")
+    return name
+
+
+def _pattern(pattern: str) -> str:
+    if len(pattern) > 1000:
+        raise ValueError("is longer than 1000 characters")
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"is not a regular expression: {error}; it is {_shown(pattern)}") from None
+    return pattern
+
+
+def _no_boolean(value: object) -> object:
+    """Python takes true for 1 among the values of a Literal."""
+    if isinstance(value, bool):
+        raise ValueError(f"must not be {str(value).lower()}")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+"""One component of paths inside the project."""
+Text = Annotated[str, BeforeValidator(_text)]
+UserPath = Annotated[Path, Field(strict=False), BeforeValidator(_local), BeforeValidator(_text)]
+"""Wherever people keep their data."""
+
 
 class ParamsError(click.ClickException):
     """Raised with every problem of a params file, one per line; click prints it without a traceback."""
 
+    @classmethod
+    def of(cls, path: Path, problems: Sequence[str]) -> "ParamsError":
+        """The report of a file that can be read and must not be used."""
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        shown = [_CONTROL.sub(lambda found: ascii(found[0])[1:-1], line) for line in problems[:_SHOWN_PROBLEMS]]
+        if len(problems) > len(shown):
+            shown.append(f"... and {len(problems) - len(shown)} more")
+        return cls(f"{path}: {count}\n  " + "\n  ".join(shown))
+
 
 class Group(BaseModel):
-    """Base of all groups: unknown keys are refused, values cannot be changed after loading."""
+    """Base of all groups: unknown keys are refused, values cannot be changed after loading. Nothing is converted: text
+    is no number, 1.5 and true are no whole numbers; a whole number is a number, too."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Folder(Group):
     """How groups and splits of a class-folder dataset come about (``dataset.kind: folder`` or ``synthetic``)."""
 
-    group_pattern: str | None = None
+    group_pattern: Annotated[Text, AfterValidator(_pattern)] | None = None
     """Regular expression searched in a clip's file stem; its first group (or the whole match) is the clip's
     group, e.g. the person filmed. Without one every clip is a group of its own. The synthetic names bring theirs."""
     split_by: Literal["list", "fold", "fraction"] = "fraction"
     """``list``: trainlistNN.txt/testlistNN.txt in ``dataset.annotations``; ``fold``: groups dealt into ``folds``
     folds, fold i is the test set of split i; ``fraction``: ``test_share`` of the groups, drawn again for each split."""
-    folds: Annotated[int, Field(ge=2)] = 5
+    folds: Annotated[int, Field(ge=2, le=9999)] = 5
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
 
 
 class Dataset(Group):
     """Where clips come from."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    name: Name
     """Part of every path, so that several datasets live side by side."""
     kind: Literal["synthetic", "folder", "ucf101", "hmdb51", "ut_interaction"]
-    root: Path
-    """Folder of the videos. Paths in clips.csv are relative to it."""
+    root: UserPath
+    """Folder of the videos. Paths in clips.csv are relative to it. Generated videos lie in ``data/<name>/raw`` and
+    nowhere else: DVC removes a stage's outputs before it runs, and must never remove videos of yours."""
     generate: tuple[Literal["synthetic"], ...] = ()
-    """``[synthetic]`` makes DVC generate the videos under ``root`` first."""
-    annotations: Path | None = None
+    """``[synthetic]`` makes DVC generate the videos first."""
+    annotations: UserPath | None = None
     """Folder of the split files (ucf101, hmdb51, folder with ``split_by: list``)."""
     validation_share: Share = 0.0
     """Share of the training GROUPS held out as a validation set."""
-    allowed_failures: Annotated[int, Field(ge=0)] = 0
+    allowed_failures: Count = 0
     """How many clips may fail in a stage before the stage itself fails."""
     folder: Folder = Folder()
 
@@ -81,23 +167,23 @@ class Dataset(Group):
 class Synthetic(Group):
     """The generated dataset; see ``han_core/datasets/synthetic/generate.py``."""
 
-    groups: Annotated[int, Field(ge=2)] = 12
+    groups: Annotated[int, Field(ge=2, le=10_000)] = 12
     """Background, figure, place and camera of a clip; whole groups are train or test (``dataset.folder``)."""
-    clips_per_group: PositiveInt = 1
+    clips_per_group: Annotated[int, Field(ge=1, le=1000)] = 1
     """Clips of each class in each group; each has distractors, jitter and phase of its own."""
-    frames: Annotated[int, Field(ge=12)] = 36
-    width: Annotated[int, Field(ge=64)] = 160
-    height: Annotated[int, Field(ge=64)] = 120
-    fps: PositiveFloat = 25.0
+    frames: Annotated[int, Field(ge=12, le=10_000)] = 36
+    width: Annotated[int, Field(ge=64, le=4096)] = 160
+    height: Annotated[int, Field(ge=64, le=4096)] = 120
+    fps: Annotated[float, Field(ge=1, le=1000)] = 25.0
 
 
 class Run(Group):
     """How the work is spread. Never changes a result, so no stage depends on it."""
 
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Processes = 0
     """Worker processes of a map over clips; 0 is one per core."""
     executor: Literal["local", "dask"] = "local"
-    scheduler: str | None = None
+    scheduler: Text | None = None
     """Address of the dask scheduler (``executor: dask``)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     verify: Literal["size", "content"] = "size"
@@ -106,21 +192,21 @@ class Run(Group):
     store: Literal["auto", "stream", "memory", "device"] = "auto"
     """Cubes while HAN trains: ``stream`` reads them batch by batch, ``memory`` holds all in sparse form, ``device``
     holds them so on the GPU, ``auto`` goes by size."""
-    processes: Annotated[int, Field(ge=0)] = 1
+    processes: Processes = 1
     """Processes that fine-tune a net, or train HAN, together; 0 is one per GPU."""
-    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
+    checkpoint_seconds: Annotated[float, Field(ge=0, le=10**9)] = 60.0
     """Least time between two checkpoints of a training run, which resumes from the last one if it is killed."""
 
 
 class Decode(Group):
-    short_side: Annotated[int, Field(ge=32)] | None = None
+    short_side: Annotated[int, Field(ge=32, le=16_384)] | None = None
     """Frames whose shorter side is longer than this are shrunk to it; null keeps the size of the video."""
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     """JPEG quality; below 95 is known to cost accuracy."""
     damaged_share: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Share of a video's pictures that may be damaged (not decodable, missing, or with errors that the decoder reports)
     while its frames are kept and the damage is counted. A video with more fails; 0 refuses any damage, 1 keeps all."""
-    time_limit: PositiveFloat = 3600.0
+    time_limit: Annotated[float, Field(gt=0, le=10**9)] = 3600.0
     """Seconds that the decoding of one video may take; never changes a result."""
 
 
@@ -130,27 +216,27 @@ class TVL1(Group):
     tau: PositiveFloat = 0.25
     lambda_: Annotated[float, Field(gt=0, alias="lambda")] = 0.15
     theta: PositiveFloat = 0.3
-    scales: PositiveInt = 5
+    scales: Annotated[int, Field(ge=1, le=100)] = 5
     scale_step: Annotated[float, Field(gt=0, lt=1)] = 0.8
-    warps: PositiveInt = 5
+    warps: Annotated[int, Field(ge=1, le=10_000)] = 5
     epsilon: PositiveFloat = 0.01
-    iterations: PositiveInt = 300
-    median: Literal[1, 3, 5] = 1
+    iterations: Annotated[int, Field(ge=1, le=10**6)] = 300
+    median: Annotated[Literal[1, 3, 5], BeforeValidator(_no_boolean)] = 1
     """Side of the median filter between iterations; 1 is none."""
-    settle: Annotated[int, Field(ge=0)] = 10
+    settle: Annotated[int, Field(ge=0, le=10**6)] = 10
     """Further iterations when the last warp on the finest level has met the stopping rule; OpenCV has none."""
 
 
 class Flow(Group):
     backend: Literal["auto", "reference", "cpu", "cuda", "opencv"] = "auto"
-    size: tuple[PositiveInt, PositiveInt] | None = None
+    size: tuple[Pixels, Pixels] | None = None
     """Width and height at which flow is computed and stored, in pixels of that size; null is the frames' own."""
     bound: PositiveFloat = 20.0
     """Pixels mapped to the ends of the 0..255 scale; larger motion is clipped."""
     rounding: Literal["nearest", "floor"] = "nearest"
     codec: Literal["jpeg", "png"] = "jpeg"
     quality: Annotated[int, Field(ge=1, le=100)] = 95
-    batch: PositiveInt = 16
+    batch: Batch = 16
     """Pairs of frames in memory at once."""
     tvl1: TVL1 = TVL1()
 
@@ -158,20 +244,20 @@ class Flow(Group):
 class Recipe(Group):
     """How one VGG-16 is fine-tuned; PAPER: SGD with momentum on randomly chosen frames or flow stacks."""
 
-    weights: str = "imagenet"
+    weights: Text = "imagenet"
     """``imagenet`` (torchvision's download), ``random``, or the path of a safetensors file."""
     input: Literal["auto", "caffe", "torchvision"] = "auto"
     """Scale of the input that the weights expect; ``auto`` reads it from the file (see ``han_core/nets/vgg16.py``)."""
-    fc_size: PositiveInt = 4096
+    fc_size: Units = 4096
     """Units of fc6 and fc7."""
-    iterations: Annotated[int, Field(ge=0)] = 0
+    iterations: Count = 0
     """SGD steps; 0 uses the initial net as it is."""
-    batch: PositiveInt = 256
+    batch: Batch = 256
     """Effective batch of one step."""
-    micro_batch: PositiveInt = 32
+    micro_batch: Batch = 32
     """Images in memory at once; gradients are accumulated until the effective batch is reached."""
     learning_rate: PositiveFloat = 0.001
-    steps: tuple[PositiveInt, ...] = ()
+    steps: tuple[PositiveCount, ...] = ()
     """Iterations at which the learning rate is multiplied by ``gamma``."""
     gamma: PositiveFloat = 0.1
     rates: dict[str, PositiveFloat] = {}
@@ -185,7 +271,7 @@ class Recipe(Group):
     """Weight decay of biases as a multiple of the weights'."""
     dropout: tuple[Share, Share] = (0.5, 0.5)
     """Dropout after fc6 and fc7."""
-    warmup: Annotated[int, Field(ge=0)] = 0
+    warmup: Count = 0
     """Iterations over which the learning rate rises linearly, the last of them being the first at the full rate."""
     clip_gradient: Annotated[float, Field(ge=0)] = 0.0
     """Largest norm of the gradient; 0 does not clip."""
@@ -194,12 +280,12 @@ class Recipe(Group):
     precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     """Arithmetic of the layers (weights and their updates stay float32); ``float16`` scales the loss so that small
     gradients survive, ``auto`` takes bfloat16 where torch says that the device has it, float32 elsewhere."""
-    validate_every: Annotated[int, Field(ge=0)] = 500
+    validate_every: Count = 500
     """Iterations between two looks at the validation clips, where ``dataset.validation_share`` holds some out: a
     column of the curve, by which nothing is chosen. 0 never looks."""
     scales: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (1.0, 0.875, 0.75, 0.66)
     """Scale jitter: crop sides as shares of the shorter side, one drawn for the width and one for the height."""
-    max_distort: Annotated[int, Field(ge=0)] | None = None
+    max_distort: Count | None = None
     """How many places apart in ``scales`` width and height may be; null draws them independently."""
     corner_crops: bool = True
     """Crops at the four corners and the centre; false takes the whole frame."""
@@ -211,25 +297,26 @@ class Recipe(Group):
     def _of_layers(cls, rates: dict[str, float]) -> dict[str, float]:
         unknown = [start for start in rates if not any(layer.startswith(start) for layer in _LEARNT)]
         if unknown:
-            raise ValueError(f"no layer's name starts with {', '.join(unknown)}; layers are {', '.join(_LEARNT)}")
+            names = ", ".join(_printable(start) for start in unknown[:10])
+            raise ValueError(f"no layer's name starts with {names}; layers are {', '.join(_LEARNT)}")
         return rates
 
 
 class Finetune(Group):
-    splits: tuple[PositiveInt, ...] = ()
+    splits: tuple[Split, ...] = ()
     """Splits whose nets are made here: all of ``splits``, or none when ``cubes.nets`` names another dataset's nets."""
     spatial: Recipe = Recipe()
     temporal: Recipe = Recipe()
 
 
 class Cubes(Group):
-    nets: str
+    nets: Name
     """Name of the dataset whose nets are used; HMDB-51 uses those of UCF-101, as the paper does."""
-    frames: PositiveInt = 25
+    frames: Frames = 25
     """T: frames per clip, equally spaced in time."""
     layer: Literal["conv5_3", "pool4", "pool5"] = "conv5_3"
     fc: Literal["fc6", "fc7"] = "fc7"
-    batch: PositiveInt = 25
+    batch: Batch = 25
     """Images a forward pass; never of two clips, so that a clip's cube does not depend on its neighbours."""
     precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     """Arithmetic of the net. ``bfloat16`` differs by about 1.5 % from float32 and is twice as fast on processors that
@@ -241,12 +328,12 @@ class Scores(Group):
 
     enabled: bool = True
     """false leaves out the rows ``spatial_net``, ``temporal_net``, ``two_stream`` and ``two_stream_svm``."""
-    frames: PositiveInt = 25
+    frames: Frames = 25
     """Frames a clip, equally spaced in time."""
-    crops: Literal["whole", 1, 5, 10] = 10
+    crops: Annotated[Literal["whole", 1, 5, 10], BeforeValidator(_no_boolean)] = 10
     """Of each frame: all of it, squeezed into a square, which suits nets trained with ``corner_crops: false``; the
     centre; the corners too; all of them mirrored too."""
-    batch: PositiveInt = 25
+    batch: Batch = 25
     """Crops a forward pass; never of two clips."""
     precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     """Arithmetic of the net, as ``cubes.precision``."""
@@ -263,11 +350,11 @@ class Optimizer(Group):
 class Train(Group):
     """HAN, eq. 2 to 6 of the paper."""
 
-    lstm_size: PositiveInt = 1024
+    lstm_size: Units = 1024
     """D', units of each LSTM layer."""
-    layers: PositiveInt = 2
+    layers: Annotated[int, Field(ge=1, le=100)] = 2
     """L, LSTM layers per stream."""
-    skip: PositiveInt = 5
+    skip: Frames = 5
     """k: a layer reads every k-th state of the layer below."""
     dropout: Share = 0.5
     attention: Literal["location", "content"] = "location"
@@ -279,9 +366,9 @@ class Train(Group):
     """Subtract mean and divide by standard deviation of each channel over the training clips."""
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     """Arithmetic of the products with weight matrices; ``auto`` is bfloat16 where the device multiplies it."""
-    batch: PositiveInt = 128
+    batch: Batch = 128
     """Clips of a step, whatever the number of processes."""
-    epochs: PositiveInt = 100
+    epochs: Annotated[int, Field(ge=1, le=10**6)] = 100
     clip_gradient: Annotated[float, Field(ge=0)] = 0.0
     optimizer: Optimizer = Optimizer()
 
@@ -296,15 +383,15 @@ class Evaluate(Group):
 
 
 class Report(Group):
-    clips: Annotated[int, Field(ge=0)] | tuple[str, ...] = 4
+    clips: Annotated[int, Field(ge=0, le=10_000)] | tuple[Annotated[Text, AfterValidator(_clip)], ...] = 4
     """Test clips whose attention maps are drawn: how many, or their names."""
 
 
 class Params(Group):
-    seed: Annotated[int, Field(ge=0)] = 1
-    splits: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+    splits: Annotated[tuple[Split, ...], Field(min_length=1)]
     models: Annotated[tuple[Model, ...], Field(min_length=1)] = TABLE_1
-    stack: PositiveInt = 10
+    stack: Annotated[int, Field(ge=1, le=1000)] = 10
     """L: flow fields in one input of the temporal net."""
     dataset: Dataset
     synthetic: Synthetic | None = None
@@ -335,6 +422,12 @@ class Params(Group):
             problems.append("dataset.generate: must be [synthetic] for dataset.kind synthetic, [] for any other kind")
         if self.dataset.kind == "synthetic" and self.dataset.folder.group_pattern is not None:
             problems.append("dataset.folder.group_pattern: must be null for dataset.kind synthetic")
+        generated = f"data/{self.dataset.name}/raw"
+        if self.dataset.kind == "synthetic" and posixpath.normpath(self.dataset.root.as_posix()) != generated:
+            problems.append(
+                f"dataset.root: must be {generated} for dataset.kind synthetic, not {_shown(str(self.dataset.root))}; "
+                "videos are generated there and nowhere else. For videos of yours set dataset.kind to folder"
+            )
         if self.dataset.kind in ("ucf101", "hmdb51") and self.dataset.annotations is None:
             problems.append(f"dataset.annotations: is missing; {self.dataset.kind} needs the folder of its split files")
         if self.dataset.kind == "folder" and self.dataset.folder.split_by == "list" and not self.dataset.annotations:
@@ -362,35 +455,72 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     """
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_plain_yaml(path)
     except OSError as error:
         raise ParamsError(f"{path}: cannot be read ({error.strerror}). Copy one from presets/.") from None
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path}: is not valid YAML: {error}") from None
+    except PlainYamlError as error:
+        raise ParamsError(f"{path}: {error}") from None
     if not isinstance(raw, dict):
         raise ParamsError(f"{path}: must be a mapping of groups, e.g. `seed: 1`")
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        problems = [line for item in error.errors() for line in _describe(item)]
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise ParamsError(f"{path}: {count}\n  " + "\n  ".join(problems)) from None
+        problems = dict.fromkeys(line for item in error.errors() for line in _describe(item, raw))
+        raise ParamsError.of(path, tuple(problems)) from None
 
 
-def _describe(item: dict) -> list[str]:
+def _describe(item: dict, raw: dict) -> list[str]:
     """One pydantic error as plain lines that start with the dotted key."""
-    key = ".".join(str(part) for part in item["loc"])
-    if not key:
+    location = _keys(item["loc"], raw)
+    key = ".".join(map(_printable, location))
+    if not key and item["type"] == "value_error":
         return str(item["ctx"]["error"]).splitlines()
     if item["type"] == "extra_forbidden":
         known = _known_keys(item["loc"][:-1])
-        close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+        close = difflib.get_close_matches(_printable(item["loc"][-1]), known, n=1)
         return [f"{key}: unknown key" + (f"; did you mean {close[0]}?" if close else "; known: " + ", ".join(known))]
     if item["type"] == "missing":
         return [f"{key}: is missing"]
     if item["type"] == "value_error":
         return [f"{key}: {item['ctx']['error']}"]
-    return [f"{key}: {item['msg'][0].lower()}{item['msg'][1:]}, not {item['input']!r}"]
+    if item["type"] == "too_short":
+        return [] if item["input"] else [f"{key}: is empty"]  # else its values are named for what they are
+    if item["type"] == "model_type":
+        return [f"{key}: must be a group of keys, not {_shown(item['input'])}"]
+    words = item["msg"].replace("valid tuple", "valid list")
+    return [f"{key}: {words[0].lower()}{words[1:]}, not {_shown(item['input'])}"]
+
+
+def _keys(location: tuple, raw: object) -> list[str | int]:
+    """The parts of a location that stand in the file; pydantic also names the kinds that a value may be of."""
+    keys = []
+    for part in location[:-1]:
+        if part in raw if isinstance(raw, dict) else isinstance(raw, tuple) and isinstance(part, int):
+            keys.append(part)
+            raw = raw[part]
+    last = location[-1:]
+    if isinstance(raw, dict) or (isinstance(raw, tuple) and last and isinstance(last[0], int)):
+        keys += last
+    return keys
+
+
+def _printable(part: object) -> str:
+    """A key as it may be printed: short, without what would move a terminal's cursor."""
+    text = str(part)[:80]
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 2, 60, 60
+
+
+def _shown(value: object) -> str:
+    """A value of the file, whatever its size, in at most 80 characters."""
+    try:
+        text = _REPR.repr(list(value[:10]) if isinstance(value, tuple) else value)
+    except ValueError:  # an integer of more digits than Python writes out
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _known_keys(location: tuple) -> list[str]:

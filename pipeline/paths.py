@@ -9,6 +9,10 @@ from typing import Literal, Self
 
 from pipeline.params import Params
 
+CHECKED = Path("data", "params.ok")
+"""What stage ``check`` leaves. No dataset's folder, whose name has no dot, and the same for all, as wrong params may
+spell no name at all."""
+
 
 @dataclass(frozen=True)
 class Paths:

@@ -4,6 +4,7 @@ All problems are reported at once, and no clips.csv is written while there is an
 few items of each problem; ``logs/<dataset>/prepare.log`` has them all.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,11 +25,13 @@ from han_core.runs.progress import Progress
 from pipeline.execution.jobs import died
 from pipeline.execution.local import with_processes
 from pipeline.execution.outputs import clear
+from pipeline.execution.told import told_plainly
 from pipeline.execution.workers import worker_count
 from pipeline.params import Params, load_params, params_option
 from pipeline.paths import Paths
 
 _SHOWN = 10
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def list_dataset(params: Params) -> Listing:
@@ -134,10 +137,15 @@ def format_problems(problems: Iterable[Problem], limit: int | None) -> list[str]
         count = f" ({len(problem.items)})" if problem.items else ""
         lines.append(f"{problem.severity}: {problem.title}{count}")
         shown = problem.items[:limit]
-        lines += [f"    {item}" for item in shown]
+        lines += [f"    {_CONTROL.sub(_escape, item)}" for item in shown]
         if len(shown) < len(problem.items):
             lines.append(f"    ... and {len(problem.items) - len(shown)} more")
     return lines
+
+
+def _escape(character: re.Match) -> str:
+    """As in a Python string: a name of a file must neither break a line nor steer a terminal."""
+    return ascii(character[0])[1:-1]
 
 
 def format_table(table: ClipTable) -> list[str]:
@@ -161,10 +169,13 @@ def format_table(table: ClipTable) -> list[str]:
 def main(params_path: Path) -> None:
     """Check videos, classes, groups and splits of the dataset and list its clips."""
     params = load_params(params_path)
-    try:
-        table, problems = prepare(params)
-    except OSError as error:
-        raise click.ClickException(f"prepare: {error.filename or ''}: {error.strerror or error}") from None
+    with told_plainly("prepare"):
+        run(params)
+
+
+def run(params: Params) -> None:
+    """Check, report what was found, and write the table if there is no error."""
+    table, problems = prepare(params)
     paths = Paths.of(params)
     log = paths.log("prepare")
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -7,14 +7,15 @@ reason in place of the clips, and stage ``evaluate`` has no rows of the nets the
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from han_core.errors import HanError
+from pipeline.execution.told import told_plainly
 from pipeline.params import Params, load_params, params_option
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
@@ -22,8 +23,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     from han_core.cache.store import ClipCache
     from han_core.nets.crops import Crops
     from pipeline.execution.jobs import ClipTask
-
-VERSION = 1
+    from pipeline.execution.work import ClipWork
 
 
 @click.command()
@@ -39,31 +39,41 @@ def main(stream: str, split: int, params_path: Path) -> None:
 
     from han_core.cache.store import ClipCache
 
-    try:
+    with told_plainly(f"scores {stream}-{split}"):
         scores(params, stream, split, ClipCache.from_environment(verify=params.run.verify))
-    except HanError as error:
-        raise click.ClickException(f"scores {stream}-{split}: {error}") from None
 
 
 def scores(params: Params, stream: str, split: int, cache: "ClipCache") -> None:
     """Run the stage."""
     from han_core.baselines.two_stream.scorefile import NOT_SCORED
+    from han_core.clips import read_clips
+    from han_core.nets.net_file import read_metadata
+    from pipeline.execution.clip_tasks import do
+    from pipeline.paths import Paths, net_file
+
+    net_path = net_file(params, stream, split)
+    if reason := why_not(read_metadata(net_path), read_clips(Paths.of(params).clips).classes):
+        _leave_out(params, stream, split, f"{net_path}: {reason}")
+        return
+    with scores_work(params, stream, split) as work:
+        (work.output / NOT_SCORED).unlink(missing_ok=True)
+        do(work, params, cache)
+
+
+@contextmanager
+def scores_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]:
+    """What the stage makes, while its net is open."""
     from han_core.baselines.two_stream.scoring import ScoringNet
     from han_core.clips import read_clips
     from han_core.devices import choose_device, resolve_precision
-    from han_core.nets.net_file import read_metadata
     from han_core.nets.stream_net import open_net
-    from pipeline.execution.clip_tasks import map_stream
+    from pipeline.execution.clip_tasks import clip_threads, stream_work
     from pipeline.paths import Paths, net_file
 
     paths, wanted = Paths.of(params), params.scores
     table = read_clips(paths.clips)
     table.require(split)
     net_path = net_file(params, stream, split)
-    if reason := why_not(read_metadata(net_path), table.classes):
-        _leave_out(params, stream, split, f"{net_path}: {reason}")
-        return
-
     device = choose_device(params.run.device)
     net = open_net(net_path, stream, stack=params.stack, convention=getattr(params.finetune, stream).input)
     plan = Plan(
@@ -80,8 +90,6 @@ def scores(params: Params, stream: str, split: int, cache: "ClipCache") -> None:
         f"scores {stream}-{split}: frames per clip: {plan.frames}, crops: {plan.crops}, on {device} in "
         f"{plan.precision}, with {net_path}"
     )
-    output = paths.scores(stream, split)
-    (output / NOT_SCORED).unlink(missing_ok=True)
     scoring = ScoringNet(
         net.net,
         plan.input,
@@ -91,8 +99,8 @@ def scores(params: Params, stream: str, split: int, cache: "ClipCache") -> None:
         precision=plan.precision,
         device=device,
     )
-    with scoring:
-        map_stream(
+    with scoring, clip_threads() as pool:
+        yield stream_work(
             "scores",
             ScoreClip(scoring, plan),
             params,
@@ -101,8 +109,8 @@ def scores(params: Params, stream: str, split: int, cache: "ClipCache") -> None:
             split,
             roles=("train", "test"),
             fingerprint=plan.fingerprint,
-            output=output,
-            cache=cache,
+            output=paths.scores(stream, split),
+            executor=pool,
         )
 
 
@@ -135,7 +143,7 @@ class Plan:
     """All that decides a clip's scores, besides its frames or flow."""
 
     net: str
-    """Fingerprint of the net."""
+    """Content of the net."""
     input: str
     stream: str
     stack: int
@@ -147,11 +155,13 @@ class Plan:
     precision: str
 
     def fingerprint(self, source: str) -> str:
-        """Identity of a clip's scores, given that of its frames or flow file."""
+        """Identity of a clip's scores, given the content of its frames or flow file."""
         from han_core.cache.fingerprint import fingerprint
+        from pipeline.execution.code import stage_code
 
         parameters = {name: value for name, value in vars(self).items() if name != "net"}
-        return fingerprint("scores", VERSION, parameters, {"net": self.net, "source": source})
+        code = stage_code(f"scores-{self.stream}")
+        return fingerprint("scores", code, parameters, {"net": self.net, "source": source})
 
 
 @dataclass(frozen=True)
@@ -167,6 +177,8 @@ class ScoreClip:
         Raises:
             ClipFileError: the frames or flow file is damaged.
         """
+        import torch
+
         from han_core.baselines.two_stream.scorefile import write_scores
         from han_core.nets.clip_inputs import read_clip_frames
 
@@ -179,6 +191,7 @@ class ScoreClip:
             frames=clip.frames,
             probabilities=self.net.probabilities(clip.images())[clip.order],
             attributes={key: getattr(plan, key) for key in ("stream", "stack", "net", "input", "crops", "precision")},
+            torch_threads=torch.get_num_threads(),
         )
 
 

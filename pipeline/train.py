@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from han_core.errors import HanError
+from pipeline.execution.told import told_plainly
 from pipeline.params import Model, Params, Train, load_params, params_option
 
 if TYPE_CHECKING:
@@ -25,10 +25,7 @@ if TYPE_CHECKING:
     from han_core.han.config import HANConfig
     from han_core.han.training import Epoch, Pace, TrainingSchedule
     from han_core.han.variants import Variant
-    from han_core.runs.checkpoint import Checkpoint
     from han_core.runs.processes import Processes
-
-VERSION = 1
 
 
 @click.command(help=__doc__)
@@ -44,10 +41,8 @@ def main(params_path: Path, name: str, split: int) -> None:
     arguments = ["--params", str(params_path), "--model", name, "--split", str(split)]
     if relaunched(params.run, "pipeline.train", arguments):
         return
-    try:
+    with told_plainly(f"train {name}-{split}"):
         run(params, name, split)
-    except HanError as error:
-        raise click.ClickException(str(error)) from None
 
 
 def run(params: Params, name: str, split: int) -> None:
@@ -86,6 +81,8 @@ def _train(
 ) -> None:
     import torch
 
+    from han_core.cache.folders import probe
+    from han_core.cache.store import ClipCache
     from han_core.cubes.placement import placed
     from han_core.han.model import HAN
     from han_core.han.model_file import TrainedHAN, save_model
@@ -94,6 +91,7 @@ def _train(
     from han_core.runs.progress import Progress
     from pipeline.curve import Curve
     from pipeline.execution.outputs import clear
+    from pipeline.execution.resume import run_checkpoint
     from pipeline.features import feature_settings
     from pipeline.paths import Paths
 
@@ -103,7 +101,13 @@ def _train(
     model.product_type = product_type(settings, group.device)
     features, place = placed(store, params.run.store, group.device)
     held_out = placed(validation, params.run.store, group.device)[0] if validation else None
-    checkpoint = run_checkpoint(params, name, table, config, store, validation)
+    cache = ClipCache.from_environment()
+    if group.main:
+        probe(cache.root)
+        cache.sweep()
+    identity = run_identity(params, name, table, config, store, validation)
+    seconds = params.run.checkpoint_seconds
+    checkpoint = run_checkpoint(f"train {name}-{split}", cache, identity, seconds=seconds, main=group.main)
     if group.main:
         frames, _, _ = store.shapes[config.streams[0]]
         click.echo(
@@ -144,7 +148,7 @@ def _train(
         return
     source = params.cubes.fc if VARIANTS[name].source == "fc" else "cubes"
     recipe = feature_settings(params, config.streams, store)
-    clear(paths.han(name, split))  # safetensors 0.5 writes into a file that is there
+    clear(paths.han(name, split))
     save_model(TrainedHAN(model, name, table.classes, source, recipe), paths.han(name, split))
     checkpoint.discard()
     line = f"train {name}-{split}: loss {epochs[-1].loss:.4f}, {time.monotonic() - started:.1f} s"
@@ -203,18 +207,17 @@ def schedule(params: Params) -> "TrainingSchedule":
     )
 
 
-def run_checkpoint(
+def run_identity(
     params: Params,
     name: str,
     table: "ClipTable",
     config: "HANConfig",
     store: "CubeStore",
     validation: "CubeStore | None",
-) -> "Checkpoint":
-    """Where this run keeps its state: named by all that it depends on."""
+) -> str:
+    """The fingerprint of a run: all that it depends on."""
     from han_core.cache.fingerprint import fingerprint
-    from han_core.cache.store import ClipCache
-    from han_core.runs.checkpoint import Checkpoint
+    from pipeline.execution.code import stage_code
 
     settings = {
         "model": name,
@@ -227,10 +230,9 @@ def run_checkpoint(
         f"{role} {clip.key} {clip.label}": identity
         for role, part in (("train", store), ("validation", validation))
         if part is not None
-        for clip, identity in zip(part.clips, part.fingerprints().values(), strict=True)
+        for clip, identity in zip(part.clips, part.contents().values(), strict=True)
     }
-    identity = fingerprint("train", VERSION, settings, inputs)
-    return Checkpoint(ClipCache.from_environment().checkpoint_path(identity), seconds=params.run.checkpoint_seconds)
+    return fingerprint("train", stage_code("train"), settings, inputs)
 
 
 def product_type(settings: Train, device: "torch.device") -> "torch.dtype | None":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from han_core.errors import HanError
+from pipeline.execution.told import told_plainly
 from pipeline.params import Params, load_params, params_option
 
 if TYPE_CHECKING:
@@ -28,10 +28,8 @@ def main(params_path: Path, split: int) -> None:
     """Join the scores of the two nets on one split."""
     params = load_params(params_path)
 
-    try:
+    with told_plainly(f"two_stream {split}"):
         run(params, split)
-    except HanError as error:
-        raise click.ClickException(f"two_stream {split}: {error}") from None
 
 
 def run(params: Params, split: int) -> None:

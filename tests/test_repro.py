@@ -124,7 +124,7 @@ AFTER_FLOW = {"finetune-temporal", "cubes-temporal", "scores-temporal", "train",
 
 
 def test_one_command_runs_everything(checkout):
-    before = {"prepare", "decode", "flow", "finetune-spatial", "cubes-spatial", "scores-spatial", "two-stream"}
+    before = {"check", "prepare", "decode", "flow", "finetune-spatial", "cubes-spatial", "scores-spatial", "two-stream"}
     assert checkout.first_run == before | AFTER_FLOW
     for name in ("metrics/tiny/evaluate.json", "report/tiny/report.md", "models/tiny/han/han-1.safetensors"):
         assert (checkout.path / name).is_file()
@@ -139,7 +139,9 @@ def test_a_forced_run_gives_the_same_bytes(checkout, target, tmp_path):
     """All of the graph without the clip cache; then the part that uses the cache, with it."""
     environment = {} if target else {"HAN_CACHE": str(tmp_path / "empty")}
     ran, output = checkout.repro("-f", *target, **environment)
-    assert ran == ({"prepare", "decode", "flow", "finetune-spatial", "cubes-spatial"} if target else checkout.first_run)
+    assert ran == (
+        {"check", "prepare", "decode", "flow", "finetune-spatial", "cubes-spatial"} if target else checkout.first_run
+    )
     for stage in ("decode", "flow", "cubes-spatial-1"):
         assert f"{stage}: 6 clips: {6 if target else 0} reused, {0 if target else 6} computed, 0 failed" in output
     assert (checkout.path / "dvc.lock").read_bytes() == checkout.first_lock
@@ -149,7 +151,7 @@ def test_editing_dropout_runs_train_and_what_follows(checkout):
     assert checkout.first_dropout != 0.25
     checkout.params["train"]["dropout"] = 0.25
     checkout.write_params()
-    assert checkout.repro()[0] == {"train", *AFTER_TRAIN}
+    assert checkout.repro()[0] == {"check", "train", *AFTER_TRAIN}
 
 
 def test_reverting_restores_from_the_cache(checkout):
@@ -164,7 +166,7 @@ def test_reverting_restores_from_the_cache(checkout):
 def test_editing_the_flow_bound_runs_flow_and_what_follows(checkout):
     checkout.params["flow"]["bound"] = 10
     checkout.write_params()
-    assert checkout.repro()[0] == {"flow", *AFTER_FLOW}
+    assert checkout.repro()[0] == {"check", "flow", *AFTER_FLOW}
     checkout.params["flow"]["bound"] = 20
     checkout.write_params()
     assert checkout.repro()[0] == set()

@@ -3,14 +3,16 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from han_core.cache.store import ClipCache
-from han_core.cache.verify import claimed_checksum, problems, sha256_of
-from han_core.clipfile.trailer import ClipFileError, read_trailer
+from han_core.cache.verify import claimed_checksum, problems, sha256_of, verify_clip_file
+from han_core.cache.workspace import Workspace, md5_of
+from han_core.clipfile.trailer import ClipFileError
+from han_core.tensorfile.file import TensorFileError, read_tensors
 
 log = logging.getLogger(__name__)
 
@@ -81,28 +83,55 @@ def verify_entries(
     return bad
 
 
-def remove_entry(entry: Entry, folders: Iterable[str | Path] = ()) -> list[Path]:
-    """Delete an entry, and its other names (hard links) below some folders.
+@dataclass(frozen=True)
+class Damaged:
+    """A file whose bytes are not those that it was made with."""
 
-    Returns:
-        What was deleted.
+    path: Path
+    problem: str
+
+
+def verify_workspace(
+    workspace: Workspace, verified: Iterable[Path] = (), *, advance: Callable[[], object] = lambda: None
+) -> list[Damaged]:
+    """Recompute the checksums of what a workspace holds beside the cache's own files: DVC's cache, and outputs.
+
+    Args:
+        verified: files that were looked at; other names (hard links) of them are not read again.
+        advance: called after each file.
     """
-    removed = [entry.path]
-    if entry.links > 1:
-        status = entry.path.stat()
-        others = (path for folder in folders for path in _names_of(status, Path(folder)))
-        removed += [path for path in others if path.resolve() != entry.path.resolve()]
-    for path in removed:
+    known = {_inode(path) for path in verified}
+    bad = []
+    for path, problem in (*_bad_objects(workspace, known, advance), *_bad_outputs(workspace, known, advance)):
+        bad.append(Damaged(path, problem))
+    return bad
+
+
+def names_of(paths: Iterable[Path], folders: Iterable[str | Path] = ()) -> list[Path]:
+    """Files, and their other names (hard links) below some folders."""
+    found = {path.resolve(): path for path in paths if path.exists()}
+    shared = {_inode(path) for path in found.values() if path.stat().st_nlink > 1}
+    for folder in folders if shared else ():
+        for path in _linked(shared, Path(folder)):
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Delete files."""
+    for path in paths:
         path.unlink(missing_ok=True)
-    return removed
 
 
-def prunable(cache: ClipCache, workspaces: Iterable[str | Path], *, older_than: float = 0.0) -> Prunable:
+YOUNG = 3600.0
+"""Seconds; what is younger may belong to a stage that runs, which has not linked it yet."""
+
+
+def prunable(cache: ClipCache, workspaces: Iterable[str | Path], *, older_than: float = YOUNG) -> Prunable:
     """What no output refers to.
 
     An entry is in use if it has a second name on disk (a hard link of a workspace or of DVC's cache), or if a
-    file under ``data`` or ``models`` of one of the workspaces has its fingerprint (clip files) or its content
-    (others): workspaces on another disk hold copies. With it is in use what has its kind and fingerprint (the
+    file under ``data`` or ``models`` of one of the workspaces has its content: workspaces on another disk hold copies. With it is in use what has its kind and fingerprint (the
     record of a net's curve has no other name). A temporary is left over if its process is gone or, for one of
     another machine, if it was not touched for a day.
 
@@ -113,7 +142,7 @@ def prunable(cache: ClipCache, workspaces: Iterable[str | Path], *, older_than: 
     known = list(entries(cache))
     lonely = [entry for entry in known if entry.links == 1]
     copied = _used_in(workspaces, lonely)
-    used = {(entry.kind, entry.fingerprint) for entry in known if entry.links > 1 or _identity(entry) in copied}
+    used = {(entry.kind, entry.fingerprint) for entry in known if entry.links > 1 or _claimed(entry) in copied}
     unused = (entry for entry in lonely if (entry.kind, entry.fingerprint) not in used)
     unused_entries = tuple(entry for entry in unused if entry.age >= older_than)
     abandoned = (p for p in sorted((cache.root / "checkpoints").glob("*")) if _is_abandoned(p))
@@ -122,25 +151,59 @@ def prunable(cache: ClipCache, workspaces: Iterable[str | Path], *, older_than: 
 
 def prune(found: Prunable) -> None:
     """Delete what :func:`prunable` found."""
-    for entry in found.entries:
-        remove_entry(entry)
-    for path in found.temporaries:
-        path.unlink(missing_ok=True)
+    remove((*(entry.path for entry in found.entries), *found.temporaries))
 
 
 _ABANDONED_AFTER = 7 * 24 * 3600  # seconds; a training run that was not resumed for so long will not be
 
 
-def _names_of(status: os.stat_result, folder: Path) -> Iterator[Path]:
+def _linked(inodes: Container[tuple[int, int]], folder: Path) -> Iterator[Path]:
     for parent, _, names in os.walk(folder):
         for name in names:
             path = Path(parent, name)
-            if not path.is_symlink() and os.path.samestat(path.stat(), status):
+            if not path.is_symlink() and _inode(path) in inodes:
                 yield path
 
 
+def _inode(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:  # gone meanwhile
+        return 0, 0
+    return status.st_dev, status.st_ino
+
+
+def _bad_objects(
+    workspace: Workspace, known: set[tuple[int, int]], advance: Callable[[], object]
+) -> Iterator[tuple[Path, str]]:
+    for path, md5 in workspace.objects():
+        if (inode := _inode(path)) in known:
+            continue
+        known.add(inode)
+        if md5_of(path) != md5:
+            yield path, f"{path}: does not have the checksum in its name"
+        advance()
+
+
+def _bad_outputs(
+    workspace: Workspace, known: set[tuple[int, int]], advance: Callable[[], object]
+) -> Iterator[tuple[Path, str]]:
+    """Those that are no links to DVC's cache or to this one, as far as they carry a checksum of their own."""
+    for path in workspace.files():
+        if _inode(path) in known or path.suffix not in (".h5", ".safetensors"):
+            continue
+        try:
+            if path.suffix == ".h5":
+                verify_clip_file(path)
+            else:
+                read_tensors(path, sealed=False)
+        except (ClipFileError, TensorFileError) as error:
+            yield path, str(error)
+        advance()
+
+
 def _used_in(workspaces: Iterable[str | Path], entries: Iterable[Entry]) -> set[str]:
-    """Identities of those entries that some workspaces hold copies of."""
+    """Checksums of those entries that some workspaces hold copies of."""
     sizes = {(entry.path.suffix, entry.size) for entry in entries}
     used = set()
     for workspace in workspaces:
@@ -149,14 +212,17 @@ def _used_in(workspaces: Iterable[str | Path], entries: Iterable[Entry]) -> set[
                 if (path.suffix, _size(path)) not in sizes or not path.is_file():
                     continue
                 try:
-                    used.add(read_trailer(path).fingerprint if path.suffix == ".h5" else sha256_of(path))
+                    used.add(claimed_checksum(path) if path.suffix == ".h5" else sha256_of(path))
                 except ClipFileError as error:
                     log.warning("not counted as in use: %s", error)
     return used
 
 
-def _identity(entry: Entry) -> str:
-    return entry.fingerprint if entry.path.suffix == ".h5" else claimed_checksum(entry.path)
+def _claimed(entry: Entry) -> str:
+    try:
+        return claimed_checksum(entry.path)
+    except ClipFileError:  # damaged, and nobody's copy then
+        return ""
 
 
 def _is_abandoned(path: Path) -> bool:

@@ -1,15 +1,16 @@
 """The content-addressed cache of finished files: every clip file (and every fine-tuned net) is made once.
 
-A file is known by its fingerprint: a hash of what it was made from (stage, version, parameters, content of the
-inputs). Layout below the root::
+A file is known by its fingerprint: a hash of what it was made from (stage, parameters, content of the inputs), and a
+digest of the code that makes it (:mod:`han_core.cache.fingerprint`). Layout below the root::
 
     <kind>/<aa>/<fingerprint>.h5                        clip files; aa: first two digits of the fingerprint
     <kind>/<aa>/<fingerprint>.<sha256>.safetensors      files of other formats carry their checksum in the name
-    tmp/                                                files being written
-    checkpoints/<fingerprint>.safetensors               last states of training runs that have not finished
+    tmp/                                                files being written, and who is at what
+    checkpoints/<run>-<code>.safetensors                last states of training runs that have not finished
 
 Publishing is a rename (or a hard link) within one file system, so an entry is either absent or complete, whatever is
-killed, and several people may fill one cache on a shared disk at once. Entries are read-only.
+killed, and several people may fill one cache on a shared disk at once. Entries are read-only; folders have the group
+and the mode of the root.
 
 Entries are handed out as hard links: cache, DVC's own cache and the workspace share one copy on disk. The other
 side of that coin is that whoever overwrites a linked file in place damages all of them; therefore nothing here ever
@@ -18,31 +19,30 @@ opens an existing file for writing, and links are made beside their destination 
 What is checked when an entry is reused: by default the trailer of a clip file (its fingerprint, kind and length), one
 read of 1 KiB, which finds truncated and mixed-up files; and the modification time. Publishing sets that to a time
 computed from the content, so a file that was written to since, through any of its names, gives itself away and is
-verified in full. With ``verify="content"`` every file is, which also finds bits that flipped on the disk, at the
-price of reading everything (1 to 2 GB/s a core, or what the disk gives). An entry that fails is treated as absent, is
-recomputed and replaced.
+verified in full. With ``verify="content"`` every file is, at the price of reading everything (1 to 2 GB/s a core, or
+what the disk gives). An entry that fails is treated as absent, is recomputed and replaced. Bits that flipped on the
+disk are found at the latest by whoever reads the file.
 """
 
 import errno
-import hashlib
 import logging
 import os
 import secrets
 import shutil
-import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, NoReturn, Self
 
+from han_core.cache.claims import Claims
+from han_core.cache.fingerprint import code_of, without_code
+from han_core.cache.folders import make_folder
+from han_core.cache.temporaries import is_left_over, temporary_name
 from han_core.cache.verify import check_identity, claimed_checksum, sha256_of, verify_clip_file, verify_entry
 from han_core.clipfile.trailer import ClipFileError
 
 log = logging.getLogger(__name__)
 
-_STALE_AFTER = 24 * 3600  # seconds; a temporary of another machine that was not touched for so long is left over
 _NO_HARD_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES}
 
 
@@ -58,7 +58,7 @@ class ClipCache:
         >>> from han_core.clipfile.writer import ClipFileWriter
         >>> import numpy
         >>> cache = ClipCache("cache")
-        >>> key = fingerprint("demo", 1, {"quality": 95}, {"video": "sha256 of its bytes"})
+        >>> key = fingerprint("demo", "c0de", {"quality": 95}, {"video": "sha256 of its bytes"})
         >>> with cache.create("frames", key) as path:
         ...     with ClipFileWriter(path, kind="frames", clip="a", fingerprint=key) as file:
         ...         file.array("frames", numpy.zeros((1, 2, 2), numpy.uint8))
@@ -70,6 +70,7 @@ class ClipCache:
     def __init__(self, root: str | Path, *, verify: Literal["size", "content"] = "size") -> None:
         self.root = Path(root)
         self.verify_on_use = verify
+        self.claims = Claims(self.root / "tmp")
         self._said_copying = False
 
     @classmethod
@@ -99,16 +100,49 @@ class ClipCache:
 
         Raises:
             ClipFileError: what was written does not verify, or is not of this kind and fingerprint.
+            OSError: the cache cannot be written.
         """
-        folder = self.root / "tmp"
-        folder.mkdir(parents=True, exist_ok=True)
-        name = f"{kind}-{fingerprint[:16]}-{_machine()}-{os.getpid()}-{secrets.token_hex(4)}{suffix}"
-        temporary = folder / name
+        temporary = self.temporary(f"{kind}-{fingerprint[:16]}", suffix)
         try:
             yield temporary
             self._publish(temporary, kind, fingerprint, suffix)
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # the error that led here is what is told
+                temporary.unlink(missing_ok=True)
+
+    def temporary(self, what: str, suffix: str = "") -> Path:
+        """A path in the cache for a file of this process, which is swept away if the process is killed."""
+        make_folder(self.root, self.root / "tmp")
+        return self.root / "tmp" / f"{temporary_name(what)}{suffix}"
+
+    def adopt(self, kind: str, fingerprint: str, code: str, suffix: str = ".h5") -> None:
+        """Give a file that other code made the name of a file of this code, too; both stay.
+
+        Args:
+            fingerprint: of the file as it is.
+            code: today's. That it makes the same bytes is the caller's to know.
+
+        Raises:
+            FileNotFoundError: the cache has no such file.
+            OSError: the cache cannot be written.
+        """
+        for source in self._candidates(kind, fingerprint, suffix) or [self._missing(kind, fingerprint)]:
+            name = source.name.replace(fingerprint, f"{without_code(fingerprint)}-{code}", 1)
+            with suppress(FileExistsError):
+                try:
+                    os.link(source, source.with_name(name))
+                except OSError as error:
+                    if error.errno not in _NO_HARD_LINKS:
+                        raise
+                    temporary = self.temporary(f"adopt-{fingerprint[:16]}")
+                    _copy(source, temporary)
+                    os.replace(temporary, source.with_name(name))
+
+    def codes(self, kind: str, fingerprint: str, suffix: str = ".h5") -> list[str]:
+        """Of which other codes the cache has a file made from the same."""
+        own = without_code(fingerprint)
+        found = {path.name.split(".")[0] for path in self._folder(kind, fingerprint).glob(f"{own}-*{suffix}")}
+        return sorted(code_of(name) for name in found - {fingerprint})
 
     def link(self, kind: str, fingerprint: str, destination: str | Path, suffix: str = ".h5") -> None:
         """Give a finished file the name ``destination``: a hard link, or a copy where the file system has none.
@@ -118,9 +152,7 @@ class ClipCache:
         Raises:
             FileNotFoundError: the cache has no such file.
         """
-        source = self.find(kind, fingerprint, suffix)
-        if source is None:
-            raise FileNotFoundError(f"{self.root}: has no finished {kind} file {fingerprint}")
+        source = self.find(kind, fingerprint, suffix) or self._missing(kind, fingerprint)
         destination = Path(destination)
         destination.parent.mkdir(parents=True, exist_ok=True)
         if destination.exists() and not destination.is_symlink() and destination.samefile(source):
@@ -130,32 +162,43 @@ class ClipCache:
             try:
                 os.link(source, beside)
             except OSError as error:
+                if error.errno == errno.ENOENT and not source.exists():
+                    self._missing(kind, fingerprint)  # pruned just now
                 if error.errno not in _NO_HARD_LINKS:
                     raise
-                self._say_copying(error)
+                self._say_copying(error, source)
                 if _is_copy(source, destination):
                     return
-                shutil.copyfile(source, beside)
-                shutil.copystat(source, beside)
+                _copy(source, beside)
             os.replace(beside, destination)
         finally:
-            beside.unlink(missing_ok=True)
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
 
     def checkpoint_path(self, fingerprint: str) -> Path:
         """Where the last state of the training run of this fingerprint is kept while it has not finished."""
+        make_folder(self.root, self.root / "checkpoints")
         return self.root / "checkpoints" / f"{fingerprint}.safetensors"
 
     def left_over(self) -> tuple[Path, ...]:
-        """Temporaries of processes that are gone (killed), or of other machines and untouched for a day."""
-        return tuple(path for path in sorted((self.root / "tmp").glob("*")) if _is_left_over(path))
+        """Temporaries and claims of processes that are gone (killed), or of other machines and long untouched."""
+        files = (path for path in sorted((self.root / "tmp").glob("*")) if path.suffix != ".claim")
+        return (*(path for path in files if is_left_over(path)), *self.claims.left_over())
 
     def sweep(self) -> None:
         """Delete the temporaries that are left over; their owners will not come back for them."""
         for path in self.left_over():
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # another person's, in a folder that is not the team's
+                path.unlink(missing_ok=True)
+
+    def _folder(self, kind: str, fingerprint: str) -> Path:
+        return self.root / kind / fingerprint[:2]
+
+    def _missing(self, kind: str, fingerprint: str) -> NoReturn:
+        raise FileNotFoundError(f"{self.root}: has no finished {kind} file {fingerprint}")
 
     def _candidates(self, kind: str, fingerprint: str, suffix: str) -> list[Path]:
-        folder = self.root / kind / fingerprint[:2]
+        folder = self._folder(kind, fingerprint)
         if suffix == ".h5":
             path = folder / f"{fingerprint}.h5"
             return [path] if path.exists() else []
@@ -176,8 +219,8 @@ class ClipCache:
         temporary.chmod(0o444)
         stamp = _content_time(checksum)
         os.utime(temporary, ns=(stamp, stamp))
-        folder = self.root / kind / fingerprint[:2]
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self._folder(kind, fingerprint)
+        make_folder(self.root, folder)
         final = folder / name
         try:
             # A link, unlike a rename, refuses to replace: whoever is first stays, with all hard links to it.
@@ -191,17 +234,23 @@ class ClipCache:
             if error.errno not in _NO_HARD_LINKS:
                 raise
             os.replace(temporary, final)
-        _flush(folder)
 
-    def _say_copying(self, error: OSError) -> None:
-        if not self._said_copying:
-            log.warning(
-                "no hard links from %s to the outputs (%s): files are copied, which takes twice the disk. "
-                "Put HAN_CACHE on the file system of the project to share one copy.",
-                self.root,
-                error.strerror,
+    def _say_copying(self, error: OSError, source: Path) -> None:
+        if self._said_copying:
+            return
+        self._said_copying = True
+        what = "Put HAN_CACHE on the file system of the project to share one copy."
+        if error.errno == errno.EPERM and source.stat().st_uid != os.getuid():
+            what = (
+                "They belong to someone else, and this machine's setting fs.protected_hardlinks forbids links to other "
+                "people's files. Where its administrator sets it to 0, one copy is shared."
             )
-            self._said_copying = True
+        log.warning(
+            "no hard links from %s to the outputs (%s): files are copied, which takes twice the disk. %s",
+            self.root,
+            error.strerror,
+            what,
+        )
 
 
 def _content_time(checksum: str) -> int:
@@ -221,47 +270,15 @@ def _is_copy(source: Path, destination: Path) -> bool:
     return (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
 
 
-def _is_left_over(path: Path) -> bool:
-    try:
-        machine, process = path.name.rsplit("-", 3)[-3:-1]
-        quiet = time.time() - path.stat().st_mtime
-    except (ValueError, FileNotFoundError):
-        return False
-    if machine == _machine() and process.isdigit():
-        return not _is_alive(int(process))
-    return quiet > _STALE_AFTER
-
-
-@cache
-def _machine() -> str:
-    """Eight digits for where process ids mean the same: host, boot and (in containers) id namespace."""
-    parts = [socket.gethostname()]
-    for read in (
-        lambda: Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"),
-        lambda: os.readlink("/proc/self/ns/pid"),
-    ):
-        with suppress(OSError):  # not Linux
-            parts.append(read())
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _copy(source: Path, destination: Path) -> None:
+    shutil.copyfile(source, destination)
+    shutil.copystat(source, destination)
 
 
 def _flush(path: Path) -> None:
-    """Ask the kernel to put a file, or a folder's list of names, on disk."""
+    """Ask the kernel to put a file on disk. Its name may be lost with the power: then the file is made again."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):  # folders on some network file systems
-            raise
+        os.fdatasync(handle)
     finally:
         os.close(handle)

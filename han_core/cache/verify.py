@@ -7,6 +7,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+from han_core.cache.fingerprint import without_code
 from han_core.clipfile.checksums import sha256_of_file
 from han_core.clipfile.reader import ClipFile
 from han_core.clipfile.trailer import REMAKE, ClipFileError, read_trailer
@@ -61,7 +62,7 @@ def check_identity(path: Path, kind: str, fingerprint: str) -> None:
             raise ClipFileError(f"{path}: is empty")
         return
     trailer = read_trailer(path)
-    if (trailer.kind, trailer.fingerprint) != (kind, fingerprint):
+    if (trailer.kind, trailer.fingerprint) != (kind, without_code(fingerprint)):
         raise ClipFileError(
             f"{path}: holds the {trailer.kind} file {trailer.fingerprint} of clip {trailer.clip}, "
             f"not the {kind} file {fingerprint}"

@@ -1,15 +1,18 @@
 """``han cache``: what the cache of clip files holds, whether it is sound, and what is no longer needed."""
 
 import json
+import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from han_core.cache import housekeeping
-from han_core.cache.housekeeping import Entry
+from han_core.cache.housekeeping import Damaged, Entry
 from han_core.cache.store import ClipCache
+from han_core.cache.workspace import Stage, Workspace
 from han_core.devices import cores
 
 _root = click.option(
@@ -69,7 +72,13 @@ def list_entries(kinds: tuple[str, ...], files: bool, as_json: bool, root: Path 
     "--remove",
     is_flag=True,
     help="Delete the bad files, and the other names (hard links) of the same bytes in the workspaces: the outputs and "
-    "DVC's cache. The next run recomputes them.",
+    "DVC's cache. `dvc repro` makes them again.",
+)
+@click.option(
+    "--force-downstream",
+    is_flag=True,
+    help="With --remove: make DVC forget what all stages made that may have read a bad file, so that `dvc repro` runs "
+    "them again, too.",
 )
 @_workspaces
 @_json
@@ -80,37 +89,88 @@ def verify(
     kinds: tuple[str, ...],
     workers: int | None,
     remove: bool,
+    force_downstream: bool,
     workspaces: tuple[Path, ...],
     as_json: bool,
     root: Path | None,
 ) -> None:
-    """Recompute the checksums of all files, or of those of the KINDS given; exit status 1 if one is bad."""
+    """Recompute the checksums of all files, or of those of the KINDS given; exit status 1 if one is bad.
+
+    Without KINDS also those of DVC's cache and of the outputs in the workspaces. Names the stages that made and that
+    read the bad files.
+    """
+    if force_downstream and not remove:
+        raise click.UsageError("--force-downstream goes with --remove")
     store = _open(root)
+    projects = [Workspace(path) for path in workspaces]
     entries = list(housekeeping.entries(store, kinds))
     with click.progressbar(length=len(entries), label="verify", file=sys.stderr) as bar:
         bad = housekeeping.verify_entries(store, kinds, workers=workers or cores(), advance=lambda: bar.update(1))
-    removed = [path for entry, _ in bad for path in housekeeping.remove_entry(entry, workspaces)] if remove else []
+    damaged = [Damaged(entry.path, problem) for entry, problem in bad]
+    checked = [entry.path for entry in entries]
+    others = Counter()
+    for project in () if kinds else projects:
+        damaged += housekeeping.verify_workspace(project, checked, advance=lambda: others.update(["files"]))
+    names = housekeeping.names_of([item.path for item in damaged], [f for p in projects for f in p.folders()])
+    affected = [(p, makers, p.users(makers)) for p in projects if (makers := p.makers(names))]
+    if remove:
+        housekeeping.remove(names)
+    if force_downstream:
+        for project, makers, users in affected:
+            project.forget([*makers, *users])
     if as_json:
         report = {
             "root": str(store.root),
-            "checked": len(entries),
-            "bad": [_as_json(entry) | {"problem": problem} for entry, problem in bad],
-            "removed": [str(path) for path in removed],
+            "checked": len(entries) + others["files"],
+            "bad": [{"path": str(item.path), "problem": item.problem} for item in damaged],
+            "removed": [str(path) for path in names] if remove else [],
+            "made_by": sorted({stage.name for _, makers, _ in affected for stage in makers}),
+            "read_by": sorted({stage.name for _, _, users in affected for stage in users}),
+            "forgotten": force_downstream,
         }
         click.echo(json.dumps(report, indent=1))
     else:
-        for _, problem in bad:
-            click.echo(problem)
-        for path in removed:
+        for item in damaged:
+            click.echo(item.problem)
+        for path in names if remove else ():
             click.echo(f"removed {path}")
-        click.echo(f"{len(entries)} files checked, {len(bad)} bad, in {store.root}")
-    if bad:
+        for project, makers, users in affected:
+            _say_affected(project, makers, users, removed=remove, forgotten=force_downstream)
+        click.echo(f"{len(entries) + others['files']} files checked, {len(damaged)} bad, in {store.root}")
+    if damaged:
         ctx.exit(1)
+
+
+def _say_affected(
+    project: Workspace, makers: Sequence[Stage], users: Sequence[Stage], *, removed: bool, forgotten: bool
+) -> None:
+    """Which stages a person has to think of, and what they run."""
+    named = " ".join(stage.name for stage in makers)
+    readers = " ".join(stage.name for stage in users)
+    click.echo(f"{project.folder}: made by {named}" + (f"; may have been read by {readers}" if readers else ""))
+    if not removed:
+        click.echo("Run it with --remove, then `dvc repro`.")
+    elif forgotten:
+        click.echo("`dvc repro` makes them, and all that depends on them, again.")
+    elif readers:
+        click.echo(
+            "`dvc repro` makes them again. What is read is compared with its checksum, so whatever was made of a bad "
+            "file was made before it went bad. To make that again all the same: --force-downstream, or "
+            f"dvc repro -f -s {readers}"
+        )
+    else:
+        click.echo("`dvc repro` makes them again.")
 
 
 @cache.command()
 @_workspaces
-@click.option("--older-than", type=click.FloatRange(min=0), default=0.0, metavar="DAYS", help="Keep younger files.")
+@click.option(
+    "--older-than",
+    type=click.FloatRange(min=0),
+    default=housekeeping.YOUNG / 86400,
+    metavar="DAYS",
+    help="Keep younger files; an hour by default, for stages that run now.",
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
 @click.option("--yes", is_flag=True, help="Delete without asking.")
 @_json
@@ -150,6 +210,15 @@ def prune(
         click.echo(json.dumps(report, indent=1))
     elif delete:
         click.echo(f"deleted {what}")
+
+
+@cache.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def adopt(ctx: click.Context, arguments: tuple[str, ...]) -> None:
+    """Show on a sample that a stage's new code makes the same files, and keep those of the code before."""
+    # A stage's code is the project's; the library does not know it.
+    ctx.exit(subprocess.run([sys.executable, "-m", "pipeline.adopt", *arguments], check=False).returncode)
 
 
 def _open(root: Path | None) -> ClipCache:

@@ -7,6 +7,7 @@ says where the stored piece of each array begins, many threads can read arrays a
 """
 
 import json
+import math
 import os
 import zlib
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from typing import Literal, get_args
 
 from han_core.errors import HanError
 
-SCHEMA = 2
+SCHEMA = 3
 TRAILER_BYTES = 1024
 
 Codec = Literal["none", "zstd", "shuffle-zstd"]
@@ -27,7 +28,15 @@ SPARSE = "sparse"
 RESERVED = ("schema", "kind", "clip", "fingerprint", "tools")
 """Attributes of a clip file that its writer sets itself."""
 
-REMAKE = "It is damaged: remove it (`han cache verify --remove`) and run the stage again."
+REMAKE = "It is damaged: run `han cache verify --remove`, then `dvc repro`."
+
+DTYPES = frozenset({"|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f2", "<f4", "<f8"})
+"""Of arrays. Anything else is refused: an object type, for one, would make NumPy run code."""
+
+_FREELY = 1 << 26
+_EXPANDING = 256
+"""An array may take ``_FREELY`` bytes of memory, or ``_EXPANDING`` times what is stored of it: a file of a few bytes
+cannot ask for a machine's memory."""
 
 
 class ClipFileError(HanError, ValueError):
@@ -45,6 +54,13 @@ class StoredArray:
     """Bytes from the start of the file."""
     size: int
     """Bytes as stored."""
+    crc32: int = 0
+    """Of the bytes as stored, for codec ``none``. Compressed arrays are zstd frames, which carry a checksum."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the array as it is read."""
+        return int(self.dtype[2:]) * math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -55,10 +71,14 @@ class Trailer:
     kind: str
     clip: str
     fingerprint: str
+    """What the file was made from, without the code that made it (:mod:`han_core.cache.fingerprint`)."""
     size: int
     """Bytes of the HDF5 part, that is of the file without the trailer."""
     sha256: str
     """Of the HDF5 part."""
+    content: str
+    """SHA-256 of what is in the file for whoever reads it: arrays, images, attributes, but not how it came about.
+    Equal content of other settings, code or library versions has the same, so what is made of it is made once."""
     arrays: Mapping[str, StoredArray] = field(default_factory=dict)
     """Those stored in one piece, by name."""
 
@@ -76,16 +96,16 @@ def read_trailer(path: str | Path) -> Trailer:
             raw = file.read(TRAILER_BYTES)
     except OSError as error:
         raise ClipFileError(f"{path}: cannot be opened ({error.strerror})") from None
-    trailer = _decode(raw)
-    if trailer is None:
+    values = _decode(raw)
+    if values is None:
         raise ClipFileError(f"{path}: is not a finished clip file (its trailer is missing or damaged). {REMAKE}")
-    if trailer.schema != SCHEMA:
-        raise ClipFileError(f"{path}: clip {trailer.clip} has schema {trailer.schema}, this version reads {SCHEMA}")
-    if trailer.size != length - TRAILER_BYTES:
-        raise ClipFileError(
-            f"{path}: clip {trailer.clip} has {length - TRAILER_BYTES} bytes, not {trailer.size}. {REMAKE}"
-        )
-    return trailer
+    if values.get("schema") != SCHEMA:
+        clip = values.get("clip")
+        raise ClipFileError(f"{path}: clip {clip!r} has schema {values.get('schema')!r}, this version reads {SCHEMA}")
+    try:
+        return _checked(values, length - TRAILER_BYTES)
+    except ValueError as error:
+        raise ClipFileError(f"{path}: clip {values.get('clip')!r}: {error}. {REMAKE}") from None
 
 
 def encode_trailer(trailer: Trailer) -> bytes:
@@ -93,7 +113,7 @@ def encode_trailer(trailer: Trailer) -> bytes:
 
     ======================  ==========================================================
     8                       CRC-32 of the JSON text, as hexadecimal digits
-    as many as it takes     the JSON text, UTF-8; ``arrays`` as {name: [dtype, shape, codec, offset, size]}
+    as many as it takes     the JSON text, UTF-8; ``arrays`` as {name: [dtype, shape, codec, offset, size, crc32]}
     the rest but one        spaces, at least one
     1                       a line feed
     ======================  ==========================================================
@@ -110,17 +130,60 @@ def encode_trailer(trailer: Trailer) -> bytes:
     return text.ljust(TRAILER_BYTES - 1) + b"\n"
 
 
-def _decode(raw: bytes) -> Trailer | None:
-    """The reverse of :func:`encode_trailer`; None for bytes that it did not make."""
+def _decode(raw: bytes) -> dict | None:
+    """The reverse of :func:`encode_trailer`, as JSON values; None for bytes that it did not make."""
     text = raw[8:].rstrip()
     if len(raw) != TRAILER_BYTES or raw[:8] != b"%08x" % zlib.crc32(text) or not raw.endswith(b" \n"):
         return None
     try:
         values = json.loads(text)
-        arrays = {
-            name: StoredArray(dtype, tuple(shape), codec, offset, size)
-            for name, (dtype, shape, codec, offset, size) in values.pop("arrays").items()
-        }
-        return Trailer(**values, arrays=arrays)
-    except (ValueError, TypeError, AttributeError, KeyError):
+    except (ValueError, RecursionError):
         return None
+    return values if isinstance(values, dict) else None
+
+
+def _checked(values: dict, size: int) -> Trailer:
+    """The trailer of a file whose HDF5 part has ``size`` bytes. Nothing that it declares is believed: a file may come
+    from anywhere.
+
+    Raises:
+        ValueError: it contradicts the file, or itself.
+    """
+    texts = ("kind", "clip", "fingerprint", "sha256", "content")
+    if values.keys() != {"schema", "size", "arrays", *texts}:
+        raise ValueError("its trailer lacks an entry, or has one too many")
+    if not all(isinstance(values[name], str) for name in texts) or not isinstance(values["arrays"], dict):
+        raise ValueError("its trailer holds a value of the wrong type")
+    if values["size"] != size:
+        raise ValueError(f"it has {size} bytes, not {values['size']}")
+    arrays = {name: _checked_array(name, entry, size) for name, entry in values["arrays"].items()}
+    return Trailer(**{name: values[name] for name in ("schema", "size", *texts)}, arrays=arrays)
+
+
+def _checked_array(name: str, entry: object, size: int) -> StoredArray:
+    try:
+        dtype, shape, codec, *numbers = entry
+        shape = tuple(shape)
+        offset, length, crc32 = numbers
+    except (TypeError, ValueError):
+        raise ValueError(f"the entry of array {name} is not one") from None
+    if not all(_is_count(number) for number in (*shape, offset, length, crc32)) or not 1 <= len(shape) <= 8:
+        raise ValueError(f"array {name} has an impossible shape or place")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise ValueError(f"array {name} is of type {dtype!r}")
+    stored = StoredArray(dtype, shape, codec, offset, length, crc32)
+    if codec == SPARSE:
+        return stored
+    if codec not in CODECS:
+        raise ValueError(f"array {name} has the unknown codec {codec!r}")
+    if offset + length > size:
+        raise ValueError(f"array {name} lies beyond the end of the file")
+    if codec == "none" and length != stored.memory:
+        raise ValueError(f"array {name} takes {length} bytes, but its shape {stored.memory}")
+    if stored.memory > max(_FREELY, _EXPANDING * length):
+        raise ValueError(f"array {name} would expand from {length} to {stored.memory} bytes")
+    return stored
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62

@@ -1,38 +1,42 @@
 """The HDF5 file of one clip: frames, flow or cubes. Written once, verified, then only read.
 
 A clip file is an ordinary HDF5 file (``h5ls`` shows it) followed by one trailer (:mod:`han_core.clipfile.trailer`),
-which HDF5 ignores: schema, kind, clip, fingerprint, the size of the HDF5 part and its SHA-256, and where each array
-lies. A flipped bit anywhere, file headers included, is found before the HDF5 library sees the file, and a file that was
-never finished has no trailer.
+which HDF5 ignores: schema, kind, clip, fingerprint, the size of the HDF5 part and its SHA-256, the SHA-256 of the
+content, and where each array lies. A file that was never finished has no trailer.
 
-Inside, every dataset carries the SHA-256 of its raw (uncompressed) content as attribute ``sha256``, and the root
-carries ``schema``, ``kind``, ``clip``, ``fingerprint``, ``tools`` (versions, as JSON) and the attributes of the kind.
-Nothing in the file depends on the time, the path, the process or the order of a dictionary: the same content gives
-the same bytes.
+What is read is checked as it is read: a compressed array is a zstd frame with a checksum, the others have one in the
+trailer, and each encoded image has its CRC-32 in ``<name>_crc32``. Besides, every dataset carries the SHA-256 of its
+raw (uncompressed) content as attribute ``sha256``. The root carries ``schema``, ``kind``, ``clip``, ``fingerprint``,
+``tools`` (:mod:`han_core.clipfile.provenance`, as JSON) and the attributes of the kind. Nothing in the file depends on
+the time, the path, the process, the code or the order of a dictionary: the same content gives the same bytes.
 """
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+import re
+import shutil
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import cv2
 import h5py
 import hdf5plugin
 import numpy as np
 
+from han_core.clipfile.arrays import LEVEL, compressed
 from han_core.clipfile.checksums import raw_bytes, sha256_of_file
+from han_core.clipfile.provenance import made_with
 from han_core.clipfile.trailer import (
     CODECS,
+    DTYPES,
     RESERVED,
     SCHEMA,
     SPARSE,
-    ClipFileError,
     Codec,
     StoredArray,
     Trailer,
@@ -40,7 +44,6 @@ from han_core.clipfile.trailer import (
 )
 
 _BLOCK = 1 << 16  # bytes of one chunk of an image dataset; the last chunk is padded, so a larger one wastes disk
-_ZSTD = {"clevel": 3}  # higher levels gain a few percent at a third of the speed (docs/results.md)
 
 
 class ClipFileWriter:
@@ -50,9 +53,14 @@ class ClipFileWriter:
         path: the file to write; it must not exist. Normally the temporary name that ``ClipCache.create`` hands out.
         kind: ``frames``, ``flow``, ``cubes``, ...
         clip: the clip's name.
-        fingerprint: identity of the content, from ``cache.fingerprint``.
+        fingerprint: what the file is made from (:mod:`han_core.cache.fingerprint`); of one that names the code, too,
+            only what is before the code is written, so that code which gives the same bytes gives the same file.
         attributes: further attributes of the file (str, int, float or sequences of numbers). More can be
             added to the writer's ``attributes`` until it is closed, e.g. a count that is known only at the end.
+        torch_threads: for files that hold what torch computed: its threads.
+
+    Raises:
+        OSError: from any method, if the disk does not take it (full, not writable, ..).
 
     The file is complete once the ``with`` block ends without an exception; otherwise it has no trailer, and every
     reader refuses it.
@@ -74,14 +82,18 @@ class ClipFileWriter:
         clip: str,
         fingerprint: str,
         attributes: Mapping[str, str | int | float | Sequence] | None = None,
+        torch_threads: int | None = None,
     ) -> None:
         self.path = Path(path)
-        self.kind, self.clip, self.fingerprint = kind, clip, fingerprint
+        self.kind, self.clip, self.fingerprint = kind, clip, fingerprint.partition("-")[0]
         self.attributes = dict(attributes or {})
+        self._tools = made_with(torch_threads=torch_threads)
         self._appenders: list[Appender] = []
-        self._codecs: dict[str, Codec] = {}
+        self._arrays: dict[str, tuple[Codec, int]] = {}  # name -> codec and CRC-32
         self._declared: dict[str, StoredArray] = {}
-        self._file: h5py.File | None = h5py.File(_create(self.path))
+        self._content: dict[str, str] = {}  # name of each dataset -> what is in it
+        with disk_errors(self.path):
+            self._file: h5py.File | None = h5py.File(_create(self.path))
 
     def array(self, name: str, values: np.ndarray, *, codec: Codec = "none") -> None:
         """Write a whole array, in one piece: clips are read whole.
@@ -96,14 +108,29 @@ class ClipFileWriter:
         values = np.ascontiguousarray(values)
         if not values.ndim:
             raise ValueError(f"{name}: a scalar is an attribute, not an array")
-        options: dict = {}
-        if values.size and codec != "none":
-            options = {"chunks": values.shape, "fillvalue": values.dtype.type(0), "shuffle": codec == "shuffle-zstd"}
-            options |= hdf5plugin.Zstd(**_ZSTD)
+        if values.dtype.str not in DTYPES:
+            raise ValueError(f"{name}: type {values.dtype} is not one of {', '.join(sorted(DTYPES))}")
         group, _, own_name = name.rpartition("/")
-        dataset = self._group(group).create_dataset(own_name, data=values, track_times=False, **options)
-        _set_text(dataset, "sha256", hashlib.sha256(raw_bytes(values)).hexdigest())
-        self._codecs[name] = codec
+        checksum = hashlib.sha256(raw_bytes(values)).hexdigest()
+        with disk_errors(self.path):
+            if values.size and codec != "none":
+                # Compressed here and not by HDF5's filter, which leaves the checksum out; HDF5 reads it all the same.
+                filters = {"shuffle": codec == "shuffle-zstd", **hdf5plugin.Zstd(clevel=LEVEL)}
+                dataset = self._group(group).create_dataset(
+                    own_name,
+                    shape=values.shape,
+                    dtype=values.dtype,
+                    chunks=values.shape,
+                    fillvalue=values.dtype.type(0),
+                    track_times=False,
+                    **filters,
+                )
+                dataset.id.write_direct_chunk((0,) * values.ndim, compressed(values, codec))
+            else:
+                dataset = self._group(group).create_dataset(own_name, data=values, track_times=False)
+            _set_text(dataset, "sha256", checksum)
+        self._arrays[name] = codec, 0 if dataset.chunks else zlib.crc32(raw_bytes(values))
+        self._content[name] = f"{values.dtype.str} {values.shape} {checksum}"
 
     def declare(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
         """Say what the arrays ``<name>/..`` make up together; nothing is stored but attributes of the group."""
@@ -114,7 +141,8 @@ class ClipFileWriter:
 
     def images(self, name: str) -> "Appender":
         """Start a row of encoded images: dataset ``name`` (all bytes, one after the other) and ``<name>_offsets``."""
-        appender = Appender(self._open_file(), name)
+        with disk_errors(self.path):
+            appender = Appender(self._open_file(), name)
         self._appenders.append(appender)
         return appender
 
@@ -122,29 +150,37 @@ class ClipFileWriter:
         """Write what is buffered, the attributes and the trailer."""
         if self._file is None:
             return
-        for appender in self._appenders:
-            appender.finish()
         clash = sorted(set(self.attributes) & set(RESERVED))
         if clash:
             raise ValueError(f"attributes: {', '.join(clash)} are set by the writer itself")
-        root = self._file.attrs
-        root["schema"] = np.int64(SCHEMA)
-        for name, value in (
-            ("kind", self.kind),
-            ("clip", self.clip),
-            ("fingerprint", self.fingerprint),
-            ("tools", json.dumps(tool_versions(), sort_keys=True)),
-            *sorted(self.attributes.items()),
-        ):
-            _set_attribute(self._file, name, value)
-        self._file.flush()  # pieces have their place only once they are written
-        arrays = self._declared | {name: _stored(self._file[name], codec) for name, codec in self._codecs.items()}
-        self._abandon()
-        size = self.path.stat().st_size
-        checksum = sha256_of_file(self.path, size)
-        trailer = Trailer(SCHEMA, self.kind, self.clip, self.fingerprint, size, checksum, arrays)
-        with self.path.open("ab") as file:
-            file.write(encode_trailer(trailer))
+        with disk_errors(self.path):
+            for appender in self._appenders:
+                self._content |= appender.finish()
+            root = self._file.attrs
+            root["schema"] = np.int64(SCHEMA)
+            for name, value in (
+                ("kind", self.kind),
+                ("clip", self.clip),
+                ("fingerprint", self.fingerprint),
+                ("tools", json.dumps(self._tools, sort_keys=True)),
+                *sorted(self.attributes.items()),
+            ):
+                _set_attribute(self._file, name, value)
+            self._file.flush()  # pieces have their place only once they are written
+            arrays = self._declared | {name: _stored(self._file[name], *how) for name, how in self._arrays.items()}
+            self._abandon()
+            size = self.path.stat().st_size
+            checksum = sha256_of_file(self.path, size)
+            whose = (SCHEMA, self.kind, self.clip, self.fingerprint)
+            trailer = encode_trailer(Trailer(*whose, size, checksum, self._content_digest(), arrays))
+            with self.path.open("ab") as file:
+                file.write(trailer)
+
+    def _content_digest(self) -> str:
+        attributes = {name: np.asarray(value).tolist() for name, value in self.attributes.items()}
+        declared = {name: [array.dtype, array.shape] for name, array in self._declared.items()}
+        parts = [self.kind, self.clip, attributes, declared, self._content]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode("utf-8")).hexdigest()
 
     def _group(self, name: str) -> h5py.Group:
         file = self._open_file()
@@ -159,8 +195,8 @@ class ClipFileWriter:
 
     def _abandon(self) -> None:
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -172,7 +208,8 @@ class ClipFileWriter:
             if kind is None:
                 self.close()
         finally:
-            self._abandon()
+            with suppress(OSError, RuntimeError):  # a full disk: what went wrong first is what is told
+                self._abandon()
 
 
 class Appender:
@@ -187,7 +224,7 @@ class Appender:
         self._digest = hashlib.sha256()
         self._buffer = bytearray()
         self._offsets = [0]
-        self._finished = False
+        self._crcs: list[int] = []
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -198,42 +235,56 @@ class Appender:
         if not encoded:
             raise ValueError(f"{self.name}: an encoded image cannot be empty")
         self._digest.update(encoded)
+        self._crcs.append(zlib.crc32(encoded))
         self._buffer += encoded
         self._offsets.append(self._offsets[-1] + len(encoded))
         whole = len(self._buffer) // _BLOCK * _BLOCK
         if whole:
             self._write(whole)
 
-    def finish(self) -> None:
-        """Write the rest; called by the writer."""
-        if self._finished:
-            return
-        self._finished = True
+    def finish(self) -> dict[str, str]:
+        """Write the rest; called by the writer. {name: what is in it}."""
         self._write(len(self._buffer))
         _set_text(self._data, "sha256", self._digest.hexdigest())
         offsets = np.asarray(self._offsets, dtype=np.int64)
-        dataset = self._file.create_dataset(f"{self.name}_offsets", data=offsets, track_times=False)
-        _set_text(dataset, "sha256", hashlib.sha256(raw_bytes(offsets)).hexdigest())
+        for name, values in (("offsets", offsets), ("crc32", np.asarray(self._crcs, dtype=np.uint32))):
+            dataset = self._file.create_dataset(f"{self.name}_{name}", data=values, track_times=False)
+            _set_text(dataset, "sha256", hashlib.sha256(raw_bytes(values)).hexdigest())
+        return {self.name: f"{self._digest.hexdigest()} {hashlib.sha256(raw_bytes(offsets)).hexdigest()}"}
 
     def _write(self, count: int) -> None:
         if not count:
             return
         start = self._data.shape[0]
-        self._data.resize((start + count,))
-        self._data[start:] = np.frombuffer(bytes(self._buffer[:count]), dtype=np.uint8)
+        with disk_errors(self._file.filename):
+            self._data.resize((start + count,))
+            self._data[start:] = np.frombuffer(bytes(self._buffer[:count]), dtype=np.uint8)
         del self._buffer[:count]
 
 
-@cache
-def tool_versions() -> dict[str, str]:
-    """Versions of what shapes the bytes of a clip file."""
-    versions = {"h5py": h5py.__version__, "hdf5": h5py.version.hdf5_version, "numpy": np.__version__}
-    versions |= {"opencv": cv2.__version__, "hdf5plugin": hdf5plugin.version, "av": version("av")}
+@contextmanager
+def disk_errors(path: str | Path) -> Iterator[None]:
+    """What HDF5 raises when the disk does not take what is written, as the OSError that it is.
+
+    HDF5 tells of a full disk by RuntimeError, the number of the error somewhere in its text, or not at all.
+    """
     try:
-        versions["han-video"] = version("han-video")
-    except PackageNotFoundError:  # used from a source tree that was not installed
-        versions["han-video"] = "unknown"
-    return versions
+        yield
+    except (OSError, RuntimeError) as error:
+        number = error.errno if isinstance(error, OSError) and error.errno else _error_number(str(error))
+        if number is None and shutil.disk_usage(Path(path).parent).free < _FULL:
+            number = errno.ENOSPC
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from None
+
+
+_FULL = 1 << 20  # bytes free on a disk that counts as full after an error
+
+
+def _error_number(text: str) -> int | None:
+    found = re.search(r"errno = (\d+)", text)
+    return int(found[1]) if found else None
 
 
 def _create(path: Path) -> h5py.h5f.FileID:
@@ -245,10 +296,7 @@ def _create(path: Path) -> h5py.h5f.FileID:
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
     access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
     access.set_file_locking(False, True)  # a network disk may have no locks; nobody else knows this new name
-    try:
-        return h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_EXCL, fapl=access, fcpl=creation)
-    except OSError as error:
-        raise ClipFileError(f"{path}: cannot be created ({error})") from None
+    return h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_EXCL, fapl=access, fcpl=creation)
 
 
 def _set_attribute(target: h5py.Group, name: str, value: str | int | float | Sequence) -> None:
@@ -270,11 +318,11 @@ def _set_text(target: h5py.Group | h5py.Dataset, name: str, text: str) -> None:
     target.attrs.create(name, raw, dtype=h5py.string_dtype("utf-8", max(1, len(raw))))
 
 
-def _stored(dataset: h5py.Dataset, codec: Codec) -> StoredArray:
+def _stored(dataset: h5py.Dataset, codec: Codec, crc32: int) -> StoredArray:
     """Where the one piece of a dataset lies in its file."""
     if dataset.chunks:
         piece = dataset.id.get_chunk_info(0)
         offset, size = piece.byte_offset, piece.size
     else:
         offset, size = dataset.id.get_offset() or 0, dataset.id.get_storage_size()
-    return StoredArray(dataset.dtype.str, dataset.shape, codec, offset, size)
+    return StoredArray(dataset.dtype.str, dataset.shape, codec, offset, size, crc32)

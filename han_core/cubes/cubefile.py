@@ -16,17 +16,19 @@ Why this form: on conv5_3 of real video it takes less than any general compresso
 (docs/results.md), and it is what training reads: nothing is expanded on the way.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from han_core.clipfile.arrays import read_parts
-from han_core.clipfile.trailer import SPARSE, ClipFileError, Trailer, read_trailer
+from han_core.clipfile.trailer import REMAKE, SPARSE, ClipFileError, Trailer, read_trailer
 from han_core.clipfile.writer import ClipFileWriter
-from han_core.cubes.sparse import SparseRows
+from han_core.cubes.sparse import SparseRows, column_type, count_type
 
 CUBES = "cubes"
+_MOST_REGIONS = 1 << 16
 _PARTS = tuple(f"{CUBES}/{part}" for part in ("counts", "columns", "values"))
 
 
@@ -61,20 +63,56 @@ def read_sparse(path: str | Path, trailer: Trailer) -> SparseRows:
     """
     shape = cube_shape(path, trailer)
     counts, columns, values = read_parts(path, trailer, _PARTS)
-    if int(counts.sum(dtype=np.int64)) != len(columns):
-        raise ClipFileError(f"{path}: clip {trailer.clip}: counts and columns of its cube do not fit together")
-    return SparseRows(counts, columns, values, int(np.prod(shape[2:])))
+    rows = SparseRows(counts, columns, values, int(np.prod(shape[2:])))
+    if wrong := rows.contradiction():
+        raise ClipFileError(f"{path}: clip {trailer.clip}: {wrong}. {REMAKE}")
+    return rows
 
 
 def cube_shape(path: str | Path, trailer: Trailer) -> tuple[int, ...]:
-    """(T, D, K, K).
+    """(T, D, K, K), checked against the arrays that hold the cube.
 
     Raises:
-        ClipFileError: the file holds no cube.
+        ClipFileError: the file holds no cube, or what it says of it is impossible.
     """
     stored = trailer.arrays.get(CUBES)
     if stored is None or stored.codec != SPARSE:
         raise ClipFileError(f"{path}: clip {trailer.clip} is a file of kind {trailer.kind} and holds no cube")
+    if wrong := _impossible(trailer):
+        raise ClipFileError(f"{path}: clip {trailer.clip}: {wrong}. {REMAKE}")
+    return stored.shape
+
+
+_LARGEST = 1 << 32
+"""Bytes of a dense cube: 20,000 frames. A file of a few bytes can claim any number of zeros."""
+
+
+def _impossible(trailer: Trailer) -> str:
+    """What is wrong with the declared shapes and types of a cube's arrays; "" if they fit together."""
+    if missing := [part for part in _PARTS if part not in trailer.arrays]:
+        return f"its cube lacks {', '.join(missing)}"
+    shape = trailer.arrays[CUBES].shape
+    counts, columns, values = (trailer.arrays[part] for part in _PARTS)
+    regions = math.prod(shape[2:])
+    if len(shape) != 4 or not all(shape) or regions > _MOST_REGIONS or 2 * math.prod(shape) > _LARGEST:
+        return f"{' x '.join(map(str, shape))} is not the shape of a cube"
+    types = (count_type(regions).str, column_type(regions).str, "<f2")
+    if (counts.dtype, columns.dtype, values.dtype) != types or trailer.arrays[CUBES].dtype != "<f2":
+        return "the arrays of its cube have the wrong types"
+    if counts.shape != shape[:2] or len(columns.shape) != 1 or columns.shape != values.shape:
+        return "counts, columns and values of its cube do not fit together"
+    return ""
+
+
+def features_shape(path: str | Path, trailer: Trailer, array: str) -> tuple[int, ...]:
+    """(T, units) of a fully connected layer's features.
+
+    Raises:
+        ClipFileError: the array cannot be that.
+    """
+    stored = trailer.arrays[array]
+    if stored.dtype != "<f2" or len(stored.shape) < 2 or not all(stored.shape) or stored.codec == SPARSE:
+        raise ClipFileError(f"{path}: clip {trailer.clip}: {array} does not hold features of frames. {REMAKE}")
     return stored.shape
 
 
@@ -98,10 +136,12 @@ def write_cubes(
     fc: str,
     values: Mapping[str, np.ndarray],
     attributes: Mapping[str, str | int],
+    torch_threads: int | None = None,
 ) -> None:
     """Write a clip file of kind cubes: ``cubes`` (sparse) and ``<fc>`` float16 (T, ...), and ``frames`` int32 (T,)."""
     facts = {**attributes, "layer": layer, "fc": fc}
-    with ClipFileWriter(path, kind="cubes", clip=clip, fingerprint=fingerprint, attributes=facts) as file:
+    identity = {"kind": "cubes", "clip": clip, "fingerprint": fingerprint}
+    with ClipFileWriter(path, **identity, attributes=facts, torch_threads=torch_threads) as file:
         file.array("frames", frames)
         write_cube(file, values[layer])
         file.array(fc, values[fc], codec="shuffle-zstd")

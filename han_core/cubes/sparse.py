@@ -61,6 +61,19 @@ class SparseRows:
         kernels.pack(bits, columns, values)
         return cls(counts.reshape(frames, channels), columns, values.view(np.float16), regions)
 
+    def contradiction(self) -> str:
+        """What is wrong with rows that come from elsewhere; "" if nothing is. Compiled loops follow counts and columns
+        wherever they lead, so this comes first; types and shapes are the caller's to check."""
+        if int(self.counts.sum(dtype=np.int64)) != len(self.columns):
+            return "counts and columns of its cube do not fit together"
+        if not len(self.columns):
+            return ""
+        if int(self.counts.max()) > self.regions or int(self.columns.max()) >= self.regions:
+            return f"its cube has a column beyond the {self.regions} regions"
+        if int((self.values.view(np.uint16) & 0x7FFF).max()) >= 0x7C00:
+            return "its cube holds a value that is not a number"
+        return ""
+
     def dense(self) -> np.ndarray:
         """(T, D, R) float16."""
         bits = np.empty((self.counts.size, self.regions), np.uint16)

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from han_core.clipfile.arrays import read_parts
 from han_core.clipfile.reader import ClipFile
-from han_core.clipfile.trailer import ClipFileError, Trailer, read_trailer
+from han_core.clipfile.trailer import REMAKE, ClipFileError, Trailer, read_trailer
 from han_core.clips import Clip
-from han_core.cubes.cubefile import CUBES, cube_shape, nonzeros, read_sparse
+from han_core.cubes.cubefile import CUBES, cube_shape, features_shape, nonzeros, read_sparse
 from han_core.cubes.sparse import SparseCubes, SparseRows
 from han_core.devices import cores
 from han_core.errors import HanError
@@ -121,11 +121,11 @@ class CubeStore:
                 total += stored * (wide + 2) + dense * wide + len(self) * frames * 8
         return total
 
-    def fingerprints(self) -> dict[str, str]:
-        """{clip: fingerprints of its files}: what was trained on, for the identity of a run."""
+    def contents(self) -> dict[str, str]:
+        """{clip: contents of its files}: what was trained on, for the identity of a run."""
         columns = zip(*self._entries.values(), strict=True)
         names = (clip.key for clip in self.clips)
-        return {name: " ".join(e.trailer.fingerprint for e in row) for name, row in zip(names, columns, strict=True)}
+        return {name: " ".join(e.trailer.content for e in row) for name, row in zip(names, columns, strict=True)}
 
     def attributes(self, stream: str) -> dict:
         """How a stream's cubes were made: the attributes of its first file.
@@ -143,7 +143,7 @@ class CubeStore:
             ClipFileError: a file is damaged.
         """
         entries = next(iter(self._entries.values()))
-        return np.stack([read_parts(entry.path, entry.trailer, ("frames",))[0] for entry in entries])
+        return np.stack([self._frames_of(entry) for entry in entries])
 
     def median_length(self) -> int:
         """Median length of the clips in frames, out of ``_MEASURED`` of them. The last of a clip's T frames is its
@@ -155,9 +155,15 @@ class CubeStore:
         entries = next(iter(self._entries.values()))
         lengths = []
         for place in np.linspace(0, len(entries) - 1, min(_MEASURED, len(entries))).round().astype(int):
-            with ClipFile(entries[place].path) as file:
-                lengths.append(int(file.array("frames")[-1]) + 1)
+            lengths.append(int(self._frames_of(entries[place])[-1]) + 1)
         return int(np.median(lengths))
+
+    @staticmethod
+    def _frames_of(entry: _Entry) -> np.ndarray:
+        (frames,) = read_parts(entry.path, entry.trailer, ("frames",))
+        if (frames.shape, frames.dtype) != (entry.shape[:1], np.int32):
+            raise ClipFileError(f"{entry.path}: clip {entry.trailer.clip}: its frame numbers do not fit. {REMAKE}")
+        return frames
 
     def read(self, index: int) -> dict[str, np.ndarray]:
         """The dense features of clip number ``index``: {stream: (T, D, R)}, float16, or float32 where pooled.
@@ -212,7 +218,7 @@ class CubeStore:
             if self.array == CUBES:
                 shape = cube_shape(path, trailer)
             elif self.array in trailer.arrays:
-                shape = trailer.arrays[self.array].shape
+                shape = features_shape(path, trailer, self.array)
             else:
                 have = ", ".join(trailer.arrays) or "none"
                 raise ClipFileError(f"{path}: clip {trailer.clip} holds no {self.array}; its arrays: {have}")
@@ -229,7 +235,9 @@ class CubeStore:
                 (values,) = read_parts(entry.path, entry.trailer, (self.array,))
                 return values.reshape(*values.shape[:2], -1)
             rows = read_sparse(entry.path, entry.trailer)
-        except (ClipFileError, OSError) as error:
+        except ClipFileError as error:
+            raise CubeStoreError(str(error)) from None
+        except OSError as error:
             raise CubeStoreError(f"{entry.path} was there when the run began and cannot be read now: {error}") from None
         if not self.pooled:
             return rows

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from han_core.datasets.listing import Listing, Problem, Severity
+from han_core.clips import unfit_name, unfit_path
+from han_core.datasets.listing import Listing, Problem, Severity, Video
 from han_core.datasets.probing import Inspection
 
 _SECONDS_A_PIXEL = 1 / (20 * 340 * 256)
@@ -20,6 +21,7 @@ def check_listing(listing: Listing, requested: Sequence[int]) -> list[Problem]:
     if not listing.videos:
         problems.append(Problem("error", "no clip: the class folders or the split files are empty"))
     problems += _check_files(listing)
+    problems += _check_names(listing)
     problems += _check_stems(listing)
     for number in listing.splits:
         problems += _check_split(listing, number)
@@ -132,6 +134,27 @@ def _check_files(listing: Listing) -> Iterable[Problem]:
     )
     odd = {path for path in named if not _is_text(path)}
     yield from _problem("error", "file names that are not UTF-8; rename them", (ascii(path) for path in odd))
+
+
+def _check_names(listing: Listing) -> Iterable[Problem]:
+    """Names become those of files of the project, so they must not lead out of it."""
+    faults = {video.path: _unfit(video) for video in listing.videos if _is_text(video.path)}
+    yield from _problem(
+        "error",
+        "names that no clip or class can have; rename the files or their folders",
+        (f"{path}: {fault}" for path, fault in faults.items() if fault),
+    )
+
+
+def _unfit(video: Video) -> str:
+    for what, fault in (
+        ("the class name", unfit_name(video.class_name)),
+        ("the name", unfit_name(video.name)),
+        ("the path", unfit_path(video.path)),
+    ):
+        if fault:
+            return f"{what} {fault}"
+    return ""
 
 
 def _check_stems(listing: Listing) -> Iterable[Problem]:

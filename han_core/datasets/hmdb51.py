@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from han_core.datasets.listing import Listing, Problem, Split, Video, scan_class_folders
-from han_core.datasets.splitlists import read_lines
+from han_core.datasets.splitlists import is_component, read_lines
 
 _FILE_NAME = re.compile(r"(.+)_test_split([1-9]\d*)\.txt")
 _FLAGGED = re.compile(r"(\S.*?)\s+([012])")
@@ -47,7 +47,7 @@ def list_hmdb51(root: Path, annotations: Path, splits: Sequence[int]) -> Listing
             seen: set[str] = set()
             for line, text in read_lines(path):
                 match = _FLAGGED.fullmatch(text)
-                if match is None or "/" in match[1]:
+                if match is None or not is_component(match[1]):
                     bad.append(f"{path.name} line {line}: {text}")
                     continue
                 video = on_disk.resolve(f"{class_name}/{match[1]}")

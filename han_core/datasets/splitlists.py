@@ -9,6 +9,8 @@ from han_core.datasets.listing import Problem
 
 _LIST_NAME = re.compile(r"(train|test)list0*([1-9]\d*)\.txt")
 
+_NEVER = re.compile(r"[/\\\x00-\x1f\x7f-\x9f]")
+
 
 @dataclass(frozen=True)
 class Line:
@@ -40,11 +42,16 @@ def read_list(path: Path) -> tuple[list[Line], list[Problem]]:
         head, _, tail = text.rpartition(" ")
         video, label = (head.rstrip(), int(tail)) if head and tail.isdecimal() else (text, None)
         parts = video.replace("\\", "/").split("/")
-        if len(parts) != 2 or not all(parts) or ".." in parts:
+        if len(parts) != 2 or not all(is_component(part) for part in parts):
             bad.append(f"{where}: {text}")
             continue
         lines.append(Line(where, "/".join(parts), parts[0], label))
     return lines, [Problem("error", "lines of a split file that are not <class>/<video>", tuple(bad))] if bad else []
+
+
+def is_component(part: str) -> bool:
+    """Whether a part of a path names one file or folder, so that it leads to no other place."""
+    return part not in ("", ".", "..") and not _NEVER.search(part)
 
 
 def read_lines(path: Path) -> Iterable[tuple[int, str]]:

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 
+from han_core.clipfile.decoding import decode_image
 from han_core.clipfile.trailer import ClipFileError
 
 
@@ -12,10 +13,10 @@ def decode_grey(encoded: bytes) -> np.ndarray:
     Raises:
         ClipFileError: the bytes are not an image.
     """
-    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise ClipFileError("a frame of the frames file cannot be decoded; remove the file and run decode again")
-    return image
+    try:
+        return decode_image(encoded, cv2.IMREAD_GRAYSCALE)
+    except ClipFileError as error:
+        raise ClipFileError(f"a frame of the frames file {error}; remove the file and run decode again") from None
 
 
 def encode_image(image: np.ndarray, codec: str, quality: int) -> bytes:

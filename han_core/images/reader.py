@@ -12,10 +12,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import cv2
-import h5py
 import numpy as np
 
-from han_core.clipfile.trailer import REMAKE, ClipFileError, read_trailer
+from han_core.clipfile.decoding import decode_image
+from han_core.clipfile.reader import ClipFile, ImageTable
+from han_core.clipfile.trailer import REMAKE, ClipFileError
 
 _FILES = 1 << 15  # whose index is kept: about 4 KiB each
 
@@ -24,14 +25,13 @@ _FILES = 1 << 15  # whose index is kept: about 4 KiB each
 class ImageIndex:
     """Where the encoded images of one dataset lie in their file."""
 
-    offsets: np.ndarray
-    """(n + 1,) int64: image i is bytes offsets[i] to offsets[i + 1] of the dataset."""
+    table: ImageTable
     blocks: np.ndarray
     """(m,) int64: position in the file of each block of the dataset."""
     block_bytes: int
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return len(self.table)
 
 
 class ImageReader:
@@ -66,12 +66,9 @@ class ImageReader:
         images = []
         for number, encoded in enumerate(self.encoded(path, name, first, last), start=first):
             try:
-                image = cv2.imdecode(encoded, flag)
-            except cv2.error:  # what it thinks of no bytes at all
-                image = None
-            if image is None:
-                raise ClipFileError(f"{path}: image {number} of {name} cannot be decoded. {REMAKE}")
-            images.append(image)
+                images.append(decode_image(encoded, flag))
+            except ClipFileError as error:
+                raise ClipFileError(f"{path}: image {number} of {name} {error}. {REMAKE}") from None
         return images
 
     def encoded(self, path: Path, name: str, first: int, last: int) -> list[np.ndarray]:
@@ -79,10 +76,14 @@ class ImageReader:
         index = self._index(path, name)
         if not 0 <= first <= last < len(index):
             raise IndexError(f"{path}: {name} has images 0 to {len(index) - 1}, not {first} to {last}")
-        offsets = index.offsets[first : last + 2]
+        offsets = index.table.offsets[first : last + 2]
         data = np.frombuffer(_read(path, index, int(offsets[0]), int(offsets[-1])), np.uint8)
         starts = (offsets - offsets[0]).tolist()
-        return [data[start:end] for start, end in pairwise(starts)]
+        images = [data[start:end] for start, end in pairwise(starts)]
+        for number, encoded in enumerate(images, start=first):
+            if not index.table.is_sound(number, encoded.data):
+                raise ClipFileError(f"{path}: image {number} of {name} does not have its checksum. {REMAKE}")
+        return images
 
     def _index(self, path: Path, name: str) -> ImageIndex:
         with self._lock:
@@ -102,22 +103,10 @@ def read_index(path: Path, name: str) -> ImageIndex:
     Raises:
         ClipFileError: the file is missing, unfinished or damaged, or keeps no images under this name.
     """
-    read_trailer(path)
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            data, offsets = file[name].id, file[f"{name}_offsets"][()]
-            if data.get_create_plist().get_nfilters():
-                raise ClipFileError(f"{path}: the images of {name} are compressed a second time. {REMAKE}")
-            (block_bytes,) = file[name].chunks
-            infos = [data.get_chunk_info(i) for i in range(data.get_num_chunks())]
-    except ClipFileError:
-        raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise ClipFileError(f"{path}: the images of {name} cannot be read as HDF5 ({error}). {REMAKE}") from None
-    places = {info.chunk_offset[0] // block_bytes: info.byte_offset for info in infos}
-    if sorted(places) != list(range(-(-int(offsets[-1]) // block_bytes))):
-        raise ClipFileError(f"{path}: {name} lacks a block. {REMAKE}")
-    return ImageIndex(offsets, np.array([places[i] for i in range(len(places))], np.int64), block_bytes)
+    with ClipFile(path) as file:
+        table = file.images(name)
+        block_bytes, blocks = file.blocks(name)
+    return ImageIndex(table, blocks, block_bytes)
 
 
 def _read(path: Path, index: ImageIndex, start: int, end: int) -> bytes:

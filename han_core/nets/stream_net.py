@@ -18,7 +18,7 @@ class StreamNet:
     path: Path
     net: VGG16
     identity: str
-    """Fingerprint of the net."""
+    """Hash of all that its file holds (:func:`han_core.nets.net_file.net_identity`)."""
     input: Convention
     stack: int
     """0 for the spatial stream."""

@@ -47,7 +47,7 @@ def weights_identity(weights: str) -> str:
         with Path(weights).open("rb") as file:
             return "sha256: " + hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise WeightsError(unreadable(weights, error)) from None
+        raise WeightsError(unreadable(weights, error.strerror)) from None
 
 
 def resolve_convention(weights: str, choice: Literal["caffe", "torchvision", "auto"] = "auto") -> Convention:
@@ -154,7 +154,7 @@ def _fit(
         raise WeightsError(f"{weights}: has {unknown[0]}, unknown to VGG-16; torchvision's key names are expected")
     for layer in (FC6, FC7):
         held = given.get(f"{layer}.weight")
-        if held is not None and len(held) != fc_size:
+        if held is not None and held.ndim == 2 and len(held) != fc_size:
             raise WeightsError(f"{weights}: fc6 and fc7 have {len(held)} units; set fc_size to that, not to {fc_size}")
     fitted = {name: tensor.float() for name, tensor in given.items()}
     first = "features.0.weight"

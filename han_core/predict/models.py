@@ -86,18 +86,18 @@ def find_model(workspace: Path) -> Path:
     return full[0] if full else last
 
 
-def find_net(workspace: Path, stream: str, fingerprint: str | None, model: Path) -> Path:
+def find_net(workspace: Path, stream: str, identity: str | None, model: Path) -> Path:
     """The net below ``models/*/nets`` that made the features that a model learnt from.
 
     Raises:
-        PredictError: none has the fingerprint, or the model does not say which.
+        PredictError: none has this identity, or the model does not say which.
     """
     option = f"--{stream}-net"
-    if fingerprint is None:
+    if identity is None:
         raise PredictError(f"{model}: does not say which {stream} net made its features; name it with {option}")
     for path in sorted(workspace.glob(f"models/*/nets/{stream}-*.safetensors")):
         try:
-            if net_identity(path, read_metadata(path)) == fingerprint:
+            if net_identity(path, read_metadata(path)) == identity:
                 return path
         except (WeightsError, OSError):  # a damaged file cannot be the one
             continue

@@ -4,8 +4,8 @@ DVC deletes a stage's outputs before it runs, so a checkpoint cannot be one of t
 named by the fingerprint of the run (its settings and the fingerprints of its inputs). A run with any other setting
 or input has another fingerprint, so it starts from the beginning.
 
-The file is safetensors: the tensors of model and optimizer, and the progress as JSON in the header. Writing is
-atomic, so a kill leaves the previous state.
+The file is sealed safetensors: the tensors of model and optimizer, and the progress as JSON in the header. Writing is
+atomic, so a kill leaves the previous state. A file that is damaged or does not fit is told of and not used.
 """
 
 import json
@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from han_core.tensorfile.file import read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +30,13 @@ class Checkpoint:
     Args:
         path: of the file, normally from ``ClipCache.checkpoint``.
         seconds: least time between two saves; 0 saves whenever asked.
+        temporary: the file that is written before it is renamed to ``path``, on the same file system; by default one
+            beside it.
     """
 
-    def __init__(self, path: str | Path, *, seconds: float = 60.0) -> None:
+    def __init__(self, path: str | Path, *, seconds: float = 60.0, temporary: Path | None = None) -> None:
         self.path = Path(path)
+        self._temporary = temporary or self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
         self._seconds = seconds
         self._saved = time.monotonic()
 
@@ -58,16 +61,20 @@ class Checkpoint:
             return False
         tensors, numbers = _optimizer_state(optimizer)
         tensors |= {f"model.{name}": value for name, value in model.state_dict().items()}
-        header = {"progress": json.dumps(dict(progress)), "optimizer": json.dumps(numbers)}
+        header = {
+            "kind": type(optimizer).__name__,
+            "optimizer": json.dumps(numbers),
+            "progress": json.dumps(dict(progress)),
+        }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
+        self._temporary.parent.mkdir(parents=True, exist_ok=True)
         try:
-            save_file({name: value.detach().contiguous() for name, value in tensors.items()}, temporary, header)
-            with temporary.open("rb") as file:
+            write_tensors(self._temporary, tensors, header)
+            with self._temporary.open("rb") as file:
                 os.fsync(file.fileno())
-            os.replace(temporary, self.path)
+            os.replace(self._temporary, self.path)
         finally:
-            temporary.unlink(missing_ok=True)
+            self._temporary.unlink(missing_ok=True)
         self._saved = time.monotonic()
         return True
 
@@ -82,17 +89,20 @@ class Checkpoint:
             return None
         device = next(model.parameters()).device
         try:
-            with safe_open(self.path, "pt", device=str(device)) as file:
-                header = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors, header = read_tensors(self.path, device)
             progress, numbers = json.loads(header["progress"]), json.loads(header["optimizer"])
+            if header["kind"] != type(optimizer).__name__ or not isinstance(progress, dict):
+                raise ValueError("it is of another kind of run")
             weights = {name.removeprefix("model."): v for name, v in tensors.items() if name.startswith("model.")}
             _check_same(model.state_dict(), weights)
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            state = _optimizer_states({n: v for n, v in tensors.items() if not n.startswith("model.")}, numbers)
+            _check_fits(optimizer, state)
+        # A KeyError's text is the key alone; the others of json, of torch and of the checks here say what it is.
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             log.warning("checkpoint %s cannot be used (%s); the run starts from the beginning", self.path, error)
             return None
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         model.load_state_dict(weights)
-        _restore_optimizer(optimizer, tensors, numbers)
         return progress
 
     def discard(self) -> None:
@@ -110,16 +120,35 @@ def _optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor
     return tensors, numbers
 
 
-def _restore_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]
-) -> None:
-    """Learning rates and the like stay as they are: they come from the run's settings."""
+def _optimizer_states(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """What :func:`_optimizer_state` took apart: number of the parameter -> name -> value.
+
+    Learning rates and the like stay as they are: they come from the run's settings.
+    """
     state: dict[int, dict[str, Any]] = {}
     for key, value in {**tensors, **numbers}.items():
-        if key.startswith("optimizer."):
-            _, number, name = key.split(".", 2)
-            state.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        part, number, name = key.split(".", 2)
+        if part != "optimizer":
+            raise ValueError(f"it holds {key}, which belongs to nothing")
+        state.setdefault(int(number), {})[name] = value
+    return state
+
+
+def _check_fits(optimizer: torch.optim.Optimizer, state: Mapping[int, Mapping[str, Any]]) -> None:
+    """Raise ValueError where the state is not one of the optimizer's parameters: then nothing is restored at all."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if state and len({frozenset(values) for values in state.values()}) > 1:
+        raise ValueError("its optimizer does not keep the same of each weight")
+    for number, values in state.items():
+        if not 0 <= number < len(parameters):
+            raise ValueError(f"its optimizer has a weight number {number}")
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                fits = value.shape in (parameters[number].shape, torch.Size([]))
+            else:
+                fits = value is None or isinstance(value, (int, float))
+            if not fits:
+                raise ValueError(f"its optimizer's {name} is not one of weight number {number}")
 
 
 def _check_same(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

@@ -1,5 +1,6 @@
 """Opening a local video file with FFmpeg, and nothing but that, and choosing its video track."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
     Raises:
         VideoError: the file is missing, empty, cut off, not a regular file, or not a video that FFmpeg can open.
+        OSError: too many files are open, or there is no memory left.
     """
     _check_file(path)
     av.logging.set_level(av.logging.ERROR)
@@ -53,7 +55,8 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         with av.logging.Capture(local=True):  # what FFmpeg thinks of the file is said in our words
             # The prefix, because FFmpeg takes the beginning of "a:b.avi" for a protocol.
             container = av.open(f"file:{path.absolute()}", container_options=options, metadata_errors="replace")
-    except (av.FFmpegError, ValueError, OSError):
+    except (av.FFmpegError, ValueError, OSError) as error:
+        _raise_if_machine(error, path)
         raise VideoError("the file is not a video that can be decoded") from None
     try:
         stream = choose_track(list(container.streams.video))
@@ -82,6 +85,7 @@ def _check_file(path: Path) -> None:
     except FileNotFoundError:
         raise VideoError("the video file is missing") from None
     except OSError as error:
+        _raise_if_machine(error, path)
         raise VideoError(f"the video file cannot be read ({error.strerror})") from None
     if not stat.S_ISREG(status.st_mode):
         kind = "folder" if stat.S_ISDIR(status.st_mode) else "device or pipe"
@@ -92,6 +96,7 @@ def _check_file(path: Path) -> None:
         with path.open("rb") as file:
             head = file.read(12)
     except OSError as error:
+        _raise_if_machine(error, path)
         raise VideoError(f"the video file cannot be read ({error.strerror})") from None
     # An AVI that was cut off has lost its index, and FFmpeg plays what is left without a word; its first bytes say
     # how long it was. Other containers are compared with their index when they have been read.
@@ -99,6 +104,13 @@ def _check_file(path: Path) -> None:
         missing = int.from_bytes(head[4:8], "little") + 8 - status.st_size
         if missing > 1:  # one byte of padding may be left out
             raise VideoError(f"the video file is cut off: {missing} of {status.st_size + missing} bytes are missing")
+
+
+def _raise_if_machine(error: Exception, path: Path) -> None:
+    """Pass on what is no fault of the file: the process may open no more files, or the machine has no memory left."""
+    number = getattr(error, "errno", None)
+    if number in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise OSError(number, os.strerror(number), str(path)) from None
 
 
 def is_link_out(path: Path, root: Path) -> bool:

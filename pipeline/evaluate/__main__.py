@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from han_core.errors import HanError
+from pipeline.execution.told import told_plainly
 from pipeline.params import Params, load_params, params_option
 
 
@@ -21,10 +21,8 @@ def main(params_path: Path) -> None:
     """Evaluate all predictions and write metrics and plots."""
     params = load_params(params_path)
 
-    try:
+    with told_plainly("evaluate"):
         run(params)
-    except HanError as error:
-        raise click.ClickException(str(error)) from None
 
 
 def run(params: Params) -> None:

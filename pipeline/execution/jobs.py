@@ -5,14 +5,14 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass
-from errno import EDQUOT, ENOSPC, EROFS
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
+from han_core.cache.folders import advice
 from han_core.cache.store import ClipCache
-from han_core.clipfile.trailer import ClipFileError
 from han_core.clips import Clip
-from han_core.errors import ClipError
+from han_core.errors import ClipError, HanError
+from pipeline.execution.code import CodeChanged, stage_code
 
 Task = TypeVar("Task")
 
@@ -31,15 +31,20 @@ class ClipTask:
     """Of the file to be made; "" for a clip that failed in an earlier stage."""
     arguments: object = None
     """Whatever the function needs; must be picklable, and small."""
+    patient: bool = True
+    """Whether to leave the clip alone for now if someone else is making its file."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one task: nothing, a reason of failure, or a reason to stop everything."""
+    """What came of one task."""
 
+    what: Literal["made", "found", "busy", "failed", "fault", "fatal"] = "made"
+    """``made``: the file. ``found``: someone else made it meanwhile. ``busy``: someone else is making it. ``failed``:
+    the clip cannot be processed. ``fault``: something else is wrong, which may spare other clips: a file of an earlier
+    stage is damaged, or there is a bug. ``fatal``: something is wrong with the machine."""
     reason: str = ""
     details: str = ""
-    fatal: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,26 +54,55 @@ class Call:
     function: Callable[[ClipTask, Path], None]
     kind: str
     cache_root: Path
+    stage: str
+    """As in ``dvc.yaml``; "" for a function that is of none."""
+    code: str
+    """Digest of the stage's code where the stage was started. A worker of other code makes nothing under this name."""
 
     def __call__(self, task: ClipTask) -> Outcome:
         path = None
+        cache = ClipCache(self.cache_root)
+        claimed = False
         try:
-            with ClipCache(self.cache_root).create(self.kind, task.fingerprint) as path:
+            if self.stage and stage_code(self.stage) != self.code:
+                return Outcome("fatal", _OTHER_CODE)
+            if cache.find(self.kind, task.fingerprint):
+                return Outcome("found")
+            if task.patient and cache.claims.held_by_another(self.kind, task.fingerprint):
+                return Outcome("busy")
+            with cache.create(self.kind, task.fingerprint) as path:
+                cache.claims.take(self.kind, task.fingerprint)
+                claimed = True
                 self.function(task, path)
-        except (ClipError, ClipFileError) as error:
-            return Outcome(_plain(str(error), path))
+        except ClipError as error:
+            return Outcome("failed", _plain(str(error), path))
+        except CodeChanged:
+            return Outcome("fatal", _OTHER_CODE)
+        except HanError as error:
+            return Outcome("fault", _plain(str(error), path))
         except OSError as error:
-            if error.errno in (ENOSPC, EDQUOT, EROFS):
-                return Outcome(fatal=f"cannot write to {self.cache_root}: {error.strerror}")
-            return _internal(error, path)
+            return Outcome("fatal", machine_fault(error, self.cache_root))
+        except MemoryError as error:
+            return Outcome("fault", "out of memory; lower run.workers", _trace(error))
         except Exception as error:
-            return _internal(error, path)
+            return Outcome("fault", _plain(f"internal error: {type(error).__name__}: {error}", path), _trace(error))
+        finally:
+            if claimed:
+                cache.claims.drop(self.kind, task.fingerprint)
         return Outcome()
 
 
-def _internal(error: Exception, path: Path | None) -> Outcome:
-    reason = f"internal error: {type(error).__name__}: {error}"
-    return Outcome(_plain(reason, path), "".join(traceback.format_exception(error)))
+_OTHER_CODE = "a worker has other code than the stage was started with; start the workers, and then the stage, again"
+
+
+def machine_fault(error: OSError, where: Path) -> str:
+    """An error of the machine in a sentence, and what to do about it."""
+    name = f"{error.filename}: " if error.filename and not str(error.filename).startswith(str(where)) else ""
+    return f"cannot go on ({name}{error.strerror or error}; the cache is at {where}): {advice(error)}"
+
+
+def _trace(error: Exception) -> str:
+    return "".join(traceback.format_exception(error))
 
 
 def _plain(reason: str, path: Path | None) -> str:
@@ -90,8 +124,8 @@ def outcome_of(future: Future) -> Outcome:
     if error is None:
         return future.result()
     if died(future):
-        return Outcome(DIED)
-    return Outcome(_plain(f"internal error: {type(error).__name__}: {error}", None), repr(error))
+        return Outcome("failed", DIED)
+    return Outcome("fault", _plain(f"internal error: {type(error).__name__}: {error}", None), repr(error))
 
 
 def windowed(
@@ -99,7 +133,8 @@ def windowed(
 ) -> Iterator[tuple[Task, Future]]:
     """Submit tasks, a bounded number ahead; yield them with their finished futures.
 
-    After the executor broke, nothing more is taken from ``tasks``; what was submitted still comes out.
+    ``tasks`` may get new ones while others are in work: it is asked again after each that ends. After the executor
+    broke, nothing more is taken from it; what was submitted still comes out.
     """
     pending: dict[Future, Task] = {}
     broken = False

@@ -1,6 +1,8 @@
-"""The failure ledger: ``failures.csv`` in a stage's output folder, one row per clip that could not be processed."""
+"""The failure ledger: ``failures.csv`` in a stage's output folder, one row per clip that could not be processed.
 
-import csv
+Its last column is the checksum of each line (:mod:`han_core.tables.checked`).
+"""
+
 import re
 import secrets
 from collections import defaultdict
@@ -8,9 +10,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from han_core.errors import HanError
+from han_core.tables.checked import TableError, read_table, write_table
+
 LEDGER = "failures.csv"
-_COLUMNS = ("clip", "class", "reason")
+_COLUMNS = ["clip", "class", "reason"]
 _NAMED = 5  # clips that are named with each reason on the terminal
+
+
+class LedgerError(HanError, ValueError):
+    """A ledger that cannot be read or is damaged; the message names it and says what to run."""
 
 
 @dataclass(frozen=True, order=True)
@@ -33,20 +42,27 @@ def write_failures(folder: Path, failures: Iterable[Failure]) -> None:
     link into DVC's cache."""
     folder.mkdir(parents=True, exist_ok=True)
     beside = folder / f".{secrets.token_hex(8)}.tmp"
-    with beside.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows((failure.clip, failure.class_name, failure.reason) for failure in sorted(failures))
+    write_table(beside, _COLUMNS, ((failure.clip, failure.class_name, failure.reason) for failure in sorted(failures)))
     beside.replace(folder / LEDGER)
 
 
 def read_failures(folder: str | Path) -> dict[str, str]:
-    """Clip's key -> reason, of a stage's output folder; empty where the stage left no ledger."""
+    """Clip's key -> reason, of a stage's output folder; empty where the stage left no ledger.
+
+    Raises:
+        LedgerError: the ledger is damaged.
+    """
     path = Path(folder) / LEDGER
     if not path.exists():
         return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        return {f"{row['class']}/{row['clip']}": row["reason"] for row in csv.DictReader(file)}
+    try:
+        header, rows = read_table(path)
+    except TableError as error:
+        raise LedgerError(f"{error}; run the stage that made it again") from None
+    if header != _COLUMNS:
+        wanted = ", ".join(_COLUMNS)
+        raise LedgerError(f"{path}: line 1: the columns must be {wanted}; run the stage that made it again")
+    return {f"{class_name}/{clip}": reason for clip, class_name, reason in rows}
 
 
 def describe(failures: Iterable[Failure]) -> str:

@@ -1,33 +1,41 @@
 """Map a function over clips: reuse what the cache has, spread the rest, and account for every clip.
 
-Each clip ends in exactly one of three ways: its file was reused from the cache, it was computed (and is in the cache
-from then on), or it is a row of the failure ledger. A clip that fails never stops the others: neither one that cannot
-be processed (``ClipError``), nor a bug in the function, nor a worker process that dies.
+Each clip ends in exactly one of four ways: its file was reused from the cache (or made by someone else meanwhile), it
+was computed (and is in the cache from then on), it is a row of the failure ledger, or it could not be done for a reason
+that does not lie in it. A clip that fails never stops the others: neither one that cannot be processed (``ClipError``),
+nor a worker process that dies of it, nor a damaged file of an earlier stage or a bug, which are not noted against the
+clip: the stage then ends in an error whatever is allowed. A fault of the machine (a full disk, no permission) stops the
+stage at once and is noted against nobody.
 """
 
 import logging
+import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 
+from han_core.cache.folders import CacheUnusable, probe
 from han_core.cache.store import ClipCache
 from han_core.errors import HanError
 from han_core.runs.progress import Progress
 from pipeline.execution.cluster import dask_executor
-from pipeline.execution.jobs import IN_FLIGHT, Call, ClipTask, Outcome, outcome_of, windowed
+from pipeline.execution.code import stage_code
+from pipeline.execution.jobs import DIED, IN_FLIGHT, Call, ClipTask, Outcome, machine_fault, outcome_of, windowed
 from pipeline.execution.ledger import LEDGER, Failure, describe, read_failures, write_failures
 from pipeline.execution.local import WorkersDied, with_processes
 from pipeline.execution.stagelog import stage_log
+from pipeline.execution.work import ClipWork, TaskQueue
 from pipeline.execution.workers import worker_count
 from pipeline.params import Run
 from pipeline.paths import clip_file
 
-__all__ = ["ClipTask", "Summary", "map_clips", "read_failures"]
+__all__ = ["ClipTask", "ClipWork", "Summary", "map_clips", "read_failures"]
 
 log = logging.getLogger(__name__)
 
@@ -58,57 +66,65 @@ class Summary:
 
 
 def map_clips(
-    stage: str,
-    function: Callable[[ClipTask, Path], None],
-    tasks: Iterable[ClipTask],
-    *,
-    kind: str,
-    output: Path,
-    cache: ClipCache,
-    run: Run,
-    allowed_failures: int,
-    failed: Mapping[str, str] | None = None,
-    executor: Executor | None = None,
-    gpus: int = 0,
-    log_path: Path | None = None,
+    work: ClipWork, *, cache: ClipCache, run: Run, allowed_failures: int, log_path: Path | None = None
 ) -> Summary:
-    """Make one file for each task, at ``output/<class>/<clip>.h5``, and the ledger ``output/failures.csv``.
+    """Make one file for each task, at ``<output>/<class>/<clip>.h5``, and the ledger ``<output>/failures.csv``.
 
     Args:
-        stage: name shown and logged.
-        function: writes the clip file of a task to the path it is given; raises ``ClipError`` for a clip that cannot be
-            processed. A top-level function, because it is called in other processes.
-        tasks: one for each clip.
-        kind: of the clip files.
-        output: folder of the results. Whatever else is in it is removed: it belongs to the stage.
         cache: where finished files are.
         run: how many workers, and where.
         allowed_failures: more failed clips than this make the stage fail, after all others are done.
-        failed: clip's key -> reason, for clips that failed in an earlier stage; their tasks are not run, and they
-            count as failed here too.
-        executor: used instead of what ``run`` says; it is not shut down.
-        gpus: how many GPUs to use, with a few local workers on each, so that one clip is read or written while
-            another is computed; 0 uses none.
-        log_path: the log; ``logs/<stage>.log`` by default.
+        log_path: the log; ``logs/<name>.log`` by default.
 
     Returns:
         The counts.
 
     Raises:
-        click.ClickException: too many clips failed, or the stage cannot continue (a full disk, no worker survives).
+        click.ClickException: too many clips failed, something else than a clip is at fault, or the stage cannot
+            continue (a full disk, no worker survives).
     """
-    began = time.perf_counter()
-    tasks = sorted(tasks, key=lambda task: (task.clip.class_name, task.clip.name))
-    failed = failed or {}
-    failures = [
-        Failure(task.clip.class_name, task.clip.name, failed[task.clip.key])
-        for task in tasks
-        if task.clip.key in failed
-    ]
-    tasks = [task for task in tasks if task.clip.key not in failed]
-    _check_unique(tasks)
+    stage = work.name
     cache = ClipCache(cache.root.absolute(), verify=cache.verify_on_use)
-    with stage_log(log_path or Path("logs", f"{stage}.log")), Progress(stage, len(tasks)) as progress:
+    try:
+        with stage_log(log_path or Path("logs", f"{stage}.log")):
+            summary, faults = _mapped(work, cache, run)
+    except (CannotGoOn, WorkersDied, CacheUnusable) as error:
+        raise click.ClickException(f"{stage}: {error}. {_KEPT}") from None
+    except OSError as error:
+        raise click.ClickException(f"{stage}: {machine_fault(error, cache.root)}. {_KEPT}") from None
+    failures = summary.failures
+    click.echo(f"{summary}; files in {work.output}")
+    if faults:
+        raise click.ClickException(
+            f"{stage}: {len(faults)} of {len(work.tasks)} clips could not be done, through no fault of theirs:\n"
+            f"{describe(faults)}\nNo failure is noted against them. {_KEPT}"
+        )
+    if len(failures) > allowed_failures:
+        raise click.ClickException(
+            f"{stage}: {len(failures)} of {summary.clips} clips failed, {allowed_failures} allowed "
+            f"(dataset.allowed_failures):\n"
+            f"{describe(failures)}\nAll of them: {work.output / LEDGER}. The others are done and stay in the cache."
+        )
+    if failures:
+        click.echo(describe(failures), err=True)
+    return summary
+
+
+_KEPT = "What is done is kept; run the stage again"
+
+
+def _mapped(work: ClipWork, cache: ClipCache, run: Run) -> tuple[Summary, list[Failure]]:
+    """The map; its counts, and what could not be done for reasons that do not lie in the clip."""
+    stage, output, kind = work.name, work.output, work.kind
+    began = time.perf_counter()
+    tasks = sorted(work.tasks, key=lambda task: (task.clip.class_name, task.clip.name))
+    failures = [_failure(task, work.failed[task.clip.key]) for task in tasks if task.clip.key in work.failed]
+    faults = [_failure(task, work.faults[task.clip.key]) for task in tasks if task.clip.key in work.faults]
+    everything = len(tasks)
+    tasks = [task for task in tasks if task.clip.key not in {**work.failed, **work.faults}]
+    _check_unique(tasks)
+    with Progress(stage, len(tasks)) as progress:
+        probe(cache.root)
         cache.sweep()
         todo = []
         for task in tasks:
@@ -119,79 +135,88 @@ def map_clips(
             else:
                 progress.advance()
         made = time.perf_counter()
-        with (
-            _said_plainly(stage),
-            closing(_work(function, todo, kind, cache, run, executor, gpus)) as outcomes,
-        ):
+        computed = 0
+        attempts: Counter[str] = Counter()
+        queue = TaskQueue(_from_anywhere(todo))
+        with closing(_outcomes(work, queue, cache, run)) as outcomes:
             for task, outcome in outcomes:
-                if outcome.fatal:
-                    raise CannotGoOn(outcome.fatal)
-                if outcome.reason:
-                    failures.append(Failure(task.clip.class_name, task.clip.name, outcome.reason))
-                    details = f"\n{outcome.details}" if outcome.details else ""
-                    log.info("%s: %s failed: %s%s", stage, task.clip.name, outcome.reason, details)
+                if outcome.what == "fatal":
+                    raise CannotGoOn(outcome.reason)
+                if outcome.what == "busy":
+                    queue.put_back(replace(task, patient=False))
+                    continue
+                if outcome.what == "failed":
+                    if outcome.reason == DIED:
+                        probe(cache.root)  # HDF5 may crash on a full disk
+                    failures.append(_failure(task, outcome.reason))
+                elif outcome.what == "fault":
+                    faults.append(_failure(task, outcome.reason))
                 else:
-                    cache.link(kind, task.fingerprint, _destination(output, task))
+                    try:
+                        cache.link(kind, task.fingerprint, _destination(output, task))
+                    except FileNotFoundError:  # pruned since
+                        attempts[task.clip.key] += 1
+                        if attempts[task.clip.key] > _ATTEMPTS:
+                            raise CannotGoOn(f"finished files vanish from {cache.root}; is it being pruned?") from None
+                        queue.put_back(task)
+                        continue
+                    computed += outcome.what == "made"
+                if outcome.reason:
+                    details = f"\n{outcome.details}" if outcome.details else ""
+                    log.info("%s: %s %s: %s%s", stage, task.clip.name, outcome.what, outcome.reason, details)
                 progress.advance()
-        _remove_others(output, {_destination(output, task) for task in tasks}, failures)
-        write_failures(output, failures)
+        done = {_destination(output, task) for task in tasks} - {_file(output, failure) for failure in faults}
+        _remove_others(output, done, failures)
+        if not faults:
+            write_failures(output, failures)
         now = time.perf_counter()
-        lost = {failure.key for failure in failures} - set(failed)
-        summary = Summary(stage, len(tasks) - len(todo), len(todo) - len(lost), tuple(sorted(failures)), now - began)
-        rate = summary.computed / (now - made)
-        log.info("%s (%.1f s, %.2f computed clips/s)", summary, summary.seconds, rate)
-    click.echo(f"{summary}; files in {output}")
-    if len(failures) > allowed_failures:
-        raise click.ClickException(
-            f"{stage}: {len(failures)} of {summary.clips} clips failed, {allowed_failures} allowed "
-            f"(dataset.allowed_failures):\n"
-            f"{describe(failures)}\nAll of them: {output / LEDGER}. The others are done and stay in the cache."
-        )
-    if failures:
-        click.echo(describe(failures), err=True)
-    return summary
+        reused = everything - computed - len(faults) - len(failures)
+        summary = Summary(stage, reused, computed, tuple(sorted(failures)), now - began)
+        log.info("%s (%.1f s, %.2f computed clips/s)", summary, summary.seconds, computed / (now - made))
+    return summary, faults
 
 
-@contextmanager
-def _said_plainly(stage: str) -> Iterator[None]:
-    """What stops a whole stage, as a message that also says what becomes of the work that is done."""
-    try:
-        yield
-    except (CannotGoOn, WorkersDied) as error:
-        raise click.ClickException(f"{stage}: {error}. What is done is kept; run the stage again.") from None
+_ATTEMPTS = 3
 
 
-def _work(
-    function: Callable[[ClipTask, Path], None],
-    tasks: list[ClipTask],
-    kind: str,
-    cache: ClipCache,
-    run: Run,
-    executor: Executor | None,
-    gpus: int,
-) -> Iterator[tuple[ClipTask, Outcome]]:
-    """Run the tasks wherever they are to run; each comes out once, in the order in which they end."""
-    if not tasks:
+def _from_anywhere(tasks: list[ClipTask]) -> list[ClipTask]:
+    """The tasks from some place on, and then those before it: people who start at once do not do the same clips."""
+    start = random.randrange(len(tasks)) if tasks else 0
+    return tasks[start:] + tasks[:start]
+
+
+def _outcomes(work: ClipWork, queue: TaskQueue, cache: ClipCache, run: Run) -> Iterator[tuple[ClipTask, Outcome]]:
+    """Do the tasks wherever they are to be done; each comes out once, in the order in which they end."""
+    if not len(queue):
         return
-    call = Call(function, kind, cache.root)
-    if executor is not None:
-        yield from _with_executor(executor, call, tasks, in_flight=IN_FLIGHT)
+    code = stage_code(work.stage) if work.stage else ""
+    call = Call(work.function, work.kind, cache.root, work.stage, code)
+    if work.executor is not None:
+        yield from _with_executor(work.executor, call, queue, in_flight=IN_FLIGHT)
     elif run.executor == "dask":
         with dask_executor(run) as (cluster, workers):
-            yield from _with_executor(cluster, call, tasks, in_flight=IN_FLIGHT * workers)
+            yield from _with_executor(cluster, call, queue, in_flight=IN_FLIGHT * workers)
     else:
         try:
-            for task, future in with_processes(call, tasks, min(worker_count(run, gpus), len(tasks)), gpus):
+            for task, future in with_processes(call, queue, min(worker_count(run, work.gpus), len(queue)), work.gpus):
                 yield task, outcome_of(future)
         finally:
             cache.sweep()  # workers that were ended in the middle of a file
 
 
+def _failure(task: ClipTask, reason: str) -> Failure:
+    return Failure(task.clip.class_name, task.clip.name, reason)
+
+
+def _file(output: Path, failure: Failure) -> Path:
+    return clip_file(output, failure.class_name, failure.clip)
+
+
 def _with_executor(
-    executor: Executor, call: Call, tasks: list[ClipTask], in_flight: int
+    executor: Executor, call: Call, queue: TaskQueue, in_flight: int
 ) -> Iterator[tuple[ClipTask, Outcome]]:
     """On someone else's executor, which looks after its own workers."""
-    for task, future in windowed(executor, call, iter(tasks), in_flight):
+    for task, future in windowed(executor, call, queue, in_flight):
         yield task, outcome_of(future)
 
 
@@ -209,7 +234,7 @@ def _check_unique(tasks: list[ClipTask]) -> None:
 
 def _remove_others(output: Path, wanted: set[Path], failures: Iterable[Failure]) -> None:
     """Remove what earlier runs left in the output folder, files of clips that fail now included."""
-    wanted = wanted - {clip_file(output, failure.class_name, failure.clip) for failure in failures}
+    wanted = wanted - {_file(output, failure) for failure in failures}
     for path in sorted(output.rglob("*"), reverse=True):  # files before the folders that hold them
         if path.is_dir() and not path.is_symlink():
             if not any(path.iterdir()):

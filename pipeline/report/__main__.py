@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from han_core.errors import HanError
+from pipeline.execution.told import told_plainly
 from pipeline.params import Params, load_params, params_option
 
 
@@ -19,12 +19,8 @@ def main(params_path: Path) -> None:
     """Write the report."""
     params = load_params(params_path)
 
-    try:
+    with told_plainly("report"):
         run(params)
-    except HanError as error:
-        raise click.ClickException(str(error)) from None
-    except FileNotFoundError as error:
-        raise click.ClickException(f"{error.filename} is missing; run the stages before report first") from None
 
 
 def run(params: Params) -> None:

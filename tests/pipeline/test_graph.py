@@ -1,24 +1,35 @@
 """dvc.yaml names, for each stage, the rooms that decide what it writes: no more and no less."""
 
 import ast
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from pipeline.paths import CHECKED
+
+PARAMS_CODE = ("pipeline/params.py", "pipeline/plain_yaml.py")
 PLUMBING = (
     "han_core/cache/",
     "han_core/clips.py",
     "han_core/errors.py",
     "han_core/runs/",
     "pipeline/execution/",
-    "pipeline/params.py",
     "pipeline/paths.py",
+    *PARAMS_CODE,
 )
 """Rooms that order the work, find files, check params or keep the cache. A change to one of them changes no byte of an
-output (or is announced by the stage's VERSION), so no stage depends on them."""
+output (or is announced by the stage's VERSION), so no stage depends on them; but for stage ``check``, which is there
+for what the code of the params does."""
 
 STAGES = [
+    "check",
     "generate",
     "prepare",
     "decode",
@@ -38,13 +49,17 @@ STAGES = [
 ]
 
 
-def is_plumbing(name: str) -> bool:
+def is_plumbing(name: str, decisive: tuple[str, ...] = ()) -> bool:
     """Also the ``__init__`` of packages, which hold a docstring only (tested below)."""
-    return name.startswith(PLUMBING) or name.endswith("/__init__.py")
+    return (name.startswith(PLUMBING) and name not in decisive) or name.endswith("/__init__.py")
 
 
-def imported_files(root: Path, module_file: Path) -> set[str]:
-    """Project files that a file imports, directly or not, wherever in it the import stands."""
+def imported_files(root: Path, module_file: Path, decisive: tuple[str, ...] = ()) -> set[str]:
+    """Project files that a file imports, directly or not, wherever in it the import stands.
+
+    Args:
+        decisive: plumbing that counts all the same.
+    """
     found: set[str] = set()
     waiting = [module_file]
     while waiting:
@@ -55,9 +70,11 @@ def imported_files(root: Path, module_file: Path) -> set[str]:
         found.add(name)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             waiting += [
-                target for target in _targets(root, node) if not is_plumbing(target.relative_to(root).as_posix())
+                target
+                for target in _targets(root, node)
+                if not is_plumbing(target.relative_to(root).as_posix(), decisive)
             ]
-    return {name for name in found if not is_plumbing(name)}
+    return {name for name in found if not is_plumbing(name, decisive)}
 
 
 def _targets(root: Path, node: ast.AST) -> list[Path]:
@@ -102,7 +119,8 @@ def test_the_stages_are_these(graph):
 def test_a_stage_depends_on_exactly_the_rooms_it_imports(name, graph, repository):
     deps = code_deps(graph[name])
     assert [dep for dep in deps if not (repository / dep).exists()] == []
-    needed = imported_files(repository, entry_point(repository, graph[name]))
+    decisive = PARAMS_CODE if name == "check" else ()
+    needed = imported_files(repository, entry_point(repository, graph[name]), decisive)
     assert [file for file in sorted(needed) if not any(lies_in(file, dep) for dep in deps)] == [], "not in dvc.yaml"
     assert [dep for dep in deps if not any(lies_in(file, dep) for file in needed)] == [], "in dvc.yaml, not imported"
 
@@ -134,3 +152,104 @@ def test_outputs_are_ordinary(name, graph):
             options = next(iter(out.values())) if isinstance(out, dict) else {}
             assert "persist" not in options
             assert options.get("cache", True)
+
+
+def test_nothing_runs_before_the_params_are_checked(graph):
+    assert graph["check"]["outs"] == [CHECKED.as_posix()]
+    assert "params.yaml" in graph["check"]["deps"]
+    for name in STAGES[1:]:
+        first = CHECKED.as_posix() if name in ("generate", "prepare") else "data/${dataset.name}/clips.csv"
+        assert first in graph[name]["deps"], name
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_commands_take_values_of_the_params_in_the_quoted_form_only(name, graph):
+    """DVC puts ``${item.split}`` into the shell as it is, and quotes the values of ``${item}``."""
+    assert set(re.findall(r"\S*\$.*?(?=\s|$)", graph[name]["cmd"])) <= {"${item}"}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_keys_of_a_matrix_are_options_of_the_command(name, graph):
+    command = importlib.import_module(graph[name]["cmd"].split()[2])
+    if hasattr(command, "__path__"):
+        command = importlib.import_module(f"{command.__name__}.__main__")
+    options = {option for parameter in command.main.params for option in parameter.opts}
+    taken = graph[name].get("matrix", {}) if "${item}" in graph[name]["cmd"] else {}
+    assert {f"--{key}" for key in taken} | set(re.findall(r"--\w+", graph[name]["cmd"])) <= options
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_outputs_lie_where_no_value_of_the_params_leads_elsewhere(name, graph):
+    """DVC removes them before a stage runs, so no folder that a person may choose is among them."""
+    for kind in ("outs", "metrics", "plots"):
+        for out in graph[name].get(kind, []):
+            path = next(iter(out)) if isinstance(out, dict) else out
+            keys = set(re.findall(r"\$\{(.*?)\}", path))
+            assert keys <= {"dataset.name"} | {f"item.{key}" for key in graph[name].get("matrix", {})}
+            assert path.split("/")[0] in ("data", "models", "metrics", "plots", "report")
+
+
+HOSTILE = [
+    "$(touch pwned)",
+    "`touch pwned`",
+    "'; touch pwned; '",
+    '"; touch pwned #',
+    "&& touch pwned",
+    "\\'; touch pwned",
+]
+
+
+@pytest.fixture
+def dvc(tmp_path):
+    """Runs DVC in a repository of its own; what it did and said."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "dvc", *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    assert run("init", "--no-scm", "-q").returncode == 0
+    return run
+
+
+def put_stages(graph, folder, params, *names):
+    """The real commands, of which a script that notes its arguments takes the place of the stage's module."""
+    (folder / "note.py").write_text("import json, sys\nprint(json.dumps(sys.argv[1:]), file=open('noted', 'a'))\n")
+    stages = {
+        name: {"matrix": graph[name]["matrix"], "cmd": re.sub(r"-m \S+", "note.py", graph[name]["cmd"])}
+        for name in names
+    }
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def test_values_of_the_params_reach_no_shell(graph, dvc, tmp_path):
+    put_stages(graph, tmp_path, {"models": HOSTILE, "splits": ["1; touch pwned"]}, "train", "two-stream")
+    done = dvc("repro")
+    assert done.returncode == 0, done.stdout + done.stderr
+    noted = [json.loads(line) for line in (tmp_path / "noted").read_text().splitlines()]
+    split = ["--split", "1; touch pwned"]
+    assert sorted(noted) == sorted([split, *(["--model", value, *split] for value in HOSTILE)])
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    "value", ["a\ntouch pwned\n", "a'\ntouch pwned\n'", "\ntouch pwned", "a\u2028touch pwned\u2028"]
+)
+def test_values_of_several_lines_reach_no_shell_either(graph, dvc, tmp_path, value):
+    """DVC runs a command line by line; the first ends within quotes, so the shell refuses it and DVC stops."""
+    put_stages(graph, tmp_path, {"models": [value], "splits": [1]}, "train")
+    assert dvc("repro").returncode != 0
+    assert not (tmp_path / "pwned").exists()
+    assert not (tmp_path / "noted").exists()
+
+
+@pytest.mark.parametrize("models", [[{"$(touch pwned)": 1}], [["a", {"$(touch pwned)": 1}]], [["$(touch pwned)"]]])
+def test_values_that_are_no_text_reach_no_shell_either(graph, dvc, tmp_path, models):
+    """Keys are not quoted; but such a value is none that an output's name can hold."""
+    kept = {key: graph["train"][key] for key in ("matrix", "cmd", "outs")}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"train": kept}}))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"models": models, "splits": [1], "dataset": {"name": "x"}}))
+    assert "Cannot interpolate" in dvc("repro").stderr
+    assert not (tmp_path / "pwned").exists()

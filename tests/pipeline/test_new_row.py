@@ -39,6 +39,7 @@ def test_a_made_up_row_is_trained_classified_evaluated_and_reported(repository, 
     code, project = tmp_path / "code", tmp_path / "project"
     for package in ("han_core", "pipeline"):
         shutil.copytree(repository / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(repository / "dvc.yaml", code)  # says which code a stage's files depend on
     insert(code / "han_core/rows.py", '    _row("linear_spatial"', ROW)
     insert(code / "han_core/han/variants.py", '    "soft_attention_lstm": Variant(', VARIANT)
     params = yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))

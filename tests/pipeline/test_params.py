@@ -1,5 +1,8 @@
 """A params file is refused before any work, with every problem named."""
 
+import time
+import tracemalloc
+
 import pytest
 import yaml
 
@@ -134,3 +137,182 @@ def test_params_cannot_be_changed_after_loading(repository):
     params = load_params(repository / "params.yaml")
     with pytest.raises(ValueError, match="frozen"):
         params.seed = 2
+
+
+def put(params, key, value):
+    """Set ``a.b.c`` in nested dicts."""
+    *groups, last = key.split(".")
+    for group in groups:
+        params = params[group]
+    params[last] = value
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("dataset.name", "../../x", "dataset.name: is part of paths"),
+        ("dataset.name", "a/b", "dataset.name: is part of paths"),
+        ("dataset.name", "x\n", "dataset.name: is part of paths"),
+        ("dataset.name", ".", "dataset.name: is part of paths"),
+        ("dataset.name", "", "dataset.name: is part of paths"),
+        ("dataset.name", "é", "dataset.name: is part of paths"),
+        ("dataset.name", "a" * 101, "dataset.name: is part of paths"),
+        ("dataset.name", "$(touch pwned)", "dataset.name: is part of paths"),
+        ("cubes.nets", "../../x", "cubes.nets: is part of paths"),
+        ("cubes.nets", "/etc", "cubes.nets: is part of paths"),
+        ("cubes.nets", "x\0", "cubes.nets: is part of paths"),
+        ("splits", ["1; touch pwned"], "splits.0: input should be a valid integer, not '1; touch pwned'"),
+        ("splits", ["1"], "splits.0: input should be a valid integer"),
+        ("splits", [1.5], "splits.0: input should be a valid integer, not 1.5"),
+        ("splits", [1.0], "splits.0: input should be a valid integer"),
+        ("splits", [True], "splits.0: input should be a valid integer, not True"),
+        ("splits", [0], "splits.0: input should be greater than or equal to 1"),
+        ("splits", [10_000], "splits.0: input should be less than or equal to 9999"),
+        ("splits", [[1]], "splits.0: input should be a valid integer"),
+        ("splits", {"a": 1}, "splits: input should be a valid list"),
+        ("splits", [], "splits: is empty"),
+        ("models", ["han$(touch pwned)"], "models.0: input should be"),
+        ("models", [{"$(touch pwned)": 1}], "models.0: input should be"),
+        ("evaluate.baselines", ["`touch pwned`"], "evaluate.baselines.0: input should be"),
+        ("seed", True, "seed: input should be a valid integer, not True"),
+        ("seed", 2**32, "seed: input should be less than"),
+        ("train.dropout", "0.5", "train.dropout: input should be a valid number, not '0.5'"),
+        ("train.dropout", False, "train.dropout: input should be a valid number"),
+        ("train.dropout", float("nan"), "train.dropout: input should be a finite number"),
+        ("train.optimizer.eps", float("inf"), "train.optimizer.eps: input should be a finite number"),
+        ("train.standardize", 1, "train.standardize: input should be a valid boolean, not 1"),
+        ("flow.tvl1.median", True, "flow.tvl1.median: must not be true"),
+        ("scores.crops", True, "scores.crops: must not be true"),
+        ("cubes.frames", 10**9, "cubes.frames: input should be less than or equal to"),
+        ("train.lstm_size", 10**9, "train.lstm_size: input should be less than or equal to"),
+        ("train.layers", 10**6, "train.layers: input should be less than or equal to"),
+        ("train.batch", 10**9, "train.batch: input should be less than or equal to"),
+        ("finetune.spatial.fc_size", 10**9, "finetune.spatial.fc_size: input should be less than or equal to"),
+        ("synthetic.width", 10**6, "synthetic.width: input should be less than or equal to"),
+        ("run.workers", 10**6, "run.workers: input should be less than or equal to"),
+        ("stack", 10**6, "stack: input should be less than or equal to"),
+        ("dataset.root", "a\0b", "dataset.root: holds a NUL character"),
+        ("dataset.root", "", "dataset.root: is empty"),
+        ("dataset.root", "s3://bucket/videos", "dataset.root: must be a path on this machine"),
+        ("dataset.annotations", "a\0b", "dataset.annotations: holds a NUL character"),
+        ("finetune.spatial.weights", "a\0b", "finetune.spatial.weights: holds a NUL character"),
+        ("run.scheduler", "a\0b", "run.scheduler: holds a NUL character"),
+        ("dataset.folder.group_pattern", "(", "dataset.folder.group_pattern: is not a regular expression"),
+        (
+            "dataset.folder.group_pattern",
+            "a{9999999999999}",
+            "dataset.folder.group_pattern: is not a regular expression",
+        ),
+        ("dataset.folder.group_pattern", "(" * 900, "dataset.folder.group_pattern: is not a regular expression"),
+        ("dataset.folder.group_pattern", "(?\x1b[2J)", "dataset.folder.group_pattern: is not a regular expression"),
+        ("dataset.folder.group_pattern", "a" * 1001, "dataset.folder.group_pattern: is longer than"),
+        ("report.clips", ["../x"], "report.clips.0: must be the name of a clip"),
+        ("report.clips", ["/x"], "report.clips.0: must be the name of a clip"),
+        ("report.clips", ["a/b/c"], "report.clips.0: must be the name of a clip"),
+        ("report.clips", ["a\0"], "report.clips.0: holds a NUL character"),
+        ("report.clips", ["a\nb"], "report.clips.0: must be the name of a clip"),
+        ("report.clips", -1, "report.clips: input should be greater than or equal to 0"),
+        ("train", 3, "train: must be a group of keys, not 3"),
+    ],
+)
+def test_values_that_no_run_can_mean(tmp_path, default, key, value, words):
+    put(default, key, value)
+    message = refusal(tmp_path, default)
+    assert words in message
+    assert all(line.isprintable() for line in message.split("\n"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.dropout", 0),  # a whole number where any number may stand
+        ("train.forget_bias", 1),
+        ("report.clips", ["a clip (1) #;!", "bow/bow_p1", "ünï"]),
+        ("report.clips", 0),
+        ("finetune.spatial.weights", "/elsewhere/nets/vgg 16.safetensors"),
+        ("dataset.root", "./data/../data/synthetic//raw/"),
+    ],
+)
+def test_values_that_are_allowed(tmp_path, default, key, value):
+    put(default, key, value)
+    load_params(write(tmp_path, default))
+
+
+def test_numbers_are_read_as_dvc_reads_them(tmp_path, default):
+    """``1e-6`` is text to YAML 1.1."""
+    path = write(tmp_path, default)
+    text = path.read_text(encoding="utf-8").replace("eps: 1.0e-06", "eps: 1e-6")
+    assert "1e-6" in text
+    path.write_text(text, encoding="utf-8")
+    assert load_params(path).train.optimizer.eps == 1e-6
+
+
+@pytest.mark.parametrize(
+    "root", ["videos", "/videos", "data/synthetic", "data/synthetic/raw/..", "data/other/raw", "."]
+)
+def test_videos_are_generated_in_one_place_only(tmp_path, default, root):
+    """DVC removes the outputs of a stage before it runs it."""
+    default["dataset"]["root"] = root
+    assert "dataset.root: must be data/synthetic/raw for dataset.kind synthetic" in refusal(tmp_path, default)
+
+
+NINEFOLD = [(before, name, ", ".join([f"*{before}"] * 9)) for before, name in zip("abcdefgh", "bcdefghi", strict=True)]
+BOMB = "a: &a [x, x, x]\n" + "".join(f"{name}: &{name} [{all_}]\n" for _, name, all_ in NINEFOLD)
+BOMB_OF_MERGES = "a: &a {x: 1}\n" + "".join(f"{name}: &{name} {{<<: [{all_}]}}\n" for _, name, all_ in NINEFOLD)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (BOMB, "values, aliases (*name) written out"),
+        (BOMB_OF_MERGES, "values, aliases (*name) written out"),
+        ("a: &a [*a]", "holds an alias of itself"),
+        ("[" * 100_000, "is nested too deeply"),
+        ("{a: " * 50_000, "is nested too deeply"),
+        ("#" * 300_000, "is larger than 256 KiB"),
+        ("seed: !!python/object/apply:os.system ['touch pwned']", "could not determine a constructor for the tag"),
+        ("seed: !!bool x", "a value cannot be read"),
+        ("seed: !!timestamp x", "a value cannot be read"),
+        ("seed: 2020-13-41", "a value cannot be read"),
+        ("seed: " + "9" * 5000, "a value cannot be read"),
+        ("seed: 0x" + "f" * 50_000, "not a number of thousands of digits"),
+        ("seed: 1\nseed: 2", "line 2: 'seed' is given twice"),
+        ("seed: 1\n---\nseed: 2", "expected a single document"),
+        (r'"\ud800": 1', "is no character"),
+        (r'"\e[2J": 1', r"\x1b[2J: unknown key"),
+        ("\n".join(f"k{i}: 1" for i in range(5000)), "... and 4953 more"),
+        ("x" * 1000 + ": 1", "x: unknown key"),
+        ("seed: " + "x" * 100_000, "seed: input should be a valid integer, not 'xxx"),
+        (b"seed: \0", "unacceptable character #x0000"),
+        (b"seed: \xe9", "is not UTF-8 text (byte 6)"),
+        ("seed: 1".encode("utf-16"), "is not UTF-8 text"),
+        ("", "must be a mapping"),
+    ],
+    ids=range(23),
+)
+def test_hostile_files_are_refused_at_once_in_few_words(tmp_path, monkeypatch, content, words):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    started = time.monotonic()
+    with pytest.raises(ParamsError) as caught:
+        load_params(path)
+    assert time.monotonic() - started < 10
+    assert words in caught.value.message
+    assert len(caught.value.message) < 10_000
+    assert max(map(len, caught.value.message.splitlines())) < 500
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_long_value_that_is_repeated_thousands_of_times_is_never_written_out(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(
+        f"a: &a {'x' * 40_000}\nsplits: {{{', '.join(f'{i}: *a' for i in range(500))}}}\n", encoding="utf-8"
+    )
+    tracemalloc.start()
+    try:
+        with pytest.raises(ParamsError, match="splits: input should be a valid list"):
+            load_params(path)
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+    finally:
+        tracemalloc.stop()

@@ -136,6 +136,43 @@ def test_allowed_failures_stay_in_the_table(params, videos):
     assert clip.sha256 == hashlib.sha256(bad.read_bytes()).hexdigest()
 
 
+def test_names_that_no_file_of_the_project_can_have_are_told_with_all_else(params, videos):
+    names = ["bow/line\nbreak_p1.avi", "bow/a\\b_p1.avi", f"bow/{'x' * 201}_p1.avi", "cl\x1bass/1_p1.avi"]
+    for number, name in enumerate(names):
+        write_video(name, 200 + number)
+    write_video("bow/bow_p0.mkv", 250)
+    result = run(params)
+    assert result.exit_code == 1
+    assert "error: names that no clip or class can have; rename the files or their folders (4)" in result.output
+    for line in (
+        r"    bow/a\b_p1.avi: the name is not the name of one file or folder",
+        r"    bow/line\nbreak_p1.avi: the name holds a control character, or one that no text has",
+        r"    cl\x1bass/1_p1.avi: the class name holds a control character, or one that no text has",
+        f"    bow/{'x' * 201}_p1.avi: the name is longer than 200 bytes",
+    ):
+        assert line in result.output.splitlines()
+    assert "error: file stems that occur twice in a class" in result.output
+    assert not CLIPS.exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["../bow_p0.avi", "/etc/passwd", "bow/../../x.avi", "bow/..", "./bow_p0.avi", "bow/bow\0_p0.avi", "..\\x.avi"],
+)
+def test_lines_that_lead_outside_are_told_with_file_and_number(params, videos, line):
+    Path("lists").mkdir()
+    Path("lists/trainlist01.txt").write_text("bow/bow_p0.avi\nsit/sit_p0.avi\n")
+    Path("lists/testlist01.txt").write_text(f"bow/bow_p1.avi\n{line}\nsit/sit_p1.avi\n")
+    params["dataset"]["annotations"] = "lists"
+    params["dataset"]["folder"]["split_by"] = "list"
+    result = run(params)
+    assert result.exit_code == 1
+    assert "error: lines of a split file that are not <class>/<video> (1)" in result.output
+    shown = line.replace("\0", r"\x00")
+    assert f"    testlist01.txt line 2: {shown}" in result.output.splitlines()
+    assert not CLIPS.exists()
+
+
 @pytest.mark.parametrize("state", ["missing", "file"])
 def test_a_missing_root_is_told_in_plain_words(params, state):
     Path("videos").rmdir()

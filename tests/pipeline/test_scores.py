@@ -1,11 +1,13 @@
 """Stage scores: what it writes, what it computes again, and when it leaves a net unscored."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from han_core.baselines.two_stream.scorefile import NOT_SCORED, read_scores
 from han_core.clipfile.reader import ClipFile
-from han_core.clips import read_clips
+from han_core.clips import ClipTable, read_clips, write_clips
 from pipeline.execution.jobs import ClipTask
 from pipeline.execution.ledger import Failure, write_failures
 from pipeline.params import load_params
@@ -120,7 +122,9 @@ def test_a_trained_net_used_as_it_is_keeps_its_last_layer(trained):
 
 def test_a_net_that_knows_other_classes_is_left_out(trained):
     path = trained.folder / "data/toy/clips.csv"
-    path.write_text(path.read_text().replace(",right,", ",wave,"))
+    table = read_clips(path)
+    clips = [replace(clip, class_name="wave") if clip.class_name == "right" else clip for clip in table.clips]
+    write_clips(ClipTable(tuple(clips), ("left", "wave"), table.splits), path)
     for kind in ("frames", "flow"):
         (trained.folder / f"data/toy/{kind}/right").rename(trained.folder / f"data/toy/{kind}/wave")
     assert "it knows other classes (2, left, right, ..) than the dataset (2)" in trained.ok("scores")

@@ -19,9 +19,11 @@ def write_scores(
     frames: np.ndarray,
     probabilities: np.ndarray,
     attributes: dict[str, str | int],
+    torch_threads: int | None = None,
 ) -> None:
     """Write a clip file of kind scores: ``probabilities`` float32 (frames, classes) and ``frames`` int32 (frames,)."""
-    with ClipFileWriter(path, kind="scores", clip=clip, fingerprint=fingerprint, attributes=attributes) as file:
+    identity = {"kind": "scores", "clip": clip, "fingerprint": fingerprint}
+    with ClipFileWriter(path, **identity, attributes=attributes, torch_threads=torch_threads) as file:
         file.array("frames", frames)
         file.array("probabilities", probabilities)
 

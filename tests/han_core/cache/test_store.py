@@ -13,7 +13,7 @@ import pytest
 
 from han_core.cache import housekeeping
 from han_core.cache import store as cache_module
-from han_core.cache.fingerprint import fingerprint
+from han_core.cache.fingerprint import code_of, fingerprint, without_code
 from han_core.cache.store import ClipCache
 from han_core.cache.verify import verify_clip_file
 from han_core.clipfile.trailer import ClipFileError
@@ -46,31 +46,36 @@ def cache(tmp_path):
 
 class TestFingerprint:
     def test_order_and_number_type_do_not_matter(self):
-        one = fingerprint("flow", 1, {"a": 20.0, "b": {"x": [1, 2.5], "y": None}}, {"v": "1", "w": "2"})
-        two = fingerprint("flow", 1, {"b": {"y": None, "x": (1, 2.5)}, "a": 20}, {"w": "2", "v": "1"})
+        one = fingerprint("flow", "c0de", {"a": 20.0, "b": {"x": [1, 2.5], "y": None}}, {"v": "1", "w": "2"})
+        two = fingerprint("flow", "c0de", {"b": {"y": None, "x": (1, 2.5)}, "a": 20}, {"w": "2", "v": "1"})
         assert one == two
-        assert len(one) == 64
+        assert len(without_code(one)) == 64
+        assert code_of(one) == "c0de"
 
     @pytest.mark.parametrize(
         "other",
         [
-            ("decode", 1, {"a": 1}, {"v": "1"}),
-            ("flow", 2, {"a": 1}, {"v": "1"}),
-            ("flow", 1, {"a": 1.5}, {"v": "1"}),
-            ("flow", 1, {"a": True}, {"v": "1"}),
-            ("flow", 1, {"a": "1"}, {"v": "1"}),
-            ("flow", 1, {"a": 1, "b": None}, {"v": "1"}),
-            ("flow", 1, {"a": 1}, {"v": "2"}),
-            ("flow", 1, {"a": 1}, {"w": "1"}),
+            ("decode", "1", {"a": 1}, {"v": "1"}),
+            ("flow", "1", {"a": 1.5}, {"v": "1"}),
+            ("flow", "1", {"a": True}, {"v": "1"}),
+            ("flow", "1", {"a": "1"}, {"v": "1"}),
+            ("flow", "1", {"a": 1, "b": None}, {"v": "1"}),
+            ("flow", "1", {"a": 1}, {"v": "2"}),
+            ("flow", "1", {"a": 1}, {"w": "1"}),
         ],
     )
     def test_everything_else_does(self, other):
-        assert fingerprint(*other) != fingerprint("flow", 1, {"a": 1}, {"v": "1"})
+        assert without_code(fingerprint(*other)) != without_code(fingerprint("flow", "1", {"a": 1}, {"v": "1"}))
+
+    def test_the_code_does_but_not_to_what_stands_in_the_file(self):
+        one, two = (fingerprint("flow", code, {"a": 1}, {"v": "1"}) for code in ("1", "2"))
+        assert one != two
+        assert without_code(one) == without_code(two)
 
     def test_it_never_changes(self):
         """A changed value would make every cache out there worthless."""
-        known = "98bf67c5101b6d31009f216cdd8145318adbc07122100a1414acc25fcd23908e"
-        assert fingerprint("decode", 1, {"quality": 95, "short_side": None}, {"video": "ab"}) == known
+        known = "4fb426b6f6504afa17d4830835b53383c3c5342a350d015d8f3ca869ad516977-c0de"
+        assert fingerprint("decode", "c0de", {"quality": 95, "short_side": None}, {"video": "ab"}) == known
 
 
 class TestCreate:
@@ -324,7 +329,9 @@ class TestVerifyAndPrune:
         cache.link("frames", F, tmp_path / "work" / "data" / "c.h5")
         cache.link("frames", F, tmp_path / "work" / ".dvc" / "cache" / "00")
         (entry,) = housekeeping.entries(cache)
-        assert len(housekeeping.remove_entry(entry, [tmp_path])) == 3
+        names = housekeeping.names_of([entry.path], [tmp_path])
+        assert len(names) == 3
+        housekeeping.remove(names)
         assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
     def test_prune_keeps_what_is_linked_or_copied(self, cache, tmp_path):
@@ -347,12 +354,13 @@ class TestVerifyAndPrune:
         net.parent.mkdir(parents=True)
         net.write_bytes(b"weights")
         unused = {
-            (entry.kind, entry.fingerprint) for entry in housekeeping.prunable(cache, [tmp_path / "work"]).entries
+            (entry.kind, entry.fingerprint)
+            for entry in housekeeping.prunable(cache, [tmp_path / "work"], older_than=0).entries
         }
         assert unused == {("frames", names["unused"]), ("cubes", names["net"])}
-        assert housekeeping.prunable(cache, [tmp_path / "work"], older_than=3600).entries == ()
+        assert housekeeping.prunable(cache, [tmp_path / "work"]).entries == (), "what is young may be in work"
         net.write_bytes(b"Weights")
-        found = housekeeping.prunable(cache, [])
+        found = housekeeping.prunable(cache, [], older_than=0)
         assert {entry.fingerprint for entry in found.entries} == {names["copied"], names["unused"], names["net"]}
         housekeeping.prune(found)
         left = [(entry.fingerprint, entry.path.suffix) for entry in housekeeping.entries(cache)]
@@ -367,6 +375,6 @@ def test_default_place(monkeypatch, tmp_path):
 
 
 def test_content_time_spreads():
-    times = {cache_module._content_time(fingerprint("x", i, {}, {})) for i in range(2000)}
+    times = {cache_module._content_time(fingerprint("x", "", {"i": i}, {})) for i in range(2000)}
     assert len(times) == 2000
     assert all(10**18 <= t < 1.3 * 10**18 for t in times)

@@ -92,7 +92,7 @@ class TestVerify:
         assert "4 files checked, 1 bad" in text
         assert "1 files checked, 0 bad" in han("verify", "flow")
         report = json.loads(han("verify", "--json", code=1))
-        assert [entry["fingerprint"] for entry in report["bad"]] == ["0a" * 32]
+        assert [Path(entry["path"]).stem for entry in report["bad"]] == ["0a" * 32]
         assert report["removed"] == []
         assert bad.exists()
 
@@ -106,42 +106,50 @@ class TestVerify:
         assert "3 files checked, 0 bad" in han("verify")
 
 
+NOW = ("--older-than", "0")
+
+
 class TestPrune:
+    def test_keeps_what_is_young(self, cache):
+        """A stage that runs links its files a moment after they are in the cache."""
+        assert "0 files and 0 left-over temporaries" in han("prune", "--yes")
+        assert len(list(housekeeping.entries(cache))) == 4
+
     def test_dry_run_deletes_nothing(self, cache):
-        text = han("prune", "--dry-run")
+        text = han("prune", *NOW, "--dry-run")
         assert "3 files and 0 left-over temporaries" in text
         assert "deleted" not in text
         assert len(list(housekeeping.entries(cache))) == 4
 
     @pytest.mark.parametrize(("typed", "left"), [("n\n", 4), ("y\n", 1)])
     def test_asks(self, cache, typed, left):
-        han("prune", typed=typed)
+        han("prune", *NOW, typed=typed)
         assert len(list(housekeeping.entries(cache))) == left
 
     def test_without_an_answer_nothing_is_deleted(self, cache):
-        han("prune", typed="", code=1)
+        han("prune", *NOW, typed="", code=1)
         assert len(list(housekeeping.entries(cache))) == 4
 
     def test_yes_keeps_what_is_in_use(self, cache):
-        assert "deleted 3 files" in han("prune", "--yes")
+        assert "deleted 3 files" in han("prune", *NOW, "--yes")
         verify_clip_file(cache.find("frames", "0a" * 32))
-        assert "0 files and 0 left-over" in han("prune", "--yes")
+        assert "0 files and 0 left-over" in han("prune", *NOW, "--yes")
 
     def test_copies_in_a_named_workspace_are_in_use(self, cache, tmp_path):
         copy = tmp_path / "other" / "data" / "x.h5"
         copy.parent.mkdir(parents=True)
         copy.write_bytes(cache.find("flow", "0c" * 32).read_bytes())
-        han("prune", "--yes", "--workspace", ".", "--workspace", "other")
+        han("prune", *NOW, "--yes", "--workspace", ".", "--workspace", "other")
         assert {entry.kind for entry in housekeeping.entries(cache)} == {"frames", "flow"}
 
     def test_older_than(self, cache):
         assert "0 files" in han("prune", "--yes", "--older-than", "1")
 
     def test_json(self, cache):
-        report = json.loads(han("prune", "--json"))
+        report = json.loads(han("prune", *NOW, "--json"))
         assert (len(report["files"]), report["deleted"]) == (3, False)
         assert len(list(housekeeping.entries(cache))) == 4
-        assert json.loads(han("prune", "--json", "--yes"))["deleted"] is True
+        assert json.loads(han("prune", *NOW, "--json", "--yes"))["deleted"] is True
         assert len(list(housekeeping.entries(cache))) == 1
 
     def test_left_over_temporaries(self, cache):
@@ -152,7 +160,7 @@ class TestPrune:
         )
         subprocess.run([sys.executable, "-c", code], check=False)
         assert len(list(Path(".han_cache/tmp").iterdir())) == 1
-        assert "1 left-over temporaries" in han("prune", "--yes")
+        assert "1 left-over temporaries" in han("prune", *NOW, "--yes")
         assert list(Path(".han_cache/tmp").iterdir()) == []
 
 

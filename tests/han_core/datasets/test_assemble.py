@@ -1,3 +1,4 @@
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -15,8 +16,12 @@ def listing():
     return Listing(VIDEOS, ("b", "a"), {1: Split(train, test), 2: Split(test, train)}, (1, 2), frozenset())
 
 
+def hash_of(name):
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
 def table_of(listing, share=0.0, seed=1, splits=(1, 2)):
-    hashes = {v.path: f"hash of {v.name}" for v in VIDEOS}
+    hashes = {v.path: hash_of(v.name) for v in VIDEOS}
     return assemble_table(listing, splits, hashes=hashes, validation_share=share, seed=seed)
 
 
@@ -25,7 +30,7 @@ def test_roles_labels_and_hashes(listing):
     assert table.splits == (1, 2)
     assert table.classes == ("b", "a")
     clip = next(clip for clip in table.clips if clip.name == "a0")
-    assert (clip.label, clip.group, clip.path, clip.sha256) == (1, "g0", "a/a0.avi", "hash of a0")
+    assert (clip.label, clip.group, clip.path, clip.sha256) == (1, "g0", "a/a0.avi", hash_of("a0"))
     assert clip.roles == {1: "test", 2: "train"}
     assert next(clip for clip in table.clips if clip.name == "b5").roles == {1: "", 2: ""}
 

@@ -161,3 +161,30 @@ def test_flow_that_takes_hours_gets_a_hint_with_the_hours():
     assert "about 8 h on 2 cores; with decode.short_side: 256 about 0.5 h" in hint.title
     assert flow_cost(found, 256, 2) == []
     assert flow_cost(dict(list(found.items())[:5]), None, 2) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "class_name", "fault"),
+    [
+        ("a/x\\y.avi", "a", "the name is not the name of one file or folder"),
+        ("a/x\0y.avi", "a", "the name holds a control character, or one that no text has"),
+        ("a/x\x85y.avi", "a", "the name holds a control character, or one that no text has"),
+        ("a/..avi", "a", "the name is not the name of one file or folder"),
+        ("../x.avi", "..", "the class name is not the name of one file or folder"),
+        ("./x.avi", ".", "the class name is not the name of one file or folder"),
+        ("C:/x.avi", "a", "the path is not a path inside the dataset's folder"),
+        (f"a/{'é' * 101}.avi", "a", "the name is longer than 200 bytes"),
+        (f"{'a' * 201}/x.avi", "a" * 201, "the class name is longer than 200 bytes"),
+    ],
+)
+def test_names_that_lead_out_of_the_project(sound, titles, path, class_name, fault):
+    odd = Video(path, class_name, "g9")
+    listing = replace(sound, videos=(*sound.videos, odd), on_disk=sound.on_disk | {path})
+    assert titles(check_listing(listing, (1,)), "that no clip or class can have") == [("error", (f"{path}: {fault}",))]
+
+
+def test_names_that_are_only_unusual(sound, titles):
+    names = ("a b (1) #;&![x].y", "é" * 100, "..x", "$(touch x)", "\u3000")
+    odd = tuple(Video(f"a/{name}.avi", "a", "g9") for name in names)
+    listing = replace(sound, videos=(*sound.videos, *odd), on_disk=sound.on_disk | {video.path for video in odd})
+    assert titles(check_listing(listing, (1,)), "that no clip or class can have") == []

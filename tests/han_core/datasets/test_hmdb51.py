@@ -72,11 +72,17 @@ def test_every_official_name_tells_its_film(shared_data, tmp_path):
 
 def test_faulty_files_are_reported(layout, files, titles):
     root, lists = layout
-    (lists / "run_test_split1.txt").write_text("a.avi 1\na.avi 2\nb.avi 3\nc.avi\n")
+    (lists / "run_test_split1.txt").write_text("a.avi 1\na.avi 2\nb.avi 3\nc.avi\n../d.avi 1\n.. 1\ne\0.avi 1\n")
     (lists / "run_test_split2.txt").write_text("a.avi 1\n")
     listing = list_hmdb51(root, lists, (1, 2, 4))
     assert titles(listing.problems, "not <video> <0, 1 or 2>") == [
-        ("error", ("run_test_split1.txt line 3: b.avi 3", "run_test_split1.txt line 4: c.avi"))
+        (
+            "error",
+            tuple(
+                f"run_test_split1.txt line {line}"
+                for line in ("3: b.avi 3", "4: c.avi", "5: ../d.avi 1", "6: .. 1", "7: e\0.avi 1")
+            ),
+        )
     ]
     assert titles(listing.problems, "names twice") == [("error", ("run_test_split1.txt line 2: a.avi",))]
     assert titles(listing.problems, "other splits have") == [("error", ("wave_test_split2.txt",))]

@@ -291,7 +291,7 @@ def test_conventions_come_by_name(whole_file, tmp_path):
 
 def test_nets_are_written_and_read_back(net, whole_file):
     again, metadata = read_net(whole_file)
-    assert metadata == {"input": "torchvision"}
+    assert {key: value for key, value in metadata.items() if "sha256" not in key} == {"input": "torchvision"}
     for name, value in net.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
     assert (again.classes, again.fc_size, again.in_channels) == (5, 16, 3)
@@ -308,8 +308,8 @@ def test_nets_of_other_shapes_are_refused(whole_file, tmp_path):
 
 
 def test_a_net_is_the_same_bytes_each_time(net, tmp_path):
-    """safetensors itself puts the metadata in the order of a hash map that is seeded afresh for each file."""
+    """safetensors itself would put the metadata in the order of a hash map that is seeded afresh for each file."""
     for name in ("first", "second"):
         write_net(tmp_path / name, net, {key: key for key in "zyxwvutsrq"})
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
-    assert b'"__metadata__":{"q":"q","r":"r"' in (tmp_path / "first").read_bytes()[:200]
+    assert b'","q":"q","r":"r"' in (tmp_path / "first").read_bytes()[:200]

@@ -10,7 +10,7 @@ from han_core.han.config import HANConfig
 from han_core.han.feature_settings import FeatureSettings
 from han_core.han.model import HAN
 from han_core.han.model_file import TrainedHAN, save_model
-from han_core.nets.net_file import WeightsError, write_net
+from han_core.nets.net_file import WeightsError, net_identity, read_metadata, write_net
 from han_core.nets.vgg16 import VGG16
 from han_core.predict.models import PredictError, find_model, find_net, load_recogniser
 
@@ -55,13 +55,18 @@ def test_the_last_dataset_and_there_the_full_han_is_taken(tmp_path):
     assert find_model(tmp_path) == full[1]
 
 
-def test_the_net_is_the_one_with_the_fingerprint(tmp_path, net):
+def identity(path):
+    return net_identity(path, read_metadata(path))
+
+
+def test_the_net_is_the_one_with_the_same_content(tmp_path, net):
     folder = tmp_path / "models/x/nets"
     folder.mkdir(parents=True)
     (folder / "spatial-0.safetensors").write_text("damaged")
     for name, fingerprint in (("spatial-1", "wrong"), ("spatial-2", "right"), ("temporal-1", "right")):
         write_net(folder / f"{name}.safetensors", net, {"fingerprint": fingerprint})
-    assert find_net(tmp_path, "spatial", "right", tmp_path / "m") == folder / "spatial-2.safetensors"
+    right = identity(folder / "temporal-1.safetensors")
+    assert find_net(tmp_path, "spatial", right, tmp_path / "m") == folder / "spatial-2.safetensors"
     with pytest.raises(PredictError, match=r"none of .* made the features .*--spatial-net"):
         find_net(tmp_path, "spatial", "another", tmp_path / "m")
     with pytest.raises(PredictError, match="does not say which spatial net"):
@@ -87,8 +92,9 @@ def test_nets_that_do_not_fit_are_refused(tmp_path, net):
 
 def test_a_net_that_fits_is_loaded(tmp_path, net):
     write_net(tmp_path / "net.safetensors", net, {"fingerprint": "right", "input": "caffe"})
+    recipe = dataclasses.replace(RECIPE, nets={"spatial": identity(tmp_path / "net.safetensors")})
     loaded = load_recogniser(
-        save(tmp_path / "m.safetensors"), {"spatial": tmp_path / "net.safetensors"}, workspace=tmp_path
+        save(tmp_path / "m.safetensors", recipe=recipe), {"spatial": tmp_path / "net.safetensors"}, workspace=tmp_path
     )
     try:
         assert loaded.nets["spatial"].layers == ("conv5_3", "fc7")

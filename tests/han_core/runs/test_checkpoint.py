@@ -9,6 +9,8 @@ from torch import nn
 
 from han_core.runs import checkpoint as checkpoint_module
 from han_core.runs.checkpoint import Checkpoint
+from han_core.tensorfile.file import read_tensors, write_tensors
+from tests.flips import flipped
 
 OPTIMIZERS = {
     "adadelta": lambda p: torch.optim.Adadelta(p, lr=0.7, rho=0.95),
@@ -78,15 +80,98 @@ def test_a_kill_while_it_is_written_leaves_the_state_before(tmp_path, monkeypatc
     checkpoint = Checkpoint(tmp_path / "c.safetensors", seconds=0)
     checkpoint.save(model, optimizer, {"step": 1})
 
-    def half(tensors: object, path: Path, header: object) -> None:
+    def half(path: Path, tensors: object, header: object) -> None:
         path.write_bytes(b"half a file")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint_module, "save_file", half)
+    monkeypatch.setattr(checkpoint_module, "write_tensors", half)
     with pytest.raises(KeyboardInterrupt):
         checkpoint.save(model, optimizer, {"step": 2})
     assert checkpoint.restore(model, optimizer) == {"step": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["c.safetensors"]
+
+
+def test_the_file_before_the_rename_is_the_one_that_is_asked_for(tmp_path, monkeypatch):
+    model, optimizer = made("sgd")
+    temporary, written = tmp_path / "tmp" / "half", []
+    write = checkpoint_module.write_tensors
+    monkeypatch.setattr(
+        checkpoint_module, "write_tensors", lambda path, *rest: (written.append(path), write(path, *rest))
+    )
+    checkpoint = Checkpoint(tmp_path / "c.safetensors", seconds=0, temporary=temporary)
+    checkpoint.save(model, optimizer, {"step": 1})
+    assert written == [temporary]
+    assert not temporary.exists()
+    assert checkpoint.restore(model, optimizer) == {"step": 1}
+
+
+def test_a_flipped_bit_is_told_or_changes_nothing(tmp_path, caplog):
+    model, optimizer = made("adam")
+    step(model, optimizer, 1)
+    path = tmp_path / "c.safetensors"
+    checkpoint = Checkpoint(path, seconds=0)
+    checkpoint.save(model, optimizer, {"step": 1})
+    kept = [value.clone() for value in model.state_dict().values()]
+    other, other_optimizer = made("adam", seed=9)
+    before = [value.clone() for value in other.state_dict().values()]
+    told = 0
+    for bit in flipped(path, 1500):
+        caplog.clear()
+        progress = checkpoint.restore(other, other_optimizer)
+        found = list(other.state_dict().values())
+        if progress is None:
+            told += 1
+            assert f"checkpoint {path} cannot be used" in caplog.text, bit
+            assert "starts from the beginning" in caplog.text
+            assert all(map(torch.equal, found, before)), bit
+            assert not other_optimizer.state
+        else:
+            assert progress == {"step": 1}, bit
+            assert all(map(torch.equal, found, kept)), bit
+            other, other_optimizer = made("adam", seed=9)
+    assert told > 1400
+
+
+def no_step(tensors, header):
+    for name in [name for name in tensors if name.endswith(".step")][:1]:
+        del tensors[name]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t, h: h.pop("progress"), "progress"),
+        (lambda t, h: h.update(progress="[1]"), "another kind of run"),
+        (lambda t, h: h.update(progress="{"), "Expecting"),
+        (lambda t, h: h.update(optimizer="[]"), "not a mapping"),
+        (lambda t, h: h.update(optimizer='{"optimizer.0.step": "x"}'), "step is not one of weight number 0"),
+        (lambda t, h: h.update(kind="SGD"), "another kind of run"),
+        (lambda t, h: t.update({"optimizer.0.exp_avg": torch.zeros(9)}), "exp_avg is not one of weight number 0"),
+        (lambda t, h: t.update({"optimizer.99.exp_avg": torch.zeros(9)}), "does not keep the same"),
+        (lambda t, h: t.update({"optimizer.x.exp_avg": torch.zeros(9)}), "invalid literal"),
+        (lambda t, h: t.update({"other.0.x": torch.zeros(9)}), "belongs to nothing"),
+        (lambda t, h: t.update({"lone": torch.zeros(9)}), "unpack"),
+        (lambda t, h: t.pop("model.0.bias"), "0.bias is not the model's"),
+        (no_step, "does not keep the same"),
+    ],
+)
+def test_a_checkpoint_made_to_do_harm_is_told_and_changes_nothing(change, words, tmp_path, caplog):
+    model, optimizer = made("adam")
+    step(model, optimizer, 1)
+    path = tmp_path / "c.safetensors"
+    checkpoint = Checkpoint(path, seconds=0)
+    checkpoint.save(model, optimizer, {"step": 1})
+    tensors, header = read_tensors(path)
+    tensors = {name: value.clone() for name, value in tensors.items()}
+    change(tensors, header)
+    write_tensors(path, tensors, header)
+    other, other_optimizer = made("adam", seed=9)
+    before = [value.clone() for value in other.state_dict().values()]
+    assert checkpoint.restore(other, other_optimizer) is None
+    assert "starts from the beginning" in caplog.text
+    assert words in caplog.text
+    assert all(map(torch.equal, other.state_dict().values(), before))
+    assert not other_optimizer.state
 
 
 def test_what_cannot_be_used_is_told_and_changes_nothing(tmp_path, caplog):

@@ -1,0 +1,1 @@
+"""CSV files whose lines carry checksums."""

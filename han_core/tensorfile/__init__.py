@@ -1,0 +1,1 @@
+"""Safetensors files that carry a checksum of all they hold."""

@@ -1,0 +1,201 @@
+"""``han cache adopt STAGE``: keep a stage's files when its code was changed and makes the same.
+
+A change to the code of a stage gives its files new fingerprints, so that no old file passes for a new one. Where the
+change is a refactoring, this shows it on a sample: some clips, drawn at random, are made with today's code, and
+compared with what the code before made of them, dataset by dataset and attribute by attribute. If all are equal, the
+other files get today's fingerprints, too (hard links). If one differs, the first difference is named and nothing is
+adopted.
+
+Killed in the middle it goes on when it is started again: a file has its new name or has not.
+"""
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from han_core.cache.fingerprint import without_code
+from han_core.cache.folders import probe
+from han_core.cache.store import ClipCache
+from han_core.cache.verify import verify_clip_file
+from han_core.clipfile.difference import first_difference
+from han_core.clipfile.trailer import ClipFileError
+from han_core.errors import HanError
+from han_core.runs.progress import Progress
+from pipeline.cubes import cubes_work
+from pipeline.decode import decode_work
+from pipeline.execution.code import stage_code
+from pipeline.execution.jobs import DIED, IN_FLIGHT, ClipTask, died, windowed
+from pipeline.execution.local import with_processes
+from pipeline.execution.stagelog import stage_log
+from pipeline.execution.told import told_plainly
+from pipeline.execution.work import ClipWork
+from pipeline.execution.workers import worker_count
+from pipeline.flow import flow_work
+from pipeline.params import Params, Run, load_params, params_option
+from pipeline.paths import Paths
+from pipeline.scores import scores_work
+
+log = logging.getLogger("pipeline.adopt")
+
+
+@click.command()
+@click.argument("stages", nargs=-1, required=True, metavar="STAGE...")
+@click.option("--sample", type=click.IntRange(min=1), default=20, show_default=True, help="Clips that are made again.")
+@click.option("--seed", type=int, help="Draws the sample; another one each time by default.")
+@click.option("--from", "origin", metavar="CODE", help="Of several older codes, the one whose files are kept.")
+@params_option
+def main(stages: tuple[str, ...], sample: int, seed: int | None, origin: str | None, params_path: Path) -> None:
+    """Show on a sample that a stage's new code makes the same files, and keep those of the code before.
+
+    STAGE is decode, flow, cubes-spatial, cubes-temporal, scores-spatial or scores-temporal; cubes and scores stand for
+    both streams, cubes-spatial@2 for one split. The files are those that the params ask for.
+    """
+    params = load_params(params_path)
+    cache = ClipCache.from_environment()
+    cache = ClipCache(cache.root.absolute())
+    with told_plainly("adopt"):
+        probe(cache.root)
+        for opened in _works(params, stages):
+            with opened as work, stage_log(Paths.of(params).log(f"adopt-{work.name}")):
+                adopt(work, cache, params.run, sample=sample, seed=seed, origin=origin)
+
+
+def adopt(
+    work: ClipWork, cache: ClipCache, run: Run, *, sample: int, seed: int | None = None, origin: str | None = None
+) -> int:
+    """Keep the files of the code before for one stage.
+
+    Args:
+        run: how many workers make the sample.
+        sample: how many clips.
+        seed: that draws them.
+        origin: the code before; by default the one of which the cache has most files.
+
+    Returns:
+        How many files got today's fingerprint.
+
+    Raises:
+        click.ClickException: a file differs, or a sampled clip cannot be made.
+    """
+    code = stage_code(work.stage)
+    known = {**work.failed, **work.faults}
+    wanted = [task for task in work.tasks if task.clip.key not in known]
+    missing = [task for task in wanted if cache.find(work.kind, task.fingerprint) is None]
+    if not missing:
+        click.echo(f"{work.name}: all {len(wanted)} files are of today's code ({code}); nothing to adopt")
+        return 0
+    codes = Counter(one for task in missing for one in cache.codes(work.kind, task.fingerprint))
+    origin = origin or (codes.most_common(1)[0][0] if codes else "")
+    found = ((task, cache.find(work.kind, f"{without_code(task.fingerprint)}-{origin}")) for task in missing)
+    candidates = [(task, path) for task, path in found if path is not None]
+    if not candidates:
+        click.echo(f"{work.name}: {len(missing)} clips have no file of today's code ({code}), nor of another")
+        return 0
+    if len(codes) > 1:
+        counts = ", ".join(f"{one} ({count} files)" for one, count in codes.most_common())
+        click.echo(f"{work.name}: the cache has files of several codes, {counts}; {origin} is taken (--from)")
+    said = f"{work.name}: code {origin} -> {code}"
+    drawn = random.Random(seed).sample(candidates, min(sample, len(candidates)))
+    _compare(work, run, cache, drawn, said)
+    adopted = 0
+    with Progress(f"adopt {work.name}", len(candidates)) as progress:
+        for task, path in candidates:
+            try:
+                verify_clip_file(path)
+            except ClipFileError as error:  # stays behind, and is made again
+                log.warning("not adopted: %s", error)
+            else:
+                cache.adopt(work.kind, f"{without_code(task.fingerprint)}-{origin}", code)
+                adopted += 1
+            progress.advance()
+    line = f"{said}: {len(drawn)} clips made again, all equal; {adopted} of {len(missing)} files adopted"
+    log.info("%s", line)
+    click.echo(line)
+    return adopted
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """What a worker does with a task and the file that the code before made for it."""
+
+    function: Callable[[ClipTask, Path], None]
+    cache_root: Path
+    stage: str
+    code: str
+
+    def __call__(self, job: tuple[ClipTask, Path]) -> str:
+        """The first difference; "" if there is none."""
+        task, before = job
+        if stage_code(self.stage) != self.code:
+            return "the code was changed just now"
+        path = ClipCache(self.cache_root).temporary("adopt", ".h5")
+        try:
+            self.function(task, path)
+            return first_difference(before, path).replace(str(path), "the new file")
+        except HanError as error:
+            return str(error).replace(str(path), "the new file")
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _compare(work: ClipWork, run: Run, cache: ClipCache, sample: Sequence[tuple[ClipTask, Path]], said: str) -> None:
+    """Make the sampled clips with today's code.
+
+    Raises:
+        click.ClickException: one comes out differently.
+    """
+    call = _Comparison(work.function, cache.root, work.stage, stage_code(work.stage))
+    if work.executor is not None:
+        finished = windowed(work.executor, call, iter(sample), IN_FLIGHT)
+    else:
+        finished = with_processes(call, sample, min(worker_count(run, work.gpus), len(sample)), work.gpus)
+    with closing(finished), Progress(f"compare {work.name}", len(sample)) as progress:
+        for (task, _), future in finished:
+            if died(future):
+                difference = DIED
+            elif isinstance(error := future.exception(), OSError):
+                raise error
+            else:
+                difference = f"{type(error).__name__}: {error}" if error else future.result()
+            if difference:
+                log.info("%s: %s: %s", said, task.clip.key, difference)
+                raise click.ClickException(
+                    f"{said}: {task.clip.key} is not the same: {difference}. Nothing is adopted; "
+                    "the stage makes its files again"
+                )
+            progress.advance()
+
+
+def _works(params: Params, names: Sequence[str]) -> Iterator[AbstractContextManager[ClipWork]]:
+    """The works of the stages named, to be opened one after the other.
+
+    Raises:
+        click.ClickException: there is no such stage or split.
+    """
+    for name in names:
+        stage, at, split = name.partition("@")
+        kind, dash, stream = stage.partition("-")
+        if stage in _WHOLE and not at:
+            yield nullcontext(_WHOLE[stage](params))
+            continue
+        if kind not in _OF_STREAMS or (dash and stream not in STREAMS) or (at and split not in map(str, params.splits)):
+            known = ", ".join([*_WHOLE, *(f"{kind}-{stream}@N" for kind in _OF_STREAMS for stream in STREAMS)])
+            raise click.ClickException(f"{name}: is no stage that makes a file for each clip; those are {known}")
+        for one in [stream] if dash else STREAMS:
+            for number in [int(split)] if at else params.splits:
+                yield _OF_STREAMS[kind](params, one, number)
+
+
+STREAMS = ("spatial", "temporal")
+_WHOLE = {"decode": decode_work, "flow": flow_work}
+_OF_STREAMS = {"cubes": cubes_work, "scores": scores_work}
+
+
+if __name__ == "__main__":
+    main()
