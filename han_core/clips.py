@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from han_core.errors import HanError
+from han_core.errors import REPAIR, HanError
 from han_core.tables.checked import CRC, TableError, read_table, write_table
 
 ROLES = ("train", "validation", "test")
@@ -188,7 +188,7 @@ def read_clips(path: str | Path) -> ClipTable:
     try:
         header, rows = read_table(path)
     except TableError as error:
-        raise ClipTableError(f"{error}; run stage prepare again") from None
+        raise ClipTableError(f"{error}; run stage prepare again ({REPAIR})") from None
     splits = _splits(path, header)
     clips = [_clip(path, line, row, splits) for line, row in enumerate(rows, start=2)]
     if not clips:

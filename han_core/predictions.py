@@ -19,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from han_core.errors import HanError
+from han_core.errors import REPAIR, HanError
 from han_core.tables.checked import CRC, TableError, read_lines, read_table, verified, write_table
 
 LEFT_OUT = "left_out.csv"
 _RUN = "run the stage that makes it"
-_AGAIN = f"{_RUN} again"
+_AGAIN = f"{_RUN} again ({REPAIR})"
 _LEFT_OUT_COLUMNS = ["row", "reason"]
 
 

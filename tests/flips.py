@@ -30,7 +30,7 @@ def flipped(path: Path, count: int | None = None, within: range | None = None) -
 def check_told(
     path: Path,
     read: Callable[[], Any],
-    error: type[Exception],
+    error: type[Exception] | tuple[type[Exception], ...],
     same: Callable[[Any], bool],
     *words: str,
     count: int | None = None,

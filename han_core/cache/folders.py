@@ -74,4 +74,5 @@ def probe(root: Path) -> None:
             path.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise CacheUnusable(f"the cache at {root} cannot be written ({reason}): {advice(error)}") from None
+        what = "set HAN_CACHE to a folder that can be made" if error.errno == errno.ENOENT else advice(error)
+        raise CacheUnusable(f"the cache at {root} cannot be written ({reason}): {what}") from None

@@ -130,10 +130,10 @@ YOUNG = 3600.0
 def prunable(cache: ClipCache, workspaces: Iterable[str | Path], *, older_than: float = YOUNG) -> Prunable:
     """What no output refers to.
 
-    An entry is in use if it has a second name on disk (a hard link of a workspace or of DVC's cache), or if a
-    file under ``data`` or ``models`` of one of the workspaces has its content: workspaces on another disk hold copies. With it is in use what has its kind and fingerprint (the
-    record of a net's curve has no other name). A temporary is left over if its process is gone or, for one of
-    another machine, if it was not touched for a day.
+    An entry is in use if it has a second name on disk (a hard link of a workspace or of DVC's cache), or if a file
+    under ``data`` or ``models`` of one of the workspaces has its content: workspaces on another disk hold copies. With
+    it is in use what has its kind and fingerprint (the record of a net's curve has no other name). A temporary is left
+    over if its process is gone or, for one of another machine, if it was not touched for a day.
 
     Args:
         workspaces: project folders that use this cache. Those not named here are known only by their hard links.

@@ -95,7 +95,8 @@ class Workspace:
         """
         names, commands = {stage.name for stage in stages}, {stage.command for stage in stages}
         lock = yaml.safe_load(self._lock.read_text(encoding="utf-8"))
-        lock["stages"] = {name: entry for name, entry in lock["stages"].items() if name not in names}
+        for name in names & lock["stages"].keys():
+            lock["stages"][name] = {"cmd": "forgotten"}  # keeps its place, so that the lock ends as it was
         beside = self._lock.with_name(f".{secrets.token_hex(8)}.tmp")
         beside.write_text(yaml.safe_dump(lock, sort_keys=False), encoding="utf-8")
         os.replace(beside, self._lock)
@@ -103,6 +104,9 @@ class Workspace:
             with suppress(OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
                 if _text(yaml.safe_load(path.read_text(encoding="utf-8"))["cmd"]) in commands:
                     path.unlink()
+                    for folder in (path.parent, path.parent.parent):  # DVC stumbles over an empty one
+                        if not any(folder.iterdir()):
+                            folder.rmdir()
 
     def _cache(self) -> Path:
         settings = configparser.ConfigParser(interpolation=None)

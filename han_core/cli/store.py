@@ -5,7 +5,7 @@ A store is a folder of cube files, ``<folder>/<class>/<clip>.h5``, as the cubes 
 
 import json
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -23,8 +23,8 @@ from han_core.cubes.cubefile import CUBES, cube_shape, read_cube
 from han_core.cubes.statistics import StoreStatistics, store_statistics
 from han_core.devices import cores
 
-_FACTS = ("stream", "layer", "fc", "net", "input", "precision", "stack")
-"""Attributes of a cube file that say how it was made."""
+_FACTS = ("stream", "layer", "fc", "net", "input", "precision", "stack", "crops", "backend", "codec", "bound")
+"""Attributes of a clip file that say how it was made."""
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 _folder = click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -56,26 +56,53 @@ def list_stores(folders: tuple[Path, ...], as_json: bool) -> None:
 @_folder
 @_json
 def stat(folder: Path, as_json: bool) -> None:
-    """How large and how sparse a store is, and which net, layer and settings made it."""
+    """How large and how sparse a store is, which net, layer and settings made it, and on what.
+
+    Of a folder of frames, flow or scores files: size, settings and what made them. Where files differ in the libraries
+    or the processor that made them, their numbers may differ in the last digits.
+    """
     files = _files(folder)
-    report = {"store": str(folder), **_report(_statistics(folder))}
+    kinds = Counter(_plain(lambda path=path: read_trailer(path).kind) for path in files)
+    report: dict[str, Any] = {"store": str(folder), "kinds": dict(kinds.most_common())}
+    if list(kinds) == ["cubes"]:
+        report |= _report(_statistics(folder))
+    else:
+        report |= {"clips": len(files), "file_bytes": sum(path.stat().st_size for path in files)}
     report["classes"] = dict(sorted(Counter(path.parent.name for path in files).items()))
-    facts: dict[str, Counter] = {name: Counter() for name in (*_FACTS, "tools")}
+    facts: dict[str, Counter] = defaultdict(Counter)
+    tools: dict[str, Counter] = defaultdict(Counter)
     with _bar(files, "stat") as bar:
         for path in bar:
-            for name, value in _facts_of(path).items():
-                facts[name][value] += 1
-    report["made_by"] = {name: dict(values.most_common()) for name, values in facts.items() if values}
+            found, made_with = _facts_of(path)
+            for counts, values in ((facts, found), (tools, made_with)):
+                for name, value in values.items():
+                    counts[name][value] += 1
+    report["made_by"] = {name: dict(facts[name].most_common()) for name in _FACTS if facts[name]}
+    report["made_with"] = {name: dict(values.most_common()) for name, values in sorted(tools.items())}
     if as_json:
         click.echo(json.dumps(report, indent=1))
         return
-    click.echo(f"{folder}: {_summary(report)}")
-    click.echo(f"  shape of a clip  {' x '.join(map(str, report['shape']))}  (frames, channels, rows, columns)")
-    click.echo(f"  whole files      {report['file_bytes'] / 1e6:,.1f} MB, fully connected features included")
+    _print_stat(report)
+
+
+def _print_stat(report: dict[str, Any]) -> None:
+    if "shape" in report:
+        click.echo(f"{report['store']}: {_summary(report)}")
+        click.echo(f"  shape of a clip  {' x '.join(map(str, report['shape']))}  (frames, channels, rows, columns)")
+    else:
+        click.echo(f"{report['store']}: {report['clips']} clips, {', '.join(report['kinds'])}")
+    click.echo(f"  whole files      {report['file_bytes'] / 1e6:,.1f} MB")
     click.echo(f"  classes          {len(report['classes'])}")
-    for name, values in report["made_by"].items():
+    mixed = {name: values for name, values in report["made_with"].items() if sum(values.values()) < report["clips"]}
+    mixed |= {name: values for name, values in report["made_with"].items() if len(values) > 1}
+    alike = [f"{name} {next(iter(values))}" for name, values in report["made_with"].items() if name not in mixed]
+    lines = [*report["made_by"].items(), ("made with", {", ".join(alike): report["clips"]}), *sorted(mixed.items())]
+    for name, values in lines:
+        several = len(values) > 1 or name in mixed
         for number, (value, count) in enumerate(values.items()):
-            click.echo(f"  {'' if number else name:15}  {value}" + (f"  ({count} clips)" if len(values) > 1 else ""))
+            click.echo(f"  {'' if number else name:15}  {value}" + (f"  ({count} clips)" if several else ""))
+    if mixed:
+        click.echo(f"  mixed: files differ in {', '.join(sorted(mixed))}; their numbers may differ in the last digits")
 
 
 @store.command()
@@ -133,7 +160,7 @@ def _stores(folder: Path) -> list[Path]:
 def _files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*/*.h5"))
     if not files:
-        raise click.ClickException(f"{folder}: holds no <class>/<clip>.h5 files; is it a folder of the cubes stage?")
+        raise click.ClickException(f"{folder}: holds no <class>/<clip>.h5 files; is it a folder of clip files?")
     return files
 
 
@@ -153,12 +180,12 @@ def _summary(report: dict) -> str:
     )
 
 
-def _facts_of(path: Path) -> dict[str, str]:
-    def read() -> dict[str, str]:
+def _facts_of(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """How a file was made: the settings that it names, and libraries and processor."""
+
+    def read() -> tuple[dict[str, str], dict[str, str]]:
         with ClipFile(path) as file:
-            found = {name: str(value) for name, value in file.attributes.items() if name in _FACTS}
-            versions = ", ".join(f"{name} {version}" for name, version in sorted(file.tools.items()))
-            return found | {"tools": versions}
+            return {name: str(value) for name, value in file.attributes.items() if name in _FACTS}, file.tools
 
     return _plain(read)
 

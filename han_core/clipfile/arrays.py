@@ -27,16 +27,16 @@ def read_parts(path: str | Path, trailer: Trailer, names: tuple[str, ...]) -> li
     if missing:
         have = ", ".join(trailer.arrays) or "none"
         raise ClipFileError(f"{path}: clip {trailer.clip} holds no {', '.join(missing)}; its arrays: {have}")
-    if not hasattr(_thread, "decompressor"):
-        _thread.decompressor = zstandard.ZstdDecompressor()
     try:
         file = os.open(path, os.O_RDONLY)
     except OSError as error:
         raise ClipFileError(f"{path}: cannot be opened ({error.strerror})") from None
     try:
-        return read_arrays(file, [trailer.arrays[name] for name in names], _thread.decompressor)
+        return read_arrays(file, [trailer.arrays[name] for name in names], own_decompressor())
     except ClipFileError as error:
         raise ClipFileError(f"{path}: clip {trailer.clip}: {error}") from None
+    except OSError as error:
+        raise ClipFileError(f"{path}: clip {trailer.clip}: cannot be read ({error.strerror})") from None
     finally:
         os.close(file)
 
@@ -53,10 +53,22 @@ def read_arrays(file: int, arrays: Sequence[StoredArray], decompressor: zstandar
     Raises:
         ClipFileError: what lies there is not the array (the file changed, or is damaged).
     """
-    return [_decoded(os.pread(file, array.size, array.offset), array, decompressor) for array in arrays]
+    return [decoded(os.pread(file, array.size, array.offset), array, decompressor) for array in arrays]
 
 
-def _decoded(stored: bytes, array: StoredArray, decompressor: zstandard.ZstdDecompressor) -> np.ndarray:
+def own_decompressor() -> zstandard.ZstdDecompressor:
+    """That of this thread."""
+    if not hasattr(_thread, "decompressor"):
+        _thread.decompressor = zstandard.ZstdDecompressor()
+    return _thread.decompressor
+
+
+def decoded(stored: bytes, array: StoredArray, decompressor: zstandard.ZstdDecompressor) -> np.ndarray:
+    """The array of which ``stored`` are the bytes in its file.
+
+    Raises:
+        ClipFileError: they are not.
+    """
     dtype, expected = np.dtype(array.dtype), array.memory
     if len(stored) != array.size:
         raise ClipFileError(f"it ends too early. {REMAKE}")

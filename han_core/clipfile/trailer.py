@@ -9,13 +9,14 @@ says where the stored piece of each array begins, many threads can read arrays a
 import json
 import math
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from han_core.errors import HanError
+from han_core.errors import REPAIR, HanError
 
 SCHEMA = 3
 TRAILER_BYTES = 1024
@@ -28,7 +29,7 @@ SPARSE = "sparse"
 RESERVED = ("schema", "kind", "clip", "fingerprint", "tools")
 """Attributes of a clip file that its writer sets itself."""
 
-REMAKE = "It is damaged: run `han cache verify --remove`, then `dvc repro`."
+REMAKE = f"It is damaged: run {REPAIR}."
 
 DTYPES = frozenset({"|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f2", "<f4", "<f8"})
 """Of arrays. Anything else is refused: an object type, for one, would make NumPy run code."""
@@ -37,6 +38,10 @@ _FREELY = 1 << 26
 _EXPANDING = 256
 """An array may take ``_FREELY`` bytes of memory, or ``_EXPANDING`` times what is stored of it: a file of a few bytes
 cannot ask for a machine's memory."""
+
+
+_MOST_NUMBERS = 1 << 48  # of an array, and of an empty one along its other axes, which NumPy multiplies all the same
+_NEVER = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class ClipFileError(HanError, ValueError):
@@ -99,13 +104,13 @@ def read_trailer(path: str | Path) -> Trailer:
     values = _decode(raw)
     if values is None:
         raise ClipFileError(f"{path}: is not a finished clip file (its trailer is missing or damaged). {REMAKE}")
-    if values.get("schema") != SCHEMA:
-        clip = values.get("clip")
-        raise ClipFileError(f"{path}: clip {clip!r} has schema {values.get('schema')!r}, this version reads {SCHEMA}")
+    schema, clip = values.get("schema"), values.get("clip")
+    if not _is_count(schema) or schema != SCHEMA:
+        raise ClipFileError(f"{path}: clip {clip!r} has schema {schema!r}, this version reads {SCHEMA}")
     try:
         return _checked(values, length - TRAILER_BYTES)
     except ValueError as error:
-        raise ClipFileError(f"{path}: clip {values.get('clip')!r}: {error}. {REMAKE}") from None
+        raise ClipFileError(f"{path}: clip {clip!r}: {error}. {REMAKE}") from None
 
 
 def encode_trailer(trailer: Trailer) -> bytes:
@@ -119,8 +124,10 @@ def encode_trailer(trailer: Trailer) -> bytes:
     ======================  ==========================================================
 
     Raises:
-        ValueError: the clip's name leaves no room.
+        ValueError: the clip's name leaves no room, or cannot be printed.
     """
+    if not is_plain(trailer.clip):
+        raise ValueError(f"clip: the name {trailer.clip!r} holds a control character")
     values = asdict(trailer)
     values["arrays"] = {name: list(vars(array).values()) for name, array in sorted(trailer.arrays.items())}
     text = json.dumps(values, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
@@ -154,20 +161,31 @@ def _checked(values: dict, size: int) -> Trailer:
         raise ValueError("its trailer lacks an entry, or has one too many")
     if not all(isinstance(values[name], str) for name in texts) or not isinstance(values["arrays"], dict):
         raise ValueError("its trailer holds a value of the wrong type")
-    if values["size"] != size:
-        raise ValueError(f"it has {size} bytes, not {values['size']}")
-    arrays = {name: _checked_array(name, entry, size) for name, entry in values["arrays"].items()}
+    if not is_plain("".join([*(values[name] for name in texts), *values["arrays"]])):
+        raise ValueError("its trailer holds a control character")
+    if not _is_count(values["size"]) or values["size"] != size:
+        raise ValueError(f"it has {size} bytes, not {values['size']!r}")
+    arrays = {name: checked_array(name, entry, size) for name, entry in values["arrays"].items()}
     return Trailer(**{name: values[name] for name in ("schema", "size", *texts)}, arrays=arrays)
 
 
-def _checked_array(name: str, entry: object, size: int) -> StoredArray:
+def checked_array(name: str, entry: object, size: int) -> StoredArray:
+    """An array as a file declares it, [dtype, shape, codec, offset, size, crc32].
+
+    Args:
+        size: bytes of the file in which it lies.
+
+    Raises:
+        ValueError: it contradicts the file, or itself, or would take far more memory than the file is long.
+    """
     try:
         dtype, shape, codec, *numbers = entry
         shape = tuple(shape)
         offset, length, crc32 = numbers
     except (TypeError, ValueError):
         raise ValueError(f"the entry of array {name} is not one") from None
-    if not all(_is_count(number) for number in (*shape, offset, length, crc32)) or not 1 <= len(shape) <= 8:
+    places = all(_is_count(number) for number in (*shape, offset, length, crc32)) and 1 <= len(shape) <= 8
+    if not places or math.prod(max(1, axis) for axis in shape) > _MOST_NUMBERS:
         raise ValueError(f"array {name} has an impossible shape or place")
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"array {name} is of type {dtype!r}")
@@ -180,9 +198,14 @@ def _checked_array(name: str, entry: object, size: int) -> StoredArray:
         raise ValueError(f"array {name} lies beyond the end of the file")
     if codec == "none" and length != stored.memory:
         raise ValueError(f"array {name} takes {length} bytes, but its shape {stored.memory}")
-    if stored.memory > max(_FREELY, _EXPANDING * length):
+    if stored.memory > (max(_FREELY, _EXPANDING * length) if length else 0):
         raise ValueError(f"array {name} would expand from {length} to {stored.memory} bytes")
     return stored
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text can be printed and encoded: without control characters, which would steer a terminal."""
+    return not _NEVER.search(text)
 
 
 def _is_count(value: object) -> bool:

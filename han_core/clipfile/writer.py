@@ -41,6 +41,7 @@ from han_core.clipfile.trailer import (
     StoredArray,
     Trailer,
     encode_trailer,
+    is_plain,
 )
 
 _BLOCK = 1 << 16  # bytes of one chunk of an image dataset; the last chunk is padded, so a larger one wastes disk
@@ -301,6 +302,8 @@ def _create(path: Path) -> h5py.h5f.FileID:
 
 def _set_attribute(target: h5py.Group, name: str, value: str | int | float | Sequence) -> None:
     if isinstance(value, str):
+        if not is_plain(value):
+            raise ValueError(f"attribute {name}: {value!r} holds a control character")
         _set_text(target, name, value)
     elif isinstance(value, (bool, int, np.integer)):
         target.attrs[name] = np.int64(value)

@@ -163,6 +163,8 @@ class CubeStore:
         (frames,) = read_parts(entry.path, entry.trailer, ("frames",))
         if (frames.shape, frames.dtype) != (entry.shape[:1], np.int32):
             raise ClipFileError(f"{entry.path}: clip {entry.trailer.clip}: its frame numbers do not fit. {REMAKE}")
+        if frames[0] < 0 or (frames[1:] < frames[:-1]).any():
+            raise ClipFileError(f"{entry.path}: clip {entry.trailer.clip}: its frames are not in order. {REMAKE}")
         return frames
 
     def read(self, index: int) -> dict[str, np.ndarray]:
@@ -214,6 +216,7 @@ class CubeStore:
 
     def _index(self, path: Path) -> _Entry:
         try:
+            version = _version(path)  # first: a file that takes its place from here on is noticed
             trailer = read_trailer(path)
             if self.array == CUBES:
                 shape = cube_shape(path, trailer)
@@ -223,7 +226,7 @@ class CubeStore:
                 have = ", ".join(trailer.arrays) or "none"
                 raise ClipFileError(f"{path}: clip {trailer.clip} holds no {self.array}; its arrays: {have}")
             regions = 1 if self.pooled else int(np.prod(shape[2:]))
-            return _Entry(path, trailer, _version(path), (shape[0], shape[1], regions))
+            return _Entry(path, trailer, version, (shape[0], shape[1], regions))
         except (ClipFileError, OSError) as error:
             raise CubeStoreError(str(error)) from None
 
@@ -233,13 +236,15 @@ class CubeStore:
             self._check_unchanged(entry)
             if self.array != CUBES:
                 (values,) = read_parts(entry.path, entry.trailer, (self.array,))
-                return values.reshape(*values.shape[:2], -1)
-            rows = read_sparse(entry.path, entry.trailer)
+                rows = values.reshape(*values.shape[:2], -1)
+            else:
+                rows = read_sparse(entry.path, entry.trailer)
+            self._check_unchanged(entry)  # nor while it was read
         except ClipFileError as error:
             raise CubeStoreError(str(error)) from None
         except OSError as error:
             raise CubeStoreError(f"{entry.path} was there when the run began and cannot be read now: {error}") from None
-        if not self.pooled:
+        if not self.pooled or isinstance(rows, np.ndarray):
             return rows
         return SparseCubes.of([rows]).moments()[0][0].unsqueeze(2).numpy()
 

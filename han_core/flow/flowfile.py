@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from han_core.clipfile.reader import ClipFile
+from han_core.clipfile.trailer import REMAKE, ClipFileError
 from han_core.clipfile.writer import Appender, ClipFileWriter
 from han_core.errors import ClipError
 from han_core.flow.levels import FlowFormat, quantize
@@ -70,6 +71,8 @@ def write_flow(
             clipped = 0
             for pairs, following in zip(batches, [*batches[1:], range(0)], strict=True):
                 grey = [frame.result() for frame in frames]
+                if len({frame.shape for frame in grey}) > 1:
+                    raise ClipFileError(f"{frames_path}: its frames have different sizes. {REMAKE}")
                 flow = solving.submit(_solve, solver, np.stack(grey[:-1]), np.stack(grey[1:]))
                 # While the solver works: fetch the frames of the next batch, write the flow of the last.
                 ahead = range(following.start + 1, following.stop + 1) if following else following
@@ -102,8 +105,20 @@ def read_flow_levels(path: str | Path, indices: Iterable[int] | None = None) -> 
     with ClipFile(path) as file:
         wanted: Sequence[int] = range(file.image_count("x")) if indices is None else [int(i) for i in indices]
         if not wanted:
-            return np.empty((0, 2, file.attributes["height"], file.attributes["width"]), np.uint8)
-        return np.stack([np.stack([file.image("x", i), file.image("y", i)]) for i in wanted])
+            return np.empty((0, 2, *_declared_size(file)), np.uint8)
+        levels = np.stack([np.stack([file.image("x", i), file.image("y", i)]) for i in wanted])
+    if levels.ndim != 4:
+        raise ClipFileError(f"{path}: its images are in colour, which flow is not. {REMAKE}")
+    return levels
+
+
+def _declared_size(file: ClipFile) -> tuple[int, int]:
+    """Height and width of the flow as the attributes say."""
+    attributes = file.attributes
+    height, width = attributes.get("height"), attributes.get("width")
+    if not all(isinstance(side, int) and 0 < side < 1 << 20 for side in (height, width)):
+        raise ClipFileError(f"{file.path}: does not say how large its flow is. {REMAKE}")
+    return height, width
 
 
 def _prefetch(

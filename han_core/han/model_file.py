@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from han_core.errors import HanError
+from han_core.errors import REPAIR, HanError
 from han_core.han.description import SCHEMA, Description, read_description
 from han_core.han.feature_settings import FeatureSettings
 from han_core.han.model import HAN
@@ -62,7 +62,7 @@ def load_model(path: Path) -> TrainedHAN:
     try:
         weights, metadata = read_tensors(path, sealed=False)
     except TensorFileError as error:
-        advice = "" if error.problem == "unreadable" else ". Train it again"
+        advice = "" if error.problem == "unreadable" else f". Train it again ({REPAIR})"
         raise ModelFileError(f"{path} cannot be read as a trained model: {error}{advice}") from None
     description = _description(metadata, path)
     with torch.device("meta"):  # shapes and no memory; the file's tensors take the place of all of them
@@ -79,7 +79,8 @@ def _description(metadata: Mapping[str, str], path: Path) -> Description:
     if "han" not in metadata:
         raise ModelFileError(f"{path} is a safetensors file, but not a trained HAN")
     if CONTENT not in metadata:
-        raise ModelFileError(f"{path} carries no checksum: it is damaged, or of an earlier version. Train it again")
+        what = "carries no checksum: it is damaged, or of an earlier version"
+        raise ModelFileError(f"{path} {what}. Train it again ({REPAIR})")
     try:
         return read_description(metadata["han"])
     except ValueError as error:

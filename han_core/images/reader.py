@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from han_core.clipfile.decoding import decode_image
-from han_core.clipfile.reader import ClipFile, ImageTable
+from han_core.clipfile.reader import ClipFile, ImageTable, NoSuchImage
 from han_core.clipfile.trailer import REMAKE, ClipFileError
 
 _FILES = 1 << 15  # whose index is kept: about 4 KiB each
@@ -47,6 +47,7 @@ class ImageReader:
     def __init__(self, files: int = _FILES) -> None:
         self._files = files
         self._known: dict[Path, dict[str, ImageIndex]] = {}
+        self._sizes: dict[Path, tuple[int, ...]] = {}  # height and width of the images of a file
         self._lock = threading.Lock()
 
     def count(self, path: Path, name: str) -> int:
@@ -60,7 +61,8 @@ class ImageReader:
         """Images ``first`` to ``last``, the latter included.
 
         Args:
-            grey: read them as (height, width) uint8; else as (height, width, 3) uint8 BGR, OpenCV's order.
+            grey: read them as (height, width) uint8; else as (height, width, 3) uint8 BGR, OpenCV's order. All images
+                of a file have one size.
         """
         flag = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
         images = []
@@ -69,13 +71,18 @@ class ImageReader:
                 images.append(decode_image(encoded, flag))
             except ClipFileError as error:
                 raise ClipFileError(f"{path}: image {number} of {name} {error}. {REMAKE}") from None
+            size, usual = images[-1].shape[:2], self._sizes.setdefault(path, images[-1].shape[:2])
+            if size != usual:
+                raise ClipFileError(
+                    f"{path}: image {number} of {name} has another size than others: {size}, {usual}. {REMAKE}"
+                )
         return images
 
     def encoded(self, path: Path, name: str, first: int, last: int) -> list[np.ndarray]:
         """Encoded bytes of images ``first`` to ``last``, the latter included, each uint8."""
         index = self._index(path, name)
         if not 0 <= first <= last < len(index):
-            raise IndexError(f"{path}: {name} has images 0 to {len(index) - 1}, not {first} to {last}")
+            raise NoSuchImage(f"{path}: {name} has images 0 to {len(index) - 1}, not {first} to {last}")
         offsets = index.table.offsets[first : last + 2]
         data = np.frombuffer(_read(path, index, int(offsets[0]), int(offsets[-1])), np.uint8)
         starts = (offsets - offsets[0]).tolist()
@@ -93,7 +100,9 @@ class ImageReader:
             with self._lock:
                 self._known[path] = {**self._known.get(path, {}), **known}
                 while len(self._known) > self._files:
-                    del self._known[next(iter(self._known))]
+                    oldest = next(iter(self._known))
+                    del self._known[oldest]
+                    self._sizes.pop(oldest, None)
         return known[name]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from han_core.errors import HanError
+from han_core.errors import REPAIR, HanError
 from han_core.nets.vgg16 import VGG16
 from han_core.tensorfile import file as tensorfile
 from han_core.tensorfile.file import TensorFileError
@@ -136,7 +136,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _told(path: str | Path, error: TensorFileError) -> WeightsError:
     if error.problem == "seal":
-        return WeightsError(f"{error}. Remove it and run stage finetune again")
+        return WeightsError(f"{error}. Run stage finetune again ({REPAIR})")
     if error.problem == "unreadable":
         reason = str(error).removeprefix(f"{path}: ").removeprefix("cannot be read (").removesuffix(")")
         return WeightsError(unreadable(path, reason))
@@ -148,7 +148,7 @@ def _check_metadata(path: str | Path, metadata: Mapping[str, str]) -> None:
     if CONTENT not in metadata and (own := sorted(OURS & metadata.keys())):
         raise WeightsError(
             f"{path}: says {own[0]}, as nets of stage finetune do, but carries no checksum: it is damaged, or of an "
-            "earlier version. Remove it and run stage finetune again"
+            f"earlier version. Run stage finetune again ({REPAIR})"
         )
     if "classes" in metadata:
         try:

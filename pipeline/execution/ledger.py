@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from han_core.errors import HanError
+from han_core.errors import REPAIR, HanError
 from han_core.tables.checked import TableError, read_table, write_table
 
 LEDGER = "failures.csv"
@@ -58,7 +58,7 @@ def read_failures(folder: str | Path) -> dict[str, str]:
     try:
         header, rows = read_table(path)
     except TableError as error:
-        raise LedgerError(f"{error}; run the stage that made it again") from None
+        raise LedgerError(f"{error}; run the stage that made it again ({REPAIR})") from None
     if header != _COLUMNS:
         wanted = ", ".join(_COLUMNS)
         raise LedgerError(f"{path}: line 1: the columns must be {wanted}; run the stage that made it again")

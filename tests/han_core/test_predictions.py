@@ -169,7 +169,7 @@ def test_maps_of_other_shapes_are_refused(tmp_path, tensors, clips, words):
     write_tensors(tmp_path / "a", tensors, {} if clips is None else {"clips": clips})
     with pytest.raises(PredictionsError, match=rf"a: cannot be read as attention maps \(.*{words}") as raised:
         read_attention(tmp_path / "a")
-    assert str(raised.value).endswith("run the stage that makes it again")
+    assert "run the stage that makes it again (`han cache verify --remove`" in str(raised.value)
 
 
 def test_maps_that_could_not_be_read_are_not_written(tmp_path):

@@ -25,7 +25,7 @@ PLUMBING = (
     *PARAMS_CODE,
 )
 """Rooms that order the work, find files, check params or keep the cache. A change to one of them changes no byte of an
-output (or is announced by the stage's VERSION), so no stage depends on them; but for stage ``check``, which is there
+output, so no stage depends on them; but for stage ``check``, which is there
 for what the code of the params does."""
 
 STAGES = [

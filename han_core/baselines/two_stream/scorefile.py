@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from han_core.clipfile.reader import ClipFile
+from han_core.clipfile.trailer import REMAKE, ClipFileError
 from han_core.clipfile.writer import ClipFileWriter
 
 NOT_SCORED = "not_scored.txt"
@@ -32,7 +33,10 @@ def read_scores(path: str | Path) -> np.ndarray:
     """Class probabilities (classes,) float32 of a clip, mean over its frames.
 
     Raises:
-        ClipFileError: the file is missing or damaged.
+        ClipFileError: the file is missing or damaged, or holds no scores.
     """
     with ClipFile(path) as file:
-        return file.array("probabilities").mean(0)
+        scores = file.array("probabilities")
+    if scores.dtype != np.float32 or scores.ndim != 2 or not scores.size or not np.isfinite(scores).all():
+        raise ClipFileError(f"{path}: its probabilities are not those of classes. {REMAKE}")
+    return scores.mean(0)

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from han_core.cli.main import main
+from han_core.clipfile import writer as writer_module
 from han_core.clipfile.writer import ClipFileWriter
 from han_core.cubes.cubefile import write_cube
 
@@ -70,6 +71,32 @@ def test_stat_tells_which_nets_made_it(store):
     text = han("stat", store)
     assert "other  (1 clips)" in text
     assert "3 x 8 x 4 x 4" in text
+
+
+def test_stat_tells_where_files_were_made_with_different_things(store, monkeypatch):
+    assert "mixed" not in han("stat", store)
+    monkeypatch.setattr(writer_module, "made_with", lambda **_: {"numpy": "1.0", "cpu": "x86_64 avx2"})
+    path = store / "wave" / "c.h5"
+    path.unlink()
+    with ClipFileWriter(path, kind="cubes", clip="c", fingerprint="ab" * 32) as writer:
+        write_cube(writer, cube("c"))
+    report = json.loads(han("stat", store, "--json"))
+    assert report["made_with"]["numpy"] == {np.__version__: 2, "1.0": 1}
+    text = han("stat", store)
+    assert "1.0  (1 clips)" in text
+    assert "mixed: files differ in" in text
+    assert "cpu" in text.split("mixed:")[1]
+
+
+def test_stat_of_frames(tmp_path):
+    path = tmp_path / "frames" / "clap" / "a.h5"
+    path.parent.mkdir(parents=True)
+    with ClipFileWriter(path, kind="frames", clip="a", fingerprint="ab" * 32, attributes={"codec": "jpeg"}) as writer:
+        writer.images("frames").append(b"a picture")
+    text = han("stat", tmp_path / "frames")
+    assert "1 clips, frames" in text
+    assert "jpeg" in text
+    assert f"numpy {np.__version__}" in text
 
 
 def test_verify_finds_a_flipped_bit_and_names_the_clip(store):

@@ -47,7 +47,7 @@ def test_flipped_bits_of_the_weights_are_told(ours):
     """Anywhere in 59 MB; each is read in a tenth of a second."""
     start = len(header_of(ours))
     for bit in flipped(ours, 30, range(start, ours.stat().st_size)):
-        with pytest.raises(WeightsError, match=r"is damaged .*run stage finetune again") as raised:
+        with pytest.raises(WeightsError, match=r"is damaged .*Run stage finetune again") as raised:
             read_net(ours)
         assert str(ours) in str(raised.value), bit
 
@@ -75,7 +75,7 @@ def test_flipped_bits_of_the_metadata_change_nothing_that_is_read_of_them(ours):
 def test_a_net_of_ours_without_a_seal_is_refused(key, tensors, tmp_path):
     save_file(tensors, tmp_path / "net", {key: OURS[key]})
     for read in (read_net, read_metadata, read_tensors):
-        with pytest.raises(WeightsError, match=rf"net: says {key}, .* carries no checksum.* run stage finetune again"):
+        with pytest.raises(WeightsError, match=rf"net: says {key}, .* carries no checksum.* Run stage finetune again"):
             read(tmp_path / "net")
 
 

@@ -1,0 +1,54 @@
+"""What comes of using files that nobody would make by accident, tried in a process of its own with bounded memory.
+
+There a crash, or an attempt to take all memory, is an outcome like another.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from han_core.errors import HanError
+
+FINE, TOLD = "fine", "told"
+MEMORY = 12 << 30  # of addresses, of which torch takes many
+
+
+def outcome(use: Callable[[], bool]) -> str:
+    """``fine`` where ``use`` found what is right, ``told: ..`` where it refused the file, or what else came."""
+    try:
+        return FINE if use() else "wrong: something else was read"
+    except HanError as error:
+        return f"{TOLD}: {error}" if str(error).isprintable() else f"wrong: cannot be printed: {error!r}"
+    except BaseException as error:
+        return f"wrong: {type(error).__name__}: {error}"
+
+
+def report(uses: Iterable[tuple[str, Callable[[], bool]]]) -> None:
+    """In the other process: print the outcome of each use, its name before it begins."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    for name, use in uses:
+        print(json.dumps([name, None]), flush=True)
+        print(json.dumps([name, outcome(use)]), flush=True)
+
+
+def outcomes(module: str, *arguments: str | Path, timeout: float = 300) -> dict[str, str]:
+    """{use: outcome} of what ``python -m module arguments`` reports; the use in which the process ended says so."""
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-m", module, *map(str, arguments)],
+        cwd=root,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+    )
+    found = dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
+    ended = f"wrong: the process ended with {done.returncode}: {done.stderr[-2000:]}"
+    if done.returncode and all(found.values()):
+        found["start"] = ended
+    return {name: ended if text is None else text for name, text in found.items()}
