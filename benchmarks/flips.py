@@ -1,7 +1,7 @@
 """Flip single bits of finished files and see who notices. Writes benchmarks/flips.json.
 
 \b
-    python -m benchmarks.flips --flips 300 --seed 1          about 8 minutes on two cores
+    python -m benchmarks.flips --flips 300 --seed 1          about 4 minutes on two cores
 
 A small project is run to its end in a scratch folder. Then, for every kind of file, copies of files drawn at random get
 one bit changed, and are used through the readers of the stages that use them:

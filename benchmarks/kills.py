@@ -1,7 +1,7 @@
 """Kill `dvc repro` again and again, and compare what it leaves with an undisturbed run. Writes benchmarks/kills.json.
 
 \b
-    python -m benchmarks.kills --kills 44 --seed 1          about 25 minutes on two cores
+    python -m benchmarks.kills --kills 44 --seed 1          about 15 minutes on two cores
 
 Two workspaces fill one cache. In the first, the process group of `dvc repro` gets SIGKILL at random moments of random
 stages. Between the kills, at random:
@@ -11,6 +11,9 @@ stages. Between the kills, at random:
     rename     a local variable is renamed: other code, which makes the same bytes; sometimes `han cache adopt` follows
     prune      `han cache prune --yes --older-than 0` while a stage runs; a stage may end for it, with a plain error
     writer     the second workspace runs `dvc repro` on the same cache at the same time; killed now and then, too
+
+DVC itself writes dvc.lock in place: a kill in that moment leaves it cut off, and `dvc repro` then refuses to start.
+This is counted, and the lock is removed, as a person would have to: stages run again, and reuse what is finished.
 
 In the end the code is as it was, and both workspaces run to their end at once. Every output, and dvc.lock, must have
 the bytes of the undisturbed run, and nothing may be left over: temporaries, checkpoints, processes.
@@ -28,6 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
+import yaml
 
 from benchmarks.machine import machine
 from benchmarks.workspace import (
@@ -57,7 +61,7 @@ COMMENTED += ("finetune/loop.py", "han/model.py", "video/decode.py", "tensorfile
 STAGES = ("decode", "flow", "cubes-spatial", "cubes-temporal", "scores-spatial", "scores-temporal", "train")
 STAGES += ("finetune-spatial", "finetune-temporal")
 """Whose files or states are known by their code."""
-CHANCES = {"comment": 0.2, "rename": 0.12, "prune": 0.3, "writer": 0.3}
+CHANCES = {"comment": 0.2, "rename": 0.2, "prune": 0.3, "writer": 0.3}
 """Of each disturbance, for each kill."""
 
 
@@ -75,10 +79,13 @@ class Code:
         return self._write(module, self._text(module) + f"\n# Edit {self.edits}.\n")
 
     def rename(self, module: str) -> bool:
-        """Rename a local variable of a module; whether a digest changed."""
+        """Give a local variable of a module another name, or its own again; whether a digest changed."""
         self.edits += 1
-        word = RENAMED[module]
-        return not self._write(module, re.sub(rf"\b{word}(_\d+)?\b", f"{word}_{self.edits % 3}", self._text(module)))
+        word, text = RENAMED[module], self._text(module)
+        name = re.compile(rf"\b{word}(?:_(\d))?\b")
+        now = int(name.search(text)[1] or 0)
+        number = (now + 1 + self.edits % 2) % 3
+        return not self._write(module, name.sub(f"{word}_{number}" if number else word, text))
 
     def restore(self) -> None:
         """All modules as they were."""
@@ -117,6 +124,8 @@ class Findings:
     temporaries: list[str] = field(default_factory=list)
     checkpoints: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
+    locks_cut_off: int = 0
+    """Times that DVC was killed while it wrote dvc.lock."""
     left_by_other_code: int = 0
     """Checkpoints of runs that were killed and never went on, because their code was edited; a prune removes them after
     a week."""
@@ -139,14 +148,22 @@ class Campaign:
         videos: of each of two classes.
         chances: of each disturbance.
         second: whether there is a second workspace.
+        delay: seconds after the beginning of a stage before which it is killed.
     """
 
     def __init__(
-        self, folder: Path, seed: int, *, videos: int = 4, chances: dict[str, float] = CHANCES, second: bool = True
+        self,
+        folder: Path,
+        seed: int,
+        *,
+        videos: int = 4,
+        chances: dict[str, float] = CHANCES,
+        second: bool = True,
+        delay: float = 7.0,
     ) -> None:
         self.rng = random.Random(seed)
         self.folder = folder.resolve()
-        self.chances = chances
+        self.chances, self.delay = chances, delay
         params = small_params("videos")
         self.reference = copied(self.folder / "reference", self.folder / "reference_cache", params)
         self.main = copied(self.folder / "main", self.folder / "cache", params)
@@ -193,6 +210,7 @@ class Campaign:
             self.found.failed.append(_last_words(said))
         self.found.tracebacks += [_last_words(said)] if "Traceback" in said else []
         self.found.orphans += orphans(self.main)
+        self._mend_lock(self.main)
         self._look_for_needless_work(said, digests, pruned)
         self._look_after_writer()
         if not killed and not process.returncode:
@@ -205,8 +223,9 @@ class Campaign:
 
     def finish(self, *targets: str) -> None:
         """The code as it was, and both workspaces to their end at once."""
-        if self.beside is not None:
+        if self.writer is not None and self.beside is not None:
             kill_group(self.beside)
+            self._mend_lock(self.writer)
         self.code.restore()
         logs = {one: self.folder / f"last_{one.path.name}.txt" for one in self.filling}
         processes = [one.start(("dvc", "repro", *targets), log) for one, log in logs.items()]
@@ -255,7 +274,7 @@ class Campaign:
         while process.poll() is None:
             now = time.monotonic()
             if end is None and len(stages_of(log.read_text(encoding="utf-8", errors="replace"))) >= stages:
-                end = now + self.rng.uniform(0, 7)
+                end = now + self.rng.uniform(0, self.delay)
             if end is not None and now > end:
                 kill_group(process)
                 return True, pruned
@@ -282,6 +301,7 @@ class Campaign:
         if self.beside.poll() is None:
             if self.rng.random() < 0.5:
                 kill_group(self.beside)
+                self._mend_lock(self.writer)
                 self.found.events["writer killed"] += 1
                 self.beside = None
             return
@@ -297,6 +317,13 @@ class Campaign:
     def _writer_log(self, *, new: bool = False) -> Path:
         self.writers += new
         return self.folder / f"writer{self.writers}.txt"
+
+    def _mend_lock(self, workspace: Workspace) -> None:
+        """Remove a lock that DVC did not finish writing."""
+        lock = workspace.path / "dvc.lock"
+        if lock.exists() and not _is_whole(lock):
+            lock.unlink()
+            self.found.locks_cut_off += 1
 
     def _compare(self, workspace: Workspace, when: str) -> None:
         found, goal = workspace.hashes(*OUTPUTS), dict(self.goal)
@@ -323,6 +350,14 @@ class Campaign:
             done = self.main.han("cache", *command)
             self.found.damaged += [_last_words(done.stdout)] if done.returncode else []
         self.found.temporaries = temporaries(*self.filling)
+
+
+def _is_whole(lock: Path) -> bool:
+    """Whether DVC can read it."""
+    try:
+        return isinstance(yaml.safe_load(lock.read_text(encoding="utf-8")).get("stages"), dict)
+    except (AttributeError, yaml.YAMLError):
+        return False
 
 
 def _forget(workspace: Workspace) -> None:

@@ -1,6 +1,5 @@
 """Errors that are reported to a person in plain words instead of a traceback."""
 
-
 REPAIR = "`han cache verify --remove`, then `dvc repro`"
 """What to run where a file is damaged: ``dvc repro`` alone takes one whose bits flipped on the disk for unchanged."""
 

@@ -13,7 +13,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +22,9 @@ import click
 from han_core.cache.fingerprint import without_code
 from han_core.cache.folders import probe
 from han_core.cache.store import ClipCache
-from han_core.cache.verify import verify_clip_file
+from han_core.cache.verify import claimed_checksum, verify_clip_file
 from han_core.clipfile.difference import first_difference
-from han_core.clipfile.trailer import ClipFileError
+from han_core.clipfile.trailer import ClipFileError, read_trailer
 from han_core.errors import HanError
 from han_core.runs.progress import Progress
 from pipeline.cubes import cubes_work
@@ -38,7 +38,7 @@ from pipeline.execution.work import ClipWork
 from pipeline.execution.workers import worker_count
 from pipeline.flow import flow_work
 from pipeline.params import Params, Run, load_params, params_option
-from pipeline.paths import Paths
+from pipeline.paths import Paths, clip_file
 from pipeline.scores import scores_work
 
 log = logging.getLogger("pipeline.adopt")
@@ -75,7 +75,8 @@ def adopt(
         run: how many workers make the sample.
         sample: how many clips.
         seed: that draws them.
-        origin: the code before; by default the one of which the cache has most files.
+        origin: the code before; by default that of the files in the output folder, or else the one of which the cache
+            has most.
 
     Returns:
         How many files got today's fingerprint.
@@ -91,7 +92,7 @@ def adopt(
         click.echo(f"{work.name}: all {len(wanted)} files are of today's code ({code}); nothing to adopt")
         return 0
     codes = Counter(one for task in missing for one in cache.codes(work.kind, task.fingerprint))
-    origin = origin or (codes.most_common(1)[0][0] if codes else "")
+    origin = origin or _code_before(work, cache, missing, codes)
     found = ((task, cache.find(work.kind, f"{without_code(task.fingerprint)}-{origin}")) for task in missing)
     candidates = [(task, path) for task, path in found if path is not None]
     if not candidates:
@@ -118,6 +119,18 @@ def adopt(
     log.info("%s", line)
     click.echo(line)
     return adopted
+
+
+def _code_before(work: ClipWork, cache: ClipCache, tasks: Sequence[ClipTask], codes: Counter[str]) -> str:
+    """The code that made what is in the output folder now; else the one with most files; "" where there is none."""
+    used: Counter[str] = Counter()
+    for task in tasks if len(codes) > 1 else ():
+        with suppress(ClipFileError):
+            content = read_trailer(clip_file(work.output, task.clip.class_name, task.clip.name)).sha256
+            for code in cache.codes(work.kind, task.fingerprint):
+                path = cache.find(work.kind, f"{without_code(task.fingerprint)}-{code}")
+                used[code] += path is not None and claimed_checksum(path) == content
+    return max(codes, key=lambda code: (used[code], codes[code]), default="")
 
 
 @dataclass(frozen=True)

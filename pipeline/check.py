@@ -13,6 +13,7 @@ import click
 
 from han_core.datasets.synthetic.generate import BOXES, CLASSES
 from pipeline.execution.outputs import clear
+from pipeline.execution.told import told_plainly
 from pipeline.params import Params, ParamsError, load_params, params_option
 from pipeline.paths import CHECKED
 
@@ -51,7 +52,7 @@ only that need no other stage."""
 @params_option
 def main(params_path: Path) -> None:
     """Check the params file, and what can be known before any work."""
-    try:
+    with told_plainly("check"):
         clear(CHECKED)
         params = load_params(params_path)
         problems = [problem for check in CHECKS for problem in check(params)]
@@ -59,8 +60,6 @@ def main(params_path: Path) -> None:
             raise ParamsError.of(params_path, problems)
         CHECKED.parent.mkdir(exist_ok=True)
         CHECKED.write_text("The params file was checked.\n", encoding="utf-8")
-    except OSError as error:
-        raise click.ClickException(f"check: {error}") from None
     click.echo(f"check: {params_path} is sound")
 
 

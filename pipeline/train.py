@@ -83,6 +83,7 @@ def _train(
 
     from han_core.cache.folders import probe
     from han_core.cache.store import ClipCache
+    from han_core.clipfile.provenance import made_with
     from han_core.cubes.placement import placed
     from han_core.han.model import HAN
     from han_core.han.model_file import TrainedHAN, save_model
@@ -149,7 +150,8 @@ def _train(
     source = params.cubes.fc if VARIANTS[name].source == "fc" else "cubes"
     recipe = feature_settings(params, config.streams, store)
     clear(paths.han(name, split))
-    save_model(TrainedHAN(model, name, table.classes, source, recipe), paths.han(name, split))
+    trained = TrainedHAN(model, name, table.classes, source, recipe)
+    save_model(trained, paths.han(name, split), made_with=made_with(torch_threads=torch.get_num_threads()))
     checkpoint.discard()
     line = f"train {name}-{split}: loss {epochs[-1].loss:.4f}, {time.monotonic() - started:.1f} s"
     if len(paces) < len(epochs):

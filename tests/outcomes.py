@@ -8,6 +8,7 @@ import os
 import resource
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from han_core.errors import HanError
 
 FINE, TOLD = "fine", "told"
 MEMORY = 12 << 30  # of addresses, of which torch takes many
+MOST = 2 << 30  # of memory, a quarter of it for torch
 
 
 def outcome(use: Callable[[], bool]) -> str:
@@ -22,9 +24,14 @@ def outcome(use: Callable[[], bool]) -> str:
     try:
         return FINE if use() else "wrong: something else was read"
     except HanError as error:
-        return f"{TOLD}: {error}" if str(error).isprintable() else f"wrong: cannot be printed: {error!r}"
+        return f"{TOLD}: {error}" if harmless(str(error)) else f"wrong: cannot be printed: {error!r}"
     except BaseException as error:
         return f"wrong: {type(error).__name__}: {error}"
+
+
+def harmless(text: str) -> bool:
+    """Whether a text can be printed on a terminal: no control characters, no halves of characters."""
+    return not any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
 
 
 def report(uses: Iterable[tuple[str, Callable[[], bool]]]) -> None:
@@ -33,6 +40,8 @@ def report(uses: Iterable[tuple[str, Callable[[], bool]]]) -> None:
     for name, use in uses:
         print(json.dumps([name, None]), flush=True)
         print(json.dumps([name, outcome(use)]), flush=True)
+    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    print(json.dumps(["memory", FINE if taken < MOST else f"wrong: {taken >> 20} MiB were taken"]), flush=True)
 
 
 def outcomes(module: str, *arguments: str | Path, timeout: float = 300) -> dict[str, str]:

@@ -48,7 +48,6 @@ _ADVICE = {
     errno.ENFILE: "the machine has too many files open; close other programs, or lower run.workers",
     errno.ENOMEM: "the machine is out of memory; lower run.workers",
     errno.EFBIG: "files may not grow so large here (`ulimit -f`)",
-    errno.ENOENT: "run the stages before this one first",
     errno.ENOTDIR: "HAN_CACHE must be a folder",
     errno.EEXIST: "HAN_CACHE must be a folder",
 }

@@ -38,7 +38,7 @@ from han_core.cache.claims import Claims
 from han_core.cache.fingerprint import code_of, without_code
 from han_core.cache.folders import make_folder
 from han_core.cache.temporaries import is_left_over, temporary_name
-from han_core.cache.verify import check_identity, claimed_checksum, sha256_of, verify_clip_file, verify_entry
+from han_core.cache.verify import check_identity, claimed_checksum, sha256_of, verify_entry, verify_written
 from han_core.clipfile.trailer import ClipFileError
 
 log = logging.getLogger(__name__)
@@ -210,9 +210,7 @@ class ClipCache:
         _flush(temporary)
         name = f"{fingerprint}{suffix}"
         if suffix == ".h5":
-            check_identity(temporary, kind, fingerprint)
-            verify_clip_file(temporary)
-            checksum = claimed_checksum(temporary)
+            checksum = verify_written(temporary, kind, fingerprint).sha256
         else:
             checksum = sha256_of(temporary)
             name = f"{fingerprint}.{checksum}{suffix}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from han_core.cache.fingerprint import without_code
 from han_core.clipfile.checksums import sha256_of_file
 from han_core.clipfile.reader import ClipFile
-from han_core.clipfile.trailer import REMAKE, ClipFileError, read_trailer
+from han_core.clipfile.trailer import REMAKE, ClipFileError, Trailer, read_trailer
 
 
 def verify_entry(path: Path) -> None:
@@ -61,7 +61,23 @@ def check_identity(path: Path, kind: str, fingerprint: str) -> None:
         if not path.stat().st_size:
             raise ClipFileError(f"{path}: is empty")
         return
-    trailer = read_trailer(path)
+    _check_trailer(path, read_trailer(path), kind, fingerprint)
+
+
+def verify_written(path: Path, kind: str, fingerprint: str) -> Trailer:
+    """Read a clip file back that was just written: its bytes, and whose it is.
+
+    What is in it was digested as it was written; that HDF5 reads the same is for :func:`verify_clip_file`.
+
+    Raises:
+        ClipFileError: it is damaged, unfinished, or of another kind or fingerprint.
+    """
+    trailer = _verified_bytes(path)
+    _check_trailer(path, trailer, kind, fingerprint)
+    return trailer
+
+
+def _check_trailer(path: Path, trailer: Trailer, kind: str, fingerprint: str) -> None:
     if (trailer.kind, trailer.fingerprint) != (kind, without_code(fingerprint)):
         raise ClipFileError(
             f"{path}: holds the {trailer.kind} file {trailer.fingerprint} of clip {trailer.clip}, "
@@ -90,10 +106,8 @@ def verify_clip_file(path: str | Path) -> None:
         ClipFileError: anything differs; the message names file and clip.
     """
     path = Path(path)
-    trailer = read_trailer(path)
-    who = f"{path}: clip {trailer.clip} ({trailer.kind})"
-    if sha256_of_file(path, trailer.size) != trailer.sha256:
-        raise ClipFileError(f"{who} does not have the checksum it was written with. {REMAKE}")
+    trailer = _verified_bytes(path)
+    who = _who(path, trailer)
     with ClipFile(path) as file:
         for key in ("schema", "kind", "clip", "fingerprint"):
             if getattr(file, key) != getattr(trailer, key):
@@ -102,3 +116,14 @@ def verify_clip_file(path: str | Path) -> None:
             written, found = file.checksums(name)
             if written != found:
                 raise ClipFileError(f"{who}: dataset {name} does not have the checksum it was written with. {REMAKE}")
+
+
+def _verified_bytes(path: Path) -> Trailer:
+    trailer = read_trailer(path)
+    if sha256_of_file(path, trailer.size) != trailer.sha256:
+        raise ClipFileError(f"{_who(path, trailer)} does not have the checksum it was written with. {REMAKE}")
+    return trailer
+
+
+def _who(path: Path, trailer: Trailer) -> str:
+    return f"{path}: clip {trailer.clip} ({trailer.kind})"

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import math
+import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from han_core.clipfile.arrays import decoded, own_decompressor
 from han_core.clipfile.checksums import raw_bytes, sha256_of_dataset
 from han_core.clipfile.decoding import decode_image
+from han_core.clipfile.layout import pieces
 from han_core.clipfile.trailer import (
     DTYPES,
     REMAKE,
@@ -30,7 +32,7 @@ from han_core.clipfile.trailer import (
 
 _LONGEST_ATTRIBUTE = 1 << 20  # bytes
 _NAMED = 20  # datasets, in a message
-_SMALLEST_BLOCK = 1 << 12  # bytes of a block of images; there is an entry of the index for each
+_SMALLEST_PIECE = 1 << 12  # bytes of a file for each piece of a dataset in it; those of images are larger
 _CODECS: dict[tuple[int, ...], Codec] = {(): "none", (32015,): "zstd", (h5py.h5z.FILTER_SHUFFLE, 32015): "shuffle-zstd"}
 """By HDF5's numbers of the filters. No others are run, nor those of HDF5, which believe what a file says of itself."""
 
@@ -110,8 +112,9 @@ class ClipFile:
     @property
     def tools(self) -> dict[str, str]:
         """Versions of the tools that wrote the file."""
+        text = self._typed("tools", str)
         try:
-            found = json.loads(self._typed("tools", str))
+            found = json.loads(text)
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict) or not all(isinstance(v, str) and is_plain(k + v) for k, v in found.items()):
@@ -123,7 +126,7 @@ class ClipFile:
         """The attributes given to the writer, as Python values."""
         with self._plain_errors():
             names = [name for name in self._h5().attrs if name not in RESERVED]
-        if not all(map(is_plain, names)):
+        if not _are_plain(names):
             raise ClipFileError(f"{self.path}: the name of an attribute holds a control character. {REMAKE}")
         return {name: self._attribute(name) for name in names}
 
@@ -137,7 +140,7 @@ class ClipFile:
 
         with self._plain_errors():
             self._h5().visititems(collect)
-        if not all(map(is_plain, found)):
+        if not _are_plain(found):
             raise ClipFileError(f"{self.path}: the name of a dataset holds a control character. {REMAKE}")
         return sorted(found)
 
@@ -191,14 +194,14 @@ class ClipFile:
         total = int(self.images(name).offsets[-1])
         with self._plain_errors():
             dataset = self._dataset(name)
-            if not dataset.chunks or _filters(dataset) or dataset.chunks[0] < _SMALLEST_BLOCK:
+            if not dataset.chunks or _filters(dataset):
                 raise ClipFileError(f"{self.path}: the images of {name} are not stored in plain blocks. {REMAKE}")
             (size,) = dataset.chunks
             found: list[h5py.h5d.StoreInfo] = []
             if dataset.id.get_num_chunks():
                 dataset.id.chunk_iter(found.append)
             last = self._size - size
-            places = {i.chunk_offset[0] // size: i.byte_offset for i in found if 0 <= (i.byte_offset or 0) <= last}
+            places = {i.chunk_offset[0] // size: i.byte_offset for i in found if 0 <= (i.byte_offset or -1) <= last}
         count = -(-total // size)
         if len(places) != count or len(found) != count or (count and max(places) != count - 1):
             raise ClipFileError(f"{self.path}: {name} lacks a block. {REMAKE}")
@@ -270,8 +273,20 @@ class ClipFile:
             raise ClipFileError(f"{self.path}: what {name} holds lies in another file. {REMAKE}")
         if _filters(dataset) not in _CODECS:
             raise ClipFileError(f"{self.path}: {name} is not compressed as clip files are. {REMAKE}")
+        if creation.get_layout() == h5py.h5d.CHUNKED:
+            self._check_index(name, dataset)
         self._datasets[name] = dataset
         return dataset
+
+    def _check_index(self, name: str, dataset: h5py.Dataset) -> None:
+        """Before HDF5 goes through the pieces: can there be so many?"""
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            count = pieces(handle, h5py.h5o.get_info(dataset.id).addr)
+        finally:
+            os.close(handle)
+        if count is None or count > self._size // _SMALLEST_PIECE + 1:
+            raise ClipFileError(f"{self.path}: {name} is not stored in the pieces of a clip file. {REMAKE}")
 
     def _typed(self, name: str, kind: type[_T]) -> _T:
         value = self._attribute(name)
@@ -346,6 +361,11 @@ class ClipFile:
             raise
         except _FOREIGN as error:
             raise ClipFileError(f"{self.path}: cannot be read as HDF5. {REMAKE}") from error
+
+
+def _are_plain(names: Iterable[str | bytes]) -> bool:
+    """Whether names can be printed; h5py has those that are not UTF-8 as bytes."""
+    return all(isinstance(name, str) and is_plain(name) for name in names)
 
 
 def _filters(dataset: h5py.Dataset) -> tuple[int, ...]:

@@ -38,8 +38,12 @@ class TrainedHAN:
     """How its input was made; None where whoever saved the model did not say."""
 
 
-def save_model(trained: TrainedHAN, path: Path) -> None:
-    """Write a model; the same model gives the same bytes."""
+def save_model(trained: TrainedHAN, path: Path, *, made_with: Mapping[str, str] | None = None) -> None:
+    """Write a model; the same model gives the same bytes.
+
+    Args:
+        made_with: libraries and processor, for whoever wonders why two models differ.
+    """
     description = {
         "schema": SCHEMA,
         "config": trained.model.config.to_dict(),
@@ -49,8 +53,9 @@ def save_model(trained: TrainedHAN, path: Path) -> None:
     }
     if trained.recipe is not None:
         description["recipe"] = trained.recipe.to_dict()
+    tools = {"tools": json.dumps(dict(made_with), sort_keys=True)} if made_with else {}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_tensors(path, trained.model.state_dict(), {"han": json.dumps(description, sort_keys=True)})
+    write_tensors(path, trained.model.state_dict(), {"han": json.dumps(description, sort_keys=True)} | tools)
 
 
 def load_model(path: Path) -> TrainedHAN:

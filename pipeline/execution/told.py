@@ -24,6 +24,10 @@ def told_plainly(stage: str) -> Iterator[None]:
         yield
     except HanError as error:
         raise click.ClickException(f"{stage}: {error}") from None
+    except FileNotFoundError as error:
+        raise click.ClickException(
+            f"{stage}: {error.filename or error} is missing; run the stages before {stage} first"
+        ) from None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise click.ClickException(f"{stage}: {where}{error.strerror or error}: {advice(error)}") from None

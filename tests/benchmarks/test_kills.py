@@ -8,7 +8,7 @@ from benchmarks.workspace import copied, small_params
 
 
 def test_a_few_kills_of_decode_cost_nothing_but_time(tmp_path):
-    campaign = Campaign(tmp_path, 1, videos=2, chances={"comment": 1.0}, second=False)
+    campaign = Campaign(tmp_path, 1, videos=2, chances={"comment": 1.0}, second=False, delay=2.0)
     campaign.prepare("decode")
     while not campaign.kill("decode"):
         pass
@@ -45,6 +45,19 @@ def test_edits_change_the_digests_that_they_should(tmp_path):
         assert workspace.digests([stage]) != before
     code.restore()
     assert not subprocess.run(["git", "diff", "--stat"], cwd=workspace.path, capture_output=True, check=True).stdout
+
+
+@pytest.mark.parametrize("text", ["", "schema: '2.0'\n", "schema: '2.0'\nstages:\n  check:\n    cmd: 'pyth"])
+def test_a_lock_that_was_cut_off_is_removed(text, tmp_path):
+    campaign = Campaign(tmp_path, 1, videos=1, second=False)
+    lock = campaign.main.path / "dvc.lock"
+    lock.write_text("schema: '2.0'\nstages:\n  check:\n    cmd: python\n", encoding="utf-8")
+    campaign._mend_lock(campaign.main)
+    assert lock.exists()
+    lock.write_text(text, encoding="utf-8")
+    campaign._mend_lock(campaign.main)
+    assert not lock.exists()
+    assert campaign.found.locks_cut_off == 1
 
 
 @pytest.mark.slow

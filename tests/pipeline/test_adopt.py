@@ -185,6 +185,20 @@ def test_of_several_codes_one_is_taken_and_said(project):
     assert f"code {'b' * 16} ->" in said
 
 
+def test_of_several_codes_that_of_the_outputs_is_the_code_before(project):
+    """Something was tried that changed the files, and undone, before the code was put in order."""
+    project.age("f" * 16)
+    for entry in list(housekeeping.entries(project.cache)):
+        with ClipFile(entry.path) as file:
+            clip, fingerprint = file.clip, file.fingerprint
+        tried = entry.path.with_name(f"{fingerprint}-{'0' * 16}.h5")
+        with ClipFileWriter(tried, kind="frames", clip=clip, fingerprint=fingerprint) as writer:
+            writer.images("frames").append(b"another picture")
+    said = project.run(adopt.main, "decode", "--sample", "1")
+    assert f"code {'f' * 16} ->" in said
+    assert "6 of 6 files adopted" in said
+
+
 def test_new_settings_are_not_a_matter_of_code(project):
     project.age()
     params = yaml.safe_load(Path("params.yaml").read_text())

@@ -15,6 +15,7 @@ from han_core.baselines.two_stream.scorefile import NOT_SCORED, read_scores
 from pipeline import baselines, classify, train, two_stream
 from pipeline.curve import read_curve
 from pipeline.evaluate import __main__ as evaluate
+from pipeline.execution.ledger import Failure, write_failures
 from pipeline.report import __main__ as report
 from tests.dvc_links import damaged, hold
 from tests.pipeline.toy_store import CLASSES, FRAMES, ROLES, write_store
@@ -221,6 +222,9 @@ def test_a_test_clip_without_cubes_counts_as_wrong(project, monkeypatch):
     kept = path.read_bytes()
     path.unlink()
     try:
+        refused = CliRunner().invoke(classify.main, ["--model", "temporal", "--split", "1"])
+        assert "1 clips have no cubes, e.g. left/clip30, and no failure is noted for them" in refused.output
+        write_failures(path.parents[1], [Failure("left", "clip30", "the video is empty")])
         predict("temporal")
         run(evaluate)
         run(report)
@@ -229,6 +233,7 @@ def test_a_test_clip_without_cubes_counts_as_wrong(project, monkeypatch):
         assert "count as wrong: 1." in (project / "report/toy/report.md").read_text(encoding="utf-8")
     finally:
         path.write_bytes(kept)
+        write_failures(path.parents[1], [])
         predict("temporal")
         run(evaluate)
         run(report)

@@ -61,7 +61,7 @@ def test_every_error_has_something_to_do():
 
 
 TWO_PEOPLE = """
-import os, sys
+import logging, os, sys
 import numpy as np
 from han_core.cache.fingerprint import fingerprint
 from han_core.cache.store import ClipCache
@@ -78,6 +78,7 @@ def work(user, names, root, folder):
                     file.array("a", np.arange(9))
         cache.link("frames", key, f"{folder}/{name}.h5")
 
+logging.basicConfig()
 root, home = sys.argv[1:]
 work("nobody", "z", f"{home}/first", f"{home}/first")  # so that all is imported: Python may lie where they may not look
 for user, names in ((4001, "abc"), (4002, "abcdefgh")):
@@ -120,5 +121,7 @@ def test_two_people_with_ordinary_umasks_share_a_cache(tmp_path, repository):
     assert "".join(name for user, _, name in made if user == "4001") == "abc"
     assert "".join(name for user, _, name in made if user == "4002") == "defgh"
     assert len(list((tmp_path / "4002").iterdir())) == 8
+    if Path("/proc/sys/fs/protected_hardlinks").read_text().strip() == "1":  # links to other people's files are refused
+        assert "fs.protected_hardlinks forbids links to other people's files" in done.stderr
     folders = [path for path in root.rglob("*") if path.is_dir()]
     assert {(path.stat().st_mode & 0o7777, path.stat().st_gid) for path in folders} == {(0o2775, 5000)}

@@ -9,6 +9,7 @@ import json
 import os
 import struct
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -37,7 +38,7 @@ from tests.clip_samples import (
     write_frames_file,
     write_sample,
 )
-from tests.outcomes import FINE, TOLD, outcomes, report
+from tests.outcomes import FINE, TOLD, harmless, outcomes, report
 
 # -- The trailer ------------------------------------------------------------------------------------------------------
 
@@ -69,6 +70,10 @@ TRAILERS: dict[str, Callable[[dict], bytes]] = {
     "arrays a list": with_value("arrays", "[]"),
     "an entry deep": with_value("arrays", '{"a":' + "[" * 50 + "]" * 50 + "}"),
     "an entry of numbers": with_value("arrays", '{"a":[1,2,3,4,5,6]}'),
+    "an empty array of impossible axes": with_value("arrays", '{"a":["<f8",[0,1099511627776,1048576],"none",0,0,0]}'),
+    "a frame that expands too far": with_value("arrays", '{"a":["|u1",[1099511627776],"zstd",0,99,0]}'),
+    "an unknown codec": with_value("arrays", '{"a":["|u1",[1],"pickle",0,1,0]}'),
+    "a frame of no bytes": with_value("arrays", '{"a":["|u1",[9],"zstd",0,0,0]}'),
     "a shape of infinity": with_value("arrays", '{"a":["|u1",[1e400],"none",0,1,0]}'),
     "a shape of NaN": with_value("arrays", '{"a":["|u1",[NaN],"none",0,1,0]}'),
     "an offset of 1e3": with_value("arrays", '{"a":["|u1",[1],"none",1e3,1,0]}'),
@@ -114,7 +119,7 @@ def test_hostile_trailers_are_refused(tmp_path, case):
     for use in uses:
         with pytest.raises(ClipFileError, match=r"clip\.h5") as error:
             use(path)
-        assert str(error.value).isprintable()
+        assert harmless(str(error.value))
 
 
 @pytest.mark.parametrize("text", [r'"\u3000 \u00a0\u200d \u00e4"', r'"\ud83d\ude00"'])
@@ -165,13 +170,7 @@ def images(file: h5py.File, encoded: list[bytes], **how: Any) -> None:
     raw = np.frombuffer(b"".join(encoded), np.uint8)
     put(file, "frames", raw, **{"chunks": (1 << 16,), "maxshape": (None,)} | how)
     put(file, "frames_offsets", np.cumsum([0, *map(len, encoded)]))
-    put(file, "frames_crc32", np.array([cv_crc(image) for image in encoded], np.uint32))
-
-
-def cv_crc(encoded: bytes) -> int:
-    import zlib
-
-    return zlib.crc32(encoded)
+    put(file, "frames_crc32", np.array([zlib.crc32(image) for image in encoded], np.uint32))
 
 
 def encoded_image(shape: tuple[int, ...], dtype: type = np.uint8, form: str = ".png") -> bytes:
@@ -181,8 +180,6 @@ def encoded_image(shape: tuple[int, ...], dtype: type = np.uint8, form: str = ".
 def claiming(encoded: bytes) -> bytes:
     """A PNG or JPEG whose header says 65500 x 65500."""
     if encoded[:4] == b"\x89PNG":
-        import zlib
-
         header = b"IHDR" + struct.pack(">II", 65500, 65500) + encoded[24:29]
         return encoded[:12] + header + struct.pack(">I", zlib.crc32(header)) + encoded[33:]
     place = encoded.index(b"\xff\xc0")
@@ -223,11 +220,15 @@ def last_offset(by: int) -> Change:
 
 
 def one_huge_image(file: h5py.File, _: Path) -> None:
-    """2^50 bytes of images, of which a few are stored."""
+    """2^32 bytes of images, of which a few are stored."""
     del file["frames"]
-    file.create_dataset("frames", (1 << 50,), np.uint8, chunks=(1 << 16,), maxshape=(None,))
-    put(file, "frames_offsets", np.array([0, 1 << 50]))
+    file.create_dataset("frames", (1 << 32,), np.uint8, chunks=(1 << 16,), maxshape=(None,))
+    put(file, "frames_offsets", np.array([0, 1 << 32]))
     put(file, "frames_crc32", np.zeros(1, np.uint32))
+
+
+def one_piece_of_many(file: h5py.File, _: Path) -> None:
+    file.create_dataset("x", (1 << 40,), np.uint8, chunks=(100,), maxshape=(None,))[:9] = 1
 
 
 def dense(name: str, values: Any, **how: Any) -> Change:
@@ -328,7 +329,7 @@ def loop(file: h5py.File, _: Path) -> None:
 
 
 FLAWED = np.dtype([("a", "<i4"), ("b", "<f8")])
-ALL_IMAGES = ("decode", "read_frames")
+ALL_IMAGES = ("decode", "first", "read_frames")
 BLANK = encoded_image((8, 8))
 
 HOSTILE: dict[str, tuple[Change, tuple[str, ...]]] = {
@@ -356,18 +357,18 @@ HOSTILE: dict[str, tuple[Change, tuple[str, ...]]] = {
     "checksums of 64 bits": (dense("frames_crc32", np.zeros(5, np.uint64)), ALL_IMAGES),
     "one huge image": (one_huge_image, ALL_IMAGES),
     "images of numbers": (
-        lambda file, _: put(file, "frames", np.zeros(end_of(file)), chunks=(1 << 10,)), ALL_IMAGES
+        lambda file, _: put(file, "frames", np.zeros(end_of(file)), chunks=(1 << 10,)), ("table", *ALL_IMAGES)
     ),
     "images of a record": (
-        lambda file, _: put(file, "frames", np.zeros(end_of(file), FLAWED), chunks=(1 << 10,)), ALL_IMAGES
+        lambda file, _: put(file, "frames", np.zeros(end_of(file), FLAWED), chunks=(1 << 10,)), ("table", *ALL_IMAGES)
     ),
     "images of objects": (
         lambda file, _: put(file, "frames", ["a"] * end_of(file), dtype=h5py.string_dtype(), chunks=(1 << 10,)),
-        ALL_IMAGES,
+        ("table", *ALL_IMAGES),
     ),
     "images of references": (
         lambda file, _: put(file, "frames", [file.ref] * end_of(file), dtype=h5py.ref_dtype, chunks=(1 << 10,)),
-        ALL_IMAGES,
+        ("table", *ALL_IMAGES),
     ),
     "images of two axes": (lambda file, _: put(file, "frames", np.zeros((end_of(file), 1), np.uint8)), ALL_IMAGES),
     "images a scalar": (dense("frames", np.uint8(1)), ALL_IMAGES),
@@ -389,23 +390,23 @@ HOSTILE: dict[str, tuple[Change, tuple[str, ...]]] = {
     "an image of another format": (
         lambda file, _: images(file, [encoded_image((8, 8), form=".bmp")]), ALL_IMAGES
     ),
-    "images of two sizes": (lambda file, _: images(file, [BLANK, encoded_image((8, 9))]), ALL_IMAGES),
+    "images of two sizes": (lambda file, _: images(file, [BLANK, encoded_image((8, 9))]), ("decode", "read_frames")),
     "images grey and in colour": (
         lambda file, _: images(file, [BLANK, encoded_image((8, 8, 3))]), ("read_frames",)
     ),
-    "array external, /etc/passwd": (external("/etc/passwd"), ("array", "verify", *ALL_IMAGES)),
-    "array external": (external(None), ("array", "verify", *ALL_IMAGES)),
-    "array virtual": (virtual, ("array", "verify", *ALL_IMAGES)),
-    "array virtual without end": (partial(virtual, unlimited=True), ("array", "verify", *ALL_IMAGES)),
+    "array external, /etc/passwd": (external("/etc/passwd"), ("array", "shape", "table", "verify", *ALL_IMAGES)),
+    "array external": (external(None), ("array", "shape", "table", "verify", *ALL_IMAGES)),
+    "array virtual": (virtual, ("array", "shape", "table", "verify", *ALL_IMAGES)),
+    "array virtual without end": (partial(virtual, unlimited=True), ("array", "shape", "table", "verify", *ALL_IMAGES)),
     "links to another file": (
         links(lambda target, outside: h5py.ExternalLink(str(outside), target)), ("array", "member", *ALL_IMAGES)
     ),
     "links by name": (links(lambda target, _: h5py.SoftLink(f"/{target}_crc32")), ("array", "member", *ALL_IMAGES)),
     "links in a circle": (links(lambda target, _: h5py.SoftLink("/x")), ("array", "member", *ALL_IMAGES)),
     "a group in itself": (loop, ("array",)),
-    "array of an unknown filter": (unknown_filter, ("array", "verify", *ALL_IMAGES)),
-    "array by gzip": (dense("x", np.zeros(9), compression="gzip"), ("array", "verify")),
-    "array by lzf": (dense("x", np.zeros(9), compression="lzf"), ("array", "verify")),
+    "array of an unknown filter": (unknown_filter, ("array", "shape", "table", "verify", *ALL_IMAGES)),
+    "array by gzip": (dense("x", np.zeros(9), compression="gzip"), ("array", "shape", "verify")),
+    "array by lzf": (dense("x", np.zeros(9), compression="lzf"), ("array", "shape", "verify")),
     "array shuffled only": (dense("x", np.zeros(9), shuffle=True), ("array", "verify")),
     "array zstd twice": (
         dense("x", np.zeros(9), compression=32015, shuffle=True, fletcher32=True), ("array", "verify")
@@ -442,9 +443,7 @@ HOSTILE: dict[str, tuple[Change, tuple[str, ...]]] = {
     "array of a tebibyte, nothing stored": (
         lambda file, _: file.create_dataset("x", (1 << 37,), np.float64), ("array", "verify")
     ),
-    "array of a tebibyte, a piece stored": (
-        lambda file, _: file.create_dataset("x", (1 << 40,), np.uint8, chunks=(100,))[:9] == 0, ("array", "verify")
-    ),
+    "array of a tebibyte, a piece stored": (one_piece_of_many, ("array", "verify")),
     "array whose size wraps around": (
         lambda file, _: file.create_dataset("x", (1 << 33, 1 << 31), np.uint8, chunks=(8, 8)), ("array", "verify")
     ),
@@ -509,6 +508,9 @@ def uses(path: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
         return use
 
     yield "decode", decode
+    yield "first", lambda: ImageReader().decode(path, "frames", 0, 0, grey=False)
+    yield "table", of(lambda file: file.images("frames"))
+    yield "shape", of(lambda file: file.shape("x"))
     yield "read_frames", lambda: read_frames(path)
     yield "array", of(lambda file: file.array("x"))
     yield "member", of(lambda file: file.array("group/data"))
@@ -564,6 +566,10 @@ def _all_uses(root: Path) -> Iterator[tuple[str, Callable[[], bool]]]:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory) -> dict[str, str]:
     return outcomes("tests.han_core.clipfile.test_hostile", tmp_path_factory.mktemp("hostile"))
+
+
+def test_little_memory_is_taken(found):
+    assert found["memory"] == FINE
 
 
 @pytest.mark.parametrize("case", HOSTILE)

@@ -87,11 +87,11 @@ def bomb(size: int) -> bytes:
     return b"".join(compressor.compress(zeros) for _ in range(size >> 24)) + compressor.flush()
 
 
-def behind(shape: list[int], frame: bytes, part: str = "values", dtype: str = "<f2") -> Callable[[Path], None]:
-    """The trailer says that this frame is the array."""
+def behind(shape: list[int], frame: bytes) -> Callable[[Path], None]:
+    """The trailer says that this frame is the counts."""
 
     def change(arrays: dict) -> None:
-        arrays[f"cubes/{part}"] = [dtype, shape, "zstd", arrays["end"], len(frame), 0]
+        arrays["cubes/counts"] = ["|u1", shape, "zstd", arrays["end"], len(frame), 0]
 
     return lambda path: trailer(path, change, frame)
 
@@ -179,14 +179,14 @@ HARMFUL: dict[str, Callable[[Path], None]] = {
     "entry without checksum": partial(trailer, change=lambda a: a["cubes/values"].pop()),
     "part missing": partial(trailer, change=lambda a: a.pop("cubes/values")),
     "name to steer a terminal": partial(trailer, change=lambda a: a.update({"\x1b[2J": a["frames"]})),
-    "bomb": behind([3 << 30], bomb(1 << 28)),
-    "bomb of the right size": behind([1 << 27], bomb(1 << 28)),
-    "bomb of counts": behind([1 << 14, 1 << 14], bomb(1 << 28), "counts", "|u1"),
-    "frame of a pebibyte": behind([T * D], lying(1 << 50)),
-    "frame that lies": behind([1 << 20], lying(1 << 21)),
-    "frame of unknown size": behind([512], zstandard.ZstdCompressor(write_content_size=False).compress(bytes(1024))),
-    "no frame": behind([512], b"no frame at all"),
-    "empty frame": behind([512], b""),
+    "bomb of the size declared": behind([1 << 14, 1 << 14], bomb(1 << 28)),
+    "bomb": behind([T, D], bomb(1 << 28)),
+    "frame of a pebibyte": behind([T, D], lying(1 << 50)),
+    "frame of twice the size": behind([T, D], zstandard.compress(bytes(2 * T * D))),
+    "frame of half the size": behind([T, D], zstandard.compress(bytes(T * D // 2))),
+    "frame of unknown size": behind([T, D], zstandard.ZstdCompressor(write_content_size=False).compress(bytes(T * D))),
+    "no frame": behind([T, D], b"no frame at all"),
+    "empty frame": behind([T, D], b""),
 }  # fmt: skip
 
 HARMLESS: dict[str, Callable[[Path], None]] = {
@@ -274,6 +274,10 @@ def test_harmful_content_is_refused(found, case):
         assert "clip1.h5" in texts[name]
     for name in ("verify", "stat", "verify_clip_file"):  # these do not use the cube
         assert texts[name] == FINE or texts[name].startswith(TOLD), f"{name}: {texts[name]}"
+
+
+def test_little_memory_is_taken(found):
+    assert found["memory"] == FINE
 
 
 @pytest.mark.parametrize("case", HARMLESS)

@@ -229,3 +229,45 @@ class TestWriteFlow:
 
         with pytest.raises(ClipError, match="flow 1 is not finite"):
             self.write(frames, tmp_path / "x.h5", solver=solver)
+
+
+class TestHostileFiles:
+    """Sound as files, with images that no writer of this project puts side by side."""
+
+    def images(self, path, kind="flow", attributes=None, **rows):
+        identity = {"kind": kind, "clip": "v", "fingerprint": "f"}
+        with ClipFileWriter(path, **identity, attributes=attributes or {}) as writer:
+            for name, shapes in rows.items():
+                images = writer.images(name)
+                for shape in shapes:
+                    images.append(encode_image(np.zeros(shape, np.uint8), "png", 1))
+        return path
+
+    def test_frames_of_two_sizes_make_no_flow(self, tmp_path):
+        frames = self.images(tmp_path / "f.h5", "frames", frames=[(48, 64), (48, 64), (40, 64)])
+        with pytest.raises(ClipFileError, match=r"f\.h5: its frames have different sizes"):
+            write_flow(
+                frames, tmp_path / "x.h5", clip="v", fingerprint="e", solver=difference,
+                form=FlowFormat(bound=20.0), batch=2,
+            )  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("x", "y", "words"),
+        [
+            ([(4, 5), (4, 5)], [(4, 5)], "y has images 0 to 0, not 1"),
+            ([(4, 5)], [(5, 4)], "another size"),
+            ([(4, 5), (4, 6)], [(4, 5)] * 2, "another size"),
+            ([(4, 5, 3)], [(4, 5, 3)], "in colour"),
+        ],
+    )
+    def test_x_and_y_that_do_not_fit(self, tmp_path, x, y, words):
+        path = self.images(tmp_path / "x.h5", x=x, y=y)
+        with pytest.raises(ClipFileError, match=words) as error:
+            read_flow_levels(path)
+        assert str(path) in str(error.value)
+
+    @pytest.mark.parametrize("attributes", [{}, {"height": "4", "width": 5}, {"height": -1, "width": 5}])
+    def test_a_size_that_is_none(self, tmp_path, attributes):
+        path = self.images(tmp_path / "x.h5", attributes=attributes, x=[(4, 5)], y=[(4, 5)])
+        with pytest.raises(ClipFileError, match="does not say how large"):
+            read_flow_levels(path, [])

@@ -33,8 +33,9 @@ def test_stages_of_other_rooms_have_other_code():
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
     """A project whose stage ``a`` is one module, loaded before this process started."""
-    (tmp_path / "dvc.yaml").write_text("stages: {a: {cmd: x, deps: [data/x, pipeline/a.py]}}")
     module = tmp_path / "pipeline" / "a.py"
+    name = module.relative_to(tmp_path).as_posix()
+    (tmp_path / "dvc.yaml").write_text(f"stages: {{a: {{cmd: x, deps: [data/x, {name}]}}}}")
     module.parent.mkdir()
     module.write_text("x = 1\n")
     os.utime(module, (0, 0))
