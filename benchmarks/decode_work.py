@@ -66,7 +66,7 @@ def parts(tasks: list[jobs.ClipTask]) -> dict[str, float]:
         finally:
             seconds[name] += time.perf_counter() - began
 
-    for name in ("_flush", "check_identity", "verify_clip_file", "claimed_checksum", "make_folder"):
+    for name in ("_flush", "check_identity", "verify_clip_file", "verify_written", "claimed_checksum", "make_folder"):
         if hasattr(store, name):
             setattr(store, name, timed(f"publish: {name}", getattr(store, name)))
     for name in ("link", "utime", "replace", "symlink"):

@@ -1,7 +1,7 @@
 """What the bookkeeping of stage decode costs a clip, beside the work itself. Writes benchmarks/overhead.json.
 
 \b
-    python -m benchmarks.overhead --clips 3000 [--base REVISION]          about 4 minutes on two cores, 8 with a base
+    python -m benchmarks.overhead --clips 3000 [--base REVISION]          about 3 minutes on two cores, 6 with a base
 
 Tiny clips (12 frames of 48x36, MJPEG), so that the bookkeeping is as large a part as it can be:
 

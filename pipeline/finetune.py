@@ -91,6 +91,8 @@ def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", gr
 
     curve_path = paths.plots / "finetune" / f"{stream}-{split}"
     reused = all(cache.find("nets", identity, suffix) for suffix in (".csv", ".safetensors"))
+    if reused and group.main:  # killed between publishing the net and this, a run leaves its state behind
+        cache.checkpoint_path(identity).unlink(missing_ok=True)
     if not reused:
         probe(cache.root)
         cache.sweep()

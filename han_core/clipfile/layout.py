@@ -12,8 +12,8 @@ SINGLE, GROWING = 1, 4
 
 _MOST = 1 << 16  # bytes of an object header that are looked at; the layout is among the first of its messages
 
-_GROWTH, _ARRAY = bytes([32, 4, 4, 16, 10]), b"EAHD" + bytes([0, 0, 8, 32, 4, 16, 4, 10])
-"""How the array grows, as HDF5 always has it, in the layout message and in the array; it divides by these."""
+_ARRAY = b"EAHD" + bytes([0, 0, 8, 32, 4, 16, 4, 10])
+"""How an array begins: how it grows, as HDF5 always has it, which divides by these numbers."""
 _NOWHERE = (1 << 64) - 1
 
 
@@ -37,8 +37,6 @@ def pieces(file: int, address: int) -> int | None:
         kind = message[place]
         if kind != GROWING:
             return 1 if kind == SINGLE else None
-        if message[place + 1 : place + 6] != _GROWTH:
-            return None
         index = _number(message, place + 6)
         if index == _NOWHERE:  # nothing was written
             return 0

@@ -223,7 +223,9 @@ class _Colours:
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         """(H, W, 3) uint8 RGB."""
-        return self._reformatter.reformat(frame, format="rgb24", interpolation=Interpolation.BICUBIC).to_ndarray()
+        # One thread: by default FFmpeg starts one per core for each video, in each of the workers that are one per core.
+        made = self._reformatter.reformat(frame, format="rgb24", interpolation=Interpolation.BICUBIC, threads=1)
+        return made.to_ndarray()
 
 
 def shrink(frame: np.ndarray, short_side: int | None) -> np.ndarray:

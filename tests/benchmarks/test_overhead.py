@@ -25,6 +25,6 @@ def test_every_way_handles_every_clip(workspace):
 def test_the_parts_of_publishing_are_found(workspace):
     """A part that was renamed is looked for in vain, and its time counts as nobody's."""
     found = parts(workspace, CLIPS)
-    assert {f"publish: {name}" for name in ("_flush", "check_identity", "verify_clip_file")} <= found.keys()
+    assert {f"publish: {name}" for name in ("_flush", "verify_written", "make_folder")} <= found.keys()
     assert found["decode, encode, write"] + found["publish"] < found["all"]
-    assert sum(found[f"publish: {name}"] for name in ("_flush", "verify_clip_file")) < found["publish"]
+    assert sum(found[f"publish: {name}"] for name in ("_flush", "verify_written")) < found["publish"]

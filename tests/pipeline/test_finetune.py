@@ -301,6 +301,16 @@ def start(project, repository, cache: str) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=project.folder, env=environment, stderr=subprocess.PIPE, text=True)
 
 
+def test_the_state_of_a_run_that_was_killed_after_its_net_was_published_goes_with_the_next(nets_project):
+    train(nets_project, iterations=1)
+    nets_project.ok("finetune")
+    (net,) = (path for path in nets_project.cached("nets") if path.suffix == ".safetensors")
+    left = nets_project.folder / ".han_cache/checkpoints" / f"{net.name.split('.')[0]}.safetensors"
+    left.write_bytes(b"the last state")
+    assert "reused" in nets_project.ok("finetune")
+    assert not left.exists()
+
+
 def test_kill_9_and_again_gives_the_bytes_of_an_uninterrupted_run(nets_project, repository):
     nets_project.params["run"]["checkpoint_seconds"] = 0
     train(nets_project, iterations=100, learning_rate=0.01, precision="float32", batch=2, micro_batch=1)

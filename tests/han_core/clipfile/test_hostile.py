@@ -24,7 +24,7 @@ import pytest
 import zstandard
 
 from han_core.cache.verify import verify_clip_file
-from han_core.clipfile.decoding import image_size
+from han_core.clipfile.decoding import decode_image, image_size
 from han_core.clipfile.difference import first_difference
 from han_core.clipfile.reader import ClipFile
 from han_core.clipfile.trailer import TRAILER_BYTES, ClipFileError, read_trailer
@@ -177,13 +177,13 @@ def encoded_image(shape: tuple[int, ...], dtype: type = np.uint8, form: str = ".
     return cv2.imencode(form, np.zeros(shape, dtype))[1].tobytes()
 
 
-def claiming(encoded: bytes) -> bytes:
-    """A PNG or JPEG whose header says 65500 x 65500."""
+def claiming(encoded: bytes, side: int = 65500) -> bytes:
+    """A PNG or JPEG whose header says that it is this large."""
     if encoded[:4] == b"\x89PNG":
-        header = b"IHDR" + struct.pack(">II", 65500, 65500) + encoded[24:29]
+        header = b"IHDR" + struct.pack(">II", side, side) + encoded[24:29]
         return encoded[:12] + header + struct.pack(">I", zlib.crc32(header)) + encoded[33:]
     place = encoded.index(b"\xff\xc0")
-    return encoded[: place + 5] + struct.pack(">HH", 65500, 65500) + encoded[place + 9 :]
+    return encoded[: place + 5] + struct.pack(">HH", side, side) + encoded[place + 9 :]
 
 
 def two_headers() -> bytes:
@@ -552,7 +552,7 @@ def _all_uses(root: Path) -> Iterator[tuple[str, Callable[[], bool]]]:
     path = root / "hostile.h5"
 
     def watched(use: Callable[[], Any]) -> bool:
-        with not_opened(outside), not_opened(Path("/etc/passwd")):
+        with not_opened(outside):  # nobody else has this file, while many read /etc/passwd
             use()
         return True
 
@@ -590,6 +590,13 @@ def test_the_watch_sees_a_file_that_is_opened(tmp_path):
 @pytest.mark.parametrize("head", [two_headers(), b"\xff\xd8\xff\xe0\x00\x00", b"\xff\xd8" + b"\xff\xe0\x00\x02" * 5000])
 def test_a_header_that_hides_its_size_is_no_image(head):
     assert image_size(head[:4096]) is None
+
+
+@pytest.mark.parametrize("form", [".jpg", ".png"])
+def test_an_image_larger_than_any_video_is_not_decoded(form):
+    """Smaller than what OpenCV refuses by itself: it would take 800 MB for this one."""
+    with pytest.raises(ClipFileError, match="claims 16384x16384 pixels"):
+        decode_image(claiming(encoded_image((8, 8), form=form), 16384), cv2.IMREAD_COLOR)
 
 
 def test_sizes_are_those_that_opencv_finds():

@@ -146,6 +146,13 @@ HARMFUL: dict[str, Callable[[Path], None]] = {
     "a huge shape": partial(content, shape=(T, D, 1 << 20, 1 << 20)),
     "a shape that wraps around": partial(content, shape=(T, D, 1 << 31, 1 << 31)),
     "more regions than a cube can have": partial(content, shape=(T, D, 1 << 9, 1 << 9)),
+    "zeros of 8 GiB": partial(
+        content,
+        shape=(1 << 13, D, 256, 256),
+        counts=lambda c: np.zeros((1 << 13, D), np.uint16),
+        columns=lambda k: k[:0].astype(np.uint16),
+        values=lambda v: v[:0],
+    ),
     "too few regions": partial(content, shape=(T, D, 2, 2)),
     "no regions": partial(content, shape=(T, D, 0, 0)),
     "three axes": partial(content, shape=(T, D, K * K)),
