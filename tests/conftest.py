@@ -18,9 +18,12 @@ LONGEST = "test_repro.py"
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first: files are dealt to processes, and the others fit beside it."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The longest file first: files are dealt to processes, and the others fit beside it. Slow tests run only with
+    ``-m slow``."""
     items.sort(key=lambda item: item.path.name != LONGEST)
+    if "slow" not in config.getoption("-m"):
+        items[:] = [item for item in items if item.get_closest_marker("slow") is None]
 
 
 @pytest.fixture(scope="session")

@@ -124,10 +124,8 @@ def encode_trailer(trailer: Trailer) -> bytes:
     ======================  ==========================================================
 
     Raises:
-        ValueError: the clip's name leaves no room, or cannot be printed.
+        ValueError: the clip's name leaves no room.
     """
-    if not is_plain(trailer.clip):
-        raise ValueError(f"clip: the name {trailer.clip!r} holds a control character")
     values = asdict(trailer)
     values["arrays"] = {name: list(vars(array).values()) for name, array in sorted(trailer.arrays.items())}
     text = json.dumps(values, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode("utf-8")

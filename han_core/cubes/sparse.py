@@ -70,7 +70,10 @@ class SparseRows:
             return ""
         if int(self.counts.max()) > self.regions or int(self.columns.max()) >= self.regions:
             return f"its cube has a column beyond the {self.regions} regions"
-        if int((self.values.view(np.uint16) & 0x7FFF).max()) >= 0x7C00:
+        # Infinities and NaN of either sign, without a copy: read as integers they are the largest positive ones, and
+        # the negative ones nearest to zero.
+        bits = self.values.view(np.int16)
+        if int(bits.max()) >= 0x7C00 or (int(bits.min()) < 0 and int(bits[bits < 0].max()) >= -0x0400):
             return "its cube holds a value that is not a number"
         return ""
 

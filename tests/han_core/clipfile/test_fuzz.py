@@ -342,14 +342,7 @@ def test_pieces_are_counted(tmp_path):
     assert found == {"many": 2, "none": 0, "one": 1}
 
 
-@pytest.fixture
-def asked_for(request):
-    if "slow" not in request.config.getoption("-m").split():
-        pytest.skip("thousands of files; runs with -m slow")
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("asked_for")
 class TestLong:
     def test_headers_of_hdf5(self, tmp_path):
         check_hdf5(tmp_path, 50, 3000, 3600)

@@ -357,7 +357,8 @@ HOSTILE: dict[str, tuple[Change, tuple[str, ...]]] = {
     "checksums of 64 bits": (dense("frames_crc32", np.zeros(5, np.uint64)), ALL_IMAGES),
     "one huge image": (one_huge_image, ALL_IMAGES),
     "images of numbers": (
-        lambda file, _: put(file, "frames", np.zeros(end_of(file)), chunks=(1 << 10,)), ("table", *ALL_IMAGES)
+        lambda file, _: put(file, "frames", np.zeros(end_of(file)), chunks=(1 << 10,), maxshape=(None,)),
+        ("table", *ALL_IMAGES),
     ),
     "images of a record": (
         lambda file, _: put(file, "frames", np.zeros(end_of(file), FLAWED), chunks=(1 << 10,)), ("table", *ALL_IMAGES)

@@ -50,14 +50,8 @@ def test_a_flipped_bit_is_told_or_changes_nothing(tmp_path, record_property, kin
 @pytest.mark.slow
 @pytest.mark.parametrize("where", PLACES)
 @pytest.mark.parametrize("kind", WRITERS)
-def test_thousands_of_flipped_bits(asked_for, tmp_path, record_property, kind, where):
+def test_thousands_of_flipped_bits(tmp_path, record_property, kind, where):
     record_property("told", check(write_sample(kind, tmp_path), kind, where, 3000))
-
-
-@pytest.fixture
-def asked_for(request):
-    if "slow" not in request.config.getoption("-m").split():
-        pytest.skip("thousands of files; runs with -m slow")
 
 
 def test_every_bit_of_an_image_and_of_the_arrays_of_a_cube_is_told(tmp_path):
