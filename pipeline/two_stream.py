@@ -6,6 +6,7 @@ their scores of the training clips). Joined rows lack the clips that one of the 
 because a net was not scored, are named in ``left_out.csv`` with the reason.
 """
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,7 +92,10 @@ def _read(clips: "tuple[Clip, ...]", folders: list[Path]) -> "tuple[list[Clip], 
     have = [clip for clip in clips if clip.key not in failed]
     if not have:
         raise ClipFileError(f"{folders[0]}: all clips failed; failures.csv says why")
-    return have, [np.stack([read_scores(clip_file(f, clip.class_name, clip.name)) for clip in have]) for f in folders]
+    found = [[read_scores(clip_file(f, clip.class_name, clip.name)) for clip in have] for f in folders]
+    if len({scores.shape for scores in itertools.chain(*found)}) > 1:
+        raise ClipFileError(f"{folders[0]}: scores of clips are of several numbers of classes; run stage scores again")
+    return have, [np.stack(scores) for scores in found]
 
 
 if __name__ == "__main__":

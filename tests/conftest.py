@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 # Many small operations on two shared cores: threads that wait for each other cost more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-LONGEST = "test_repro.py"
+LONGEST = ("test_repro.py", "test_repro_trust.py", "test_repro_odd_videos.py")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The longest file first: files are dealt to processes, and the others fit beside it. Slow tests run only with
+    """The longest files first: files are dealt to processes, and the others fit beside them. Slow tests run only with
     ``-m slow``."""
-    items.sort(key=lambda item: item.path.name != LONGEST)
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
     if "slow" not in config.getoption("-m"):
         items[:] = [item for item in items if item.get_closest_marker("slow") is None]
 

@@ -223,7 +223,7 @@ class _Colours:
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         """(H, W, 3) uint8 RGB."""
-        # One thread: by default FFmpeg starts one per core for each video, in each of the workers that are one per core.
+        # One thread: by default FFmpeg starts one per core for each video, and workers are one per core already.
         made = self._reformatter.reformat(frame, format="rgb24", interpolation=Interpolation.BICUBIC, threads=1)
         return made.to_ndarray()
 

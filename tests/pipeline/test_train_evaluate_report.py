@@ -11,7 +11,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from han_core.baselines.two_stream.scorefile import NOT_SCORED, read_scores
+from han_core.baselines.two_stream.scorefile import NOT_SCORED, read_scores, write_scores
 from pipeline import baselines, classify, train, two_stream
 from pipeline.curve import read_curve
 from pipeline.evaluate import __main__ as evaluate
@@ -166,6 +166,20 @@ def test_nets_that_were_not_scored_have_no_rows(project, monkeypatch):
         predict("han")
         run(evaluate)
     assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_scores_of_another_number_of_classes_are_refused(project, monkeypatch):
+    monkeypatch.chdir(project)
+    path = project / "data/toy/scores/spatial-1/left/clip30.h5"
+    kept = path.read_bytes()
+    path.unlink()
+    odd = {"frames": np.arange(2, dtype=np.int32), "probabilities": np.full((2, 3), 1 / 3, np.float32)}
+    write_scores(path, clip="clip30", fingerprint="c" * 64, attributes={}, **odd)
+    try:
+        refused = CliRunner().invoke(two_stream.main, ["--split", "1"])
+        assert "scores of clips are of several numbers of classes; run stage scores again" in refused.output
+    finally:
+        path.write_bytes(kept)
 
 
 def test_only_test_clips_are_scored_and_only_train_clips_learnt_from(project):
