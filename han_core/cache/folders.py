@@ -42,8 +42,8 @@ _ADVICE = {
     errno.ENOSPC: "make room on that disk (`han cache prune`), or put HAN_CACHE on another",
     errno.EDQUOT: "your quota there is used up: make room (`han cache prune`), or put HAN_CACHE elsewhere",
     errno.EROFS: "that file system is read-only; put HAN_CACHE on one that can be written",
-    errno.EACCES: "ask its owner for the right to write there (`chmod g+w`), or set HAN_CACHE to a folder of your own",
-    errno.EPERM: "ask its owner for the right to write there (`chmod g+w`), or set HAN_CACHE to a folder of your own",
+    errno.EACCES: "ask its owner for the right to read and write there",
+    errno.EPERM: "ask its owner for the right to read and write there",
     errno.EMFILE: "raise the number of files a process may open (`ulimit -n 1024`), or lower run.workers",
     errno.ENFILE: "the machine has too many files open; close other programs, or lower run.workers",
     errno.ENOMEM: "the machine is out of memory; lower run.workers",
@@ -73,5 +73,6 @@ def probe(root: Path) -> None:
             path.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
-        what = "set HAN_CACHE to a folder that can be made" if error.errno == errno.ENOENT else advice(error)
+        elsewhere = error.errno in (errno.EACCES, errno.EPERM, errno.ENOENT)
+        what = "set HAN_CACHE to a folder that you may write" if elsewhere else advice(error)
         raise CacheUnusable(f"the cache at {root} cannot be written ({reason}): {what}") from None

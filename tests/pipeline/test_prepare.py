@@ -197,7 +197,7 @@ def test_folders_that_cannot_be_listed_are_told_in_plain_words(params, videos, m
     monkeypatch.setattr(Path, "iterdir", refuse)
     result = run(params)
     assert result.exit_code == 1
-    assert result.output == "Error: prepare: videos: Permission denied\n"
+    assert result.output.startswith("Error: prepare: videos: Permission denied: ask its owner")
 
 
 def test_an_empty_root_is_told_in_plain_words(params):
