@@ -21,7 +21,7 @@ from han_core.flow.tvl1.solver import tvl1_flow
 from han_core.images.codec import decode_grey, encode_image
 from pipeline import flow as stage
 from pipeline.execution.ledger import Failure, read_failures, write_failures
-from pipeline.params import load_params
+from pipeline.params import Flow, load_params
 from tests.make_videos import moving_frames
 
 FRAMES = Path("data/toy/frames")
