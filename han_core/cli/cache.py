@@ -101,7 +101,8 @@ def verify(
     """
     if force_downstream and not remove:
         raise click.UsageError("--force-downstream goes with --remove")
-    store = _open(root)
+    pulled = any((path / ".dvc").is_dir() for path in workspaces)  # by DVC: there are files, and no cache of ours
+    store = ClipCache.from_environment() if root is None and pulled else _open(root)
     projects = [Workspace(path) for path in workspaces]
     entries = list(housekeeping.entries(store, kinds))
     with click.progressbar(length=len(entries), label="verify", file=sys.stderr) as bar:

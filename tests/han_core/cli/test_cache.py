@@ -1,5 +1,6 @@
 """``han cache`` as a person types it."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -80,6 +81,18 @@ class TestLs:
 
 
 class TestVerify:
+    def test_of_files_that_dvc_pulled_where_there_is_no_cache(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("HAN_CACHE", raising=False)
+        content = b"a model"
+        name = hashlib.md5(content).hexdigest()
+        held = Path(".dvc/cache/files/md5", name[:2], name[2:])
+        held.parent.mkdir(parents=True)
+        held.write_bytes(content)
+        assert "1 files checked, 0 bad" in han("verify")
+        held.write_bytes(b"a madel")
+        assert "does not have the checksum in its name" in han("verify", code=1)
+
     def test_all_good(self, cache):
         assert "4 files checked, 0 bad" in han("verify")
 
