@@ -2,6 +2,7 @@
 are never touched: a workspace has its own code, videos, params, DVC cache and ``HAN_CACHE``."""
 
 import hashlib
+import json
 import os
 import re
 import signal
@@ -120,14 +121,21 @@ class Workspace:
         return {stage: sorted(dep for dep in graph[stage]["deps"] if dep.startswith(own)) for stage in stages}
 
     def hashes(self, *folders: str) -> dict[str, str]:
-        """SHA-256 of every file below some folders (or of files), by its path."""
+        """SHA-256 of every file below some folders (or of files), by its path.
+
+        Of dvc.lock what it says: DVC appends stages in the order in which they ran, which differs where a single stage
+        ran first after a lock was cut off and removed.
+        """
         found = {}
         for folder in folders:
             root = self.path / folder
             for path in [root] if root.is_file() else sorted(root.rglob("*")):
                 if path.is_file() and path.name not in (".gitignore", ".gitkeep"):
                     name = path.relative_to(self.path).as_posix()
-                    found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+                    content = path.read_bytes()
+                    if name == "dvc.lock":
+                        content = json.dumps(yaml.safe_load(content), sort_keys=True).encode()
+                    found[name] = hashlib.sha256(content).hexdigest()
         return found
 
 
