@@ -1,16 +1,19 @@
 """Is a finished file what it claims to be? Checks by its trailer or its name, and in full."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
+
 from han_core.cache.fingerprint import without_code
 from han_core.clipfile.checksums import sha256_of_file
+from han_core.clipfile.content import array_content, content_digest, images_content
 from han_core.clipfile.reader import ClipFile
-from han_core.clipfile.trailer import REMAKE, ClipFileError, Trailer, read_trailer
+from han_core.clipfile.trailer import REMAKE, SPARSE, ClipFileError, Trailer, read_trailer
 
 
 def verify_entry(path: Path) -> None:
@@ -100,7 +103,9 @@ def verify_clip_file(path: str | Path) -> None:
     """Recompute every checksum of a clip file.
 
     First the SHA-256 of the whole HDF5 part, read as plain bytes (so that HDF5 never sees a damaged file); then,
-    inside, that identity and trailer agree and that each dataset has its checksum.
+    inside, that each dataset has its checksum and that the trailer tells the truth: whose file it is, where its arrays
+    lie, and what is in it, by which everything that is made of the file is known. No chance error makes a trailer lie;
+    a file made to pass for another does.
 
     Raises:
         ClipFileError: anything differs; the message names file and clip.
@@ -112,10 +117,41 @@ def verify_clip_file(path: str | Path) -> None:
         for key in ("schema", "kind", "clip", "fingerprint"):
             if getattr(file, key) != getattr(trailer, key):
                 raise ClipFileError(f"{who}: attribute and trailer differ in {key}. {REMAKE}")
+        found = {}
         for name in file.names():
-            written, found = file.checksums(name)
-            if written != found:
+            written, found[name] = file.checksums(name)
+            if written != found[name]:
                 raise ClipFileError(f"{who}: dataset {name} does not have the checksum it was written with. {REMAKE}")
+        _check_places(file, trailer, who)
+        if _content(file, trailer, found) != trailer.content:
+            raise ClipFileError(f"{who}: its trailer claims another content than it has. {REMAKE}")
+
+
+def _check_places(file: ClipFile, trailer: Trailer, who: str) -> None:
+    """Are the arrays that are read by the trailer those that HDF5 reads?"""
+    for name, told in trailer.arrays.items():
+        if told.codec == SPARSE:
+            continue
+        stored = file.stored(name)
+        same = stored == told if stored.memory else (stored.dtype, stored.shape) == (told.dtype, told.shape)
+        if not same:
+            raise ClipFileError(f"{who}: trailer and HDF5 differ in array {name}. {REMAKE}")
+
+
+def _content(file: ClipFile, trailer: Trailer, checksums: Mapping[str, str]) -> str:
+    """The identity of what is in a file, given the checksum of each of its datasets. What is no array is a row of
+    images, with its offsets; their checksums, ``<name>_crc32``, add nothing to it."""
+    declared = {name: array for name, array in trailer.arrays.items() if array.codec == SPARSE}
+    datasets = {}
+    for name, checksum in checksums.items():
+        if name in trailer.arrays:
+            array = trailer.arrays[name]
+            datasets[name] = array_content(np.dtype(array.dtype), array.shape, checksum)
+        elif f"{name}_offsets" in checksums and f"{name}_crc32" in checksums:
+            datasets[name] = images_content(checksum, checksums[f"{name}_offsets"])
+        elif not (name.endswith(("_offsets", "_crc32")) and name.rpartition("_")[0] in checksums):
+            raise ClipFileError(f"{file.path}: its trailer does not know dataset {name}. {REMAKE}")
+    return content_digest(file.kind, file.clip, file.attributes, declared, datasets)
 
 
 def _verified_bytes(path: Path) -> Trailer:

@@ -25,6 +25,7 @@ from han_core.clipfile.trailer import (
     RESERVED,
     ClipFileError,
     Codec,
+    StoredArray,
     checked_array,
     is_plain,
     read_trailer,
@@ -169,6 +170,17 @@ class ClipFile:
             else:
                 found = sha256_of_dataset(dataset)
             return self._checksum(dataset), found
+
+    def stored(self, name: str) -> StoredArray:
+        """Where HDF5 has a dataset, and how it is stored: what the trailer should say of it, too."""
+        with self._plain_errors():
+            dataset = self._dataset(name)
+            self._check_size(name, dataset)
+            if codec := _CODECS[_filters(dataset)] if _filters(dataset) else "":
+                piece = dataset.id.get_chunk_info(0)
+                return StoredArray(dataset.dtype.str, dataset.shape, codec, piece.byte_offset, piece.size)
+            place, crc32 = dataset.id.get_offset() or 0, zlib.crc32(raw_bytes(dataset[()]))
+            return StoredArray(dataset.dtype.str, dataset.shape, "none", place, dataset.id.get_storage_size(), crc32)
 
     def image_count(self, name: str) -> int:
         """Number of images appended under ``name``."""

@@ -30,6 +30,7 @@ import numpy as np
 
 from han_core.clipfile.arrays import LEVEL, compressed
 from han_core.clipfile.checksums import raw_bytes, sha256_of_file
+from han_core.clipfile.content import array_content, content_digest, images_content
 from han_core.clipfile.provenance import made_with
 from han_core.clipfile.trailer import (
     CODECS,
@@ -131,7 +132,7 @@ class ClipFileWriter:
                 dataset = self._group(group).create_dataset(own_name, data=values, track_times=False)
             _set_text(dataset, "sha256", checksum)
         self._arrays[name] = codec, 0 if dataset.chunks else zlib.crc32(raw_bytes(values))
-        self._content[name] = f"{values.dtype.str} {values.shape} {checksum}"
+        self._content[name] = array_content(values.dtype, values.shape, checksum)
 
     def declare(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
         """Say what the arrays ``<name>/..`` make up together; nothing is stored but attributes of the group."""
@@ -173,15 +174,10 @@ class ClipFileWriter:
             size = self.path.stat().st_size
             checksum = sha256_of_file(self.path, size)
             whose = (SCHEMA, self.kind, self.clip, self.fingerprint)
-            trailer = encode_trailer(Trailer(*whose, size, checksum, self._content_digest(), arrays))
+            content = content_digest(self.kind, self.clip, self.attributes, self._declared, self._content)
+            trailer = encode_trailer(Trailer(*whose, size, checksum, content, arrays))
             with self.path.open("ab") as file:
                 file.write(trailer)
-
-    def _content_digest(self) -> str:
-        attributes = {name: np.asarray(value).tolist() for name, value in self.attributes.items()}
-        declared = {name: [array.dtype, array.shape] for name, array in self._declared.items()}
-        parts = [self.kind, self.clip, attributes, declared, self._content]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode("utf-8")).hexdigest()
 
     def _group(self, name: str) -> h5py.Group:
         file = self._open_file()
@@ -251,7 +247,7 @@ class Appender:
         for name, values in (("offsets", offsets), ("crc32", np.asarray(self._crcs, dtype=np.uint32))):
             dataset = self._file.create_dataset(f"{self.name}_{name}", data=values, track_times=False)
             _set_text(dataset, "sha256", hashlib.sha256(raw_bytes(values)).hexdigest())
-        return {self.name: f"{self._digest.hexdigest()} {hashlib.sha256(raw_bytes(offsets)).hexdigest()}"}
+        return {self.name: images_content(self._digest.hexdigest(), hashlib.sha256(raw_bytes(offsets)).hexdigest())}
 
     def _write(self, count: int) -> None:
         if not count:
