@@ -27,7 +27,7 @@ from machine import machine
 
 from han_core.devices import resolve_precision
 from han_core.finetune.augment import Augmentation
-from han_core.finetune.batches import Batch, batches
+from han_core.finetune.batches import Batch, StillImages, batches
 from han_core.finetune.samples import draw_sample, training_samples
 from han_core.finetune.sgd import SGDSchedule, make_optimizer, train_step
 from han_core.nets.clip_inputs import FlowClips, FrameClips, TrainingClips
@@ -92,7 +92,7 @@ def main(
             continue
         clips = clip_source(stream, folder)
         schedule = SGDSchedule(
-            iterations=0, batch=batch, micro_batch=micro_batch, augmentation=Augmentation(SCALES[stream])
+            iterations=0, batch=batch, micro_batch=micro_batch, views=Augmentation(SCALES[stream])
         )
         measured = section.setdefault(stream, {}) | {"clips": len(clips.labels)}
         section[stream] = measured
@@ -125,13 +125,13 @@ def feed_from_files(
     parts = training_samples(
         pool,
         clips,
-        schedule.augmentation,
+        schedule.views,
         iterations=count(),
         batch=schedule.batch,
         micro_batch=schedule.micro_batch,
         seed=1,
     )
-    return batches(parts, clips.kind, "caffe", device)
+    return batches(parts, StillImages(clips.kind, "caffe"), device)
 
 
 def sample_cost(clips: TrainingClips, schedule: SGDSchedule, samples: int = 200) -> dict[str, float]:
@@ -153,7 +153,7 @@ def sample_cost(clips: TrainingClips, schedule: SGDSchedule, samples: int = 200)
     def read(number: int) -> list[np.ndarray]:
         return [part for name in names for part in clips.reader.encoded(paths[number], name, 0, last)]
 
-    whole = cost(lambda number: draw_sample(clips, schedule.augmentation, schedule.batch, 1, 0, number))
+    whole = cost(lambda number: draw_sample(clips, schedule.views, schedule.batch, 1, 0, number))
     kept = [read(number) for number in range(samples)]
     decoding = cost(lambda number: [cv2.imdecode(part, flag) for part in kept[number]])
     return {

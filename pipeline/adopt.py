@@ -27,6 +27,7 @@ from han_core.clipfile.difference import first_difference
 from han_core.clipfile.trailer import ClipFileError, read_trailer
 from han_core.errors import HanError
 from han_core.runs.progress import Progress
+from pipeline import scores_slow_fusion
 from pipeline.cubes import cubes_work
 from pipeline.decode import decode_work
 from pipeline.execution.code import stage_code
@@ -53,8 +54,8 @@ log = logging.getLogger("pipeline.adopt")
 def main(stages: tuple[str, ...], sample: int, seed: int | None, origin: str | None, params_path: Path) -> None:
     """Show on a sample that a stage's new code makes the same files, and keep those of the code before.
 
-    STAGE is decode, flow, cubes-spatial, cubes-temporal, scores-spatial or scores-temporal; cubes and scores stand for
-    both streams, cubes-spatial@2 for one split. The files are those that the params ask for.
+    STAGE is decode, flow, cubes-spatial, cubes-temporal, scores-spatial, scores-temporal or scores-slow-fusion; cubes
+    and scores stand for both streams, cubes-spatial@2 for one split. The files are those that the params ask for.
     """
     params = load_params(params_path)
     cache = ClipCache.from_environment()
@@ -197,17 +198,23 @@ def _works(params: Params, names: Sequence[str]) -> Iterator[AbstractContextMana
         if stage in _WHOLE and not at:
             yield nullcontext(_WHOLE[stage](params))
             continue
-        if kind not in _OF_STREAMS or (dash and stream not in STREAMS) or (at and split not in map(str, params.splits)):
-            known = ", ".join([*_WHOLE, *(f"{kind}-{stream}@N" for kind in _OF_STREAMS for stream in STREAMS)])
+        of_streams = kind in _OF_STREAMS and (not dash or stream in STREAMS)
+        if not (of_streams or stage in _OF_SPLITS) or (at and split not in map(str, params.splits)):
+            streams = (f"{kind}-{stream}@N" for kind in _OF_STREAMS for stream in STREAMS)
+            known = ", ".join([*_WHOLE, *streams, *(f"{stage}@N" for stage in _OF_SPLITS)])
             raise click.ClickException(f"{name}: is no stage that makes a file for each clip; those are {known}")
+        numbers = [int(split)] if at else params.splits
+        if stage in _OF_SPLITS:
+            yield from (_OF_SPLITS[stage](params, number) for number in numbers)
+            continue
         for one in [stream] if dash else STREAMS:
-            for number in [int(split)] if at else params.splits:
-                yield _OF_STREAMS[kind](params, one, number)
+            yield from (_OF_STREAMS[kind](params, one, number) for number in numbers)
 
 
 STREAMS = ("spatial", "temporal")
 _WHOLE = {"decode": decode_work, "flow": flow_work}
 _OF_STREAMS = {"cubes": cubes_work, "scores": scores_work}
+_OF_SPLITS = {"scores-slow-fusion": scores_slow_fusion.scores_work}
 
 
 if __name__ == "__main__":

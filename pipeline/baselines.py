@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
+from pipeline.execution.costs import counted
 from pipeline.execution.told import told_plainly
 from pipeline.params import Baseline, Params, load_params, params_option
 
@@ -27,7 +28,7 @@ def main(params_path: Path, baseline: str, split: int) -> None:
     """Fit a simple method to the training clips of one split and classify the test clips."""
     params = load_params(params_path)
 
-    with told_plainly(f"baselines {baseline}-{split}"):
+    with told_plainly(f"baselines {baseline}-{split}"), counted(params, f"baselines@{baseline}-{split}"):
         run(params, baseline, split)
 
 

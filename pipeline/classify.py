@@ -28,7 +28,8 @@ def run(params: Params, name: str, split: int) -> None:
     """Run the stage."""
     from han_core.clips import read_clips
     from han_core.devices import choose_device
-    from han_core.han.model_file import ModelFileError, load_model
+    from han_core.han.described import ModelFileError
+    from han_core.han.model_file import load_model
     from han_core.han.training import classify
     from han_core.han.variants import VARIANTS
     from han_core.predictions import attention_file, probabilities_file, write_attention, write_predictions
@@ -42,9 +43,12 @@ def run(params: Params, name: str, split: int) -> None:
     trained = load_model(paths.han(name, split))
     if trained.classes != table.classes:
         raise ModelFileError(f"{paths.han(name, split)}: knows other classes than {paths.clips}; train it again")
-    store = open_store(params, VARIANTS[name], split, tested)
+    variant = VARIANTS[name]
+    store = open_store(
+        params, split, tested, streams=variant.streams, array=variant.array(params.cubes.fc), pooled=variant.pooled
+    )
     attends = trained.model.config.attention != "uniform"
-    probabilities, maps = classify(trained.model, store, maps=attends, device=choose_device(params.run.device))
+    probabilities, maps = classify(trained.model, store, details=attends, device=choose_device(params.run.device))
     clips = [clip.key for clip in store.clips]
     folder = paths.predictions(name, split)
     clear(folder)

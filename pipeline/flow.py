@@ -88,8 +88,7 @@ def flow_work(params: Params) -> ClipWork:
     solver = TVL1Params(**settings.tvl1.model_dump())
     tasks, failed, faults = clip_tasks(
         table.clips,
-        paths.frames,
-        "frames",
+        [(paths.frames, "frames")],
         lambda frames: flow_fingerprint(settings, backend, frames),
         lambda path: Arguments(path.absolute(), backend, solver, form, settings.batch, threads),
     )

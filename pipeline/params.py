@@ -33,11 +33,23 @@ from pipeline.plain_yaml import PlainYamlError, read_plain_yaml
 
 Model = Literal[families("classify")]
 Baseline = Literal[families("baselines")]
+SYSTEMS = {
+    "deep_lstm": "cnn_lstm",
+    "fisher": "fisher",
+    "tdd": "tdd",
+    "tdd_cubes": "tdd_cubes",
+    "slow_fusion": "slow_fusion",
+}
+"""Family of rows -> the group whose ``splits`` say whether it is made: those of ``splits``, or [] for none."""
 TABLE_1: tuple[Model, ...] = tuple(row.name for rows in table_lines(1).values() for row in rows)
 Layer = Literal[
     "conv1_1", "conv1_2", "pool1", "conv2_1", "conv2_2", "pool2", "conv3_1", "conv3_2", "conv3_3", "pool3",
     "conv4_1", "conv4_2", "conv4_3", "pool4", "conv5_1", "conv5_2", "conv5_3", "pool5", "fc6", "fc7",
 ]  # fmt: skip
+Channel = Literal["trajectory", "hog", "hof", "mbhx", "mbhy"]
+PooledLayer = Literal[
+    "conv3_1", "conv3_2", "conv3_3", "pool3", "conv4_1", "conv4_2", "conv4_3", "pool4", "conv5_1", "conv5_2", "conv5_3"
+]
 _LEARNT = (*(layer for layer in get_args(Layer) if not layer.startswith("pool")), "fc8")
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -54,7 +66,7 @@ PositiveCount = Annotated[int, Field(ge=1, le=10**9)]
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 """What would break a line or steer a terminal."""
-_SHOWN_PROBLEMS = 50
+_SHOWN_PROBLEMS = 40
 
 
 def _name(name: str) -> str:
@@ -95,6 +107,12 @@ def _pattern(pattern: str) -> str:
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"is not a regular expression: {error}; it is {_shown(pattern)}") from None
     return pattern
+
+
+def _each_once(values: tuple) -> tuple:
+    if len(set(values)) < len(values):
+        raise ValueError("holds a value twice")
+    return values
 
 
 def _no_boolean(value: object) -> object:
@@ -373,13 +391,200 @@ class Train(Group):
     optimizer: Optimizer = Optimizer()
 
 
+class CnnLstm(Group):
+    """Two-stream CNN + LSTM [22]: a deep LSTM a stream that names the class at every frame."""
+
+    splits: tuple[Split, ...] = ()
+    """As ``splits``; ``[]`` leaves out the rows ``deep_lstm``, ``deep_lstm_spatial`` and ``deep_lstm_temporal``."""
+    features: Literal["fc", "cubes"] = "fc"
+    """``fc``: the fully connected layer ``cubes.fc``; ``cubes``: the cubes averaged over their regions."""
+    units: Units = 512
+    """Of each LSTM layer."""
+    layers: Annotated[int, Field(ge=1, le=100)] = 5
+    dropout: Share = 0.5
+    """Between the layers."""
+    forget_bias: Literal["span"] | float = "span"
+    """As ``train.forget_bias``."""
+    standardize: bool = True
+    """As ``train.standardize``."""
+    batch: Batch = 128
+    """Clips of a step, whatever the number of processes."""
+    epochs: Annotated[int, Field(ge=1, le=10**6)] = 30
+    clip_gradient: Annotated[float, Field(ge=0)] = 0.0
+    """Largest norm of the gradient of a stream's LSTM; 0 does not clip."""
+    optimizer: Optimizer = Optimizer()
+
+
+class Trajectories(Group):
+    """Improved dense trajectories [19], along the stored flow."""
+
+    source: tuple[Literal["flow"], ...] = ()
+    """``[flow]``; ``[]`` makes none, for params that ask for no row that needs them."""
+    length: Annotated[int, Field(ge=3, le=240, multiple_of=3)] = 15
+    """Steps of a trajectory, a multiple of the three parts in which it is described."""
+    stride: Annotated[int, Field(ge=1, le=1024)] = 5
+    """Pixels between points that are tracked, at every scale."""
+    patch: Annotated[int, Field(ge=4, le=1024, multiple_of=2)] = 32
+    """Side of the patch around a point that is described, in pixels of its scale."""
+    scales: Annotated[int, Field(ge=1, le=16)] = 8
+    """At most so many, each smaller by the root of 2, while the shorter side has 32 pixels."""
+    quality: Annotated[float, Field(gt=0, lt=1)] = 0.001
+    """Points whose neighbourhood has less texture than this share of the frame's best are not tracked."""
+    camera: Literal["grid", "corners", "none"] = "grid"
+    """What the camera's motion, a homography, is fitted to: the flow on a grid of every 8 pixels, or at corners;
+    ``none`` leaves the motion in."""
+    median: Annotated[Literal[1, 3, 5], BeforeValidator(_no_boolean)] = 5
+    """Side of the flow's median filter; 1 is none. Stored flow needs one: MBH differentiates it."""
+    most: Count = 5000
+    """At most so many of a clip are kept, drawn at random; 0 keeps all (about 13 MB a clip of UCF-101)."""
+
+
+class Fisher(Group):
+    """Fisher vectors of the trajectories' descriptors [19]."""
+
+    splits: tuple[Split, ...] = ()
+    """As ``splits``; ``[]`` leaves out the rows ``hog``, ``hof``, ``mbh`` and ``idt``."""
+    channels: Annotated[tuple[Channel, ...], Field(min_length=1)] = get_args(Channel)
+    """Of row ``idt``; a row whose channel is not among them is left out."""
+    gaussians: Annotated[int, Field(ge=1, le=16_384)] = 256
+    """K, of the mixture of each channel."""
+    samples: Annotated[int, Field(ge=1, le=10**8)] = 256_000
+    """Descriptors of training clips that projections and mixtures are fitted to."""
+    iterations: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Of EM, at most."""
+
+
+class PooledLayers(Group):
+    """Layers of each stream's net whose maps are pooled along trajectories."""
+
+    spatial: Annotated[tuple[PooledLayer, ...], Field(min_length=1)] = ("conv4_3", "conv5_3")
+    temporal: Annotated[tuple[PooledLayer, ...], Field(min_length=1)] = ("conv4_3", "conv5_3")
+
+    @field_validator("spatial", "temporal")
+    @classmethod
+    def _once(cls, layers: tuple[str, ...]) -> tuple[str, ...]:
+        return _each_once(layers)
+
+
+class TDD(Group):
+    """Trajectory-pooled deep-convolutional descriptors [20], with the nets of ``cubes.nets``."""
+
+    splits: tuple[Split, ...] = ()
+    """As ``splits``; ``[]`` leaves out the rows ``tdd`` and ``tdd_idt``."""
+    layers: PooledLayers = PooledLayers()
+    sizes: Annotated[tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(min_length=1)] = (1.0,)
+    """Sizes of the net's input by that of its images, their sides rounded to multiples of 16; the Fisher vectors of
+    several are added. The original has [2, 1.41, 1, 0.71, 0.5], which cost 7.75 times as much as [1]."""
+    step: Annotated[int, Field(ge=1, le=1000)] = 1
+    """The net looks at every so many-th frame; points of frames between use the nearest one's maps. The original: 1."""
+    codebook_clips: PositiveCount = 1000
+    """Training clips, drawn at random, that the codebooks' samples come from: the net runs over them once more."""
+    samples: Annotated[int, Field(ge=1, le=10**8)] = 256_000
+    """Descriptors that projections and mixtures are fitted to."""
+    dimensions: Annotated[int, Field(ge=1, le=256)] = 64
+    """Of a descriptor after the whitened projection."""
+    gaussians: Annotated[int, Field(ge=1, le=16_384)] = 256
+    """K, of the mixture of each layer and normalisation."""
+    iterations: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Of EM, at most."""
+    batch: Batch = 8
+    """Frames a forward pass; never of two clips."""
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    """Arithmetic of the net, as ``cubes.precision``. Maps are summed in float32."""
+
+    @field_validator("sizes")
+    @classmethod
+    def _once(cls, sizes: tuple[float, ...]) -> tuple[float, ...]:
+        return _each_once(sizes)
+
+
+class TDDCubes(Group):
+    """The cheap variant of [20]: the cubes pooled along trajectories. Not the paper's method."""
+
+    splits: tuple[Split, ...] = ()
+    """As ``splits``; ``[]`` leaves out the row ``tdd_cubes``."""
+    samples: Annotated[int, Field(ge=1, le=10**8)] = 256_000
+    """As ``tdd.samples``, of all training clips."""
+    dimensions: Annotated[int, Field(ge=1, le=256)] = 64
+    gaussians: Annotated[int, Field(ge=1, le=16_384)] = 256
+    iterations: Annotated[int, Field(ge=1, le=10_000)] = 100
+
+
+class SVM(Group):
+    """Linear SVMs, one class against the rest, of all rows that are made of Fisher vectors."""
+
+    c: PositiveFloat = 100.0
+
+
+class SlowFusionRecipe(Group):
+    """How Slow Fusion is trained; [10]'s values are the defaults."""
+
+    weights: Text = "random"
+    """``random``, or the path of a safetensors file of pre-trained weights."""
+    trained: Literal["all", "top", "top3"] = "all"
+    """``top``: fc8 alone; ``top3``: fc6 to fc8. The other layers keep the weights of the file."""
+    fc_size: Units = 4096
+    """Units of fc6 and fc7."""
+    resize: Annotated[int, Field(ge=170, le=16_384)] = 200
+    """Side, in pixels, to which a frame's centre square is resized before 170x170 are taken out of it."""
+    flip: bool = True
+    """Mirror half of the training clips; at test, average over windows and their mirror images."""
+    iterations: Count = 0
+    """SGD steps; 0 uses the initial net as it is."""
+    batch: Batch = 32
+    """Clips of one step."""
+    micro_batch: Batch = 32
+    """Clips in memory at once; gradients are accumulated until the batch is reached."""
+    learning_rate: PositiveFloat = 0.001
+    steps: tuple[PositiveCount, ...] = ()
+    """Iterations at which the learning rate is multiplied by ``gamma``; [10] lowered it by hand."""
+    gamma: PositiveFloat = 0.1
+    momentum: Share = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0005
+    dropout: tuple[Share, Share] = (0.9, 0.9)
+    """Dropout after fc6 and fc7."""
+    warmup: Count = 0
+    """Iterations over which the learning rate rises linearly."""
+    clip_gradient: Annotated[float, Field(ge=0)] = 0.0
+    """Largest norm of the gradient; 0 does not clip."""
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    """Arithmetic of the layers, as ``precision`` of ``finetune``."""
+    validate_every: Count = 500
+    """As ``validate_every`` of ``finetune``: the middle window of each validation clip."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> "SlowFusionRecipe":
+        if self.weights == "random" and self.trained != "all":
+            raise ValueError(f"trained: {self.trained} would leave random layers untrained, because weights is random")
+        return self
+
+
+class SlowFusionScores(Group):
+    windows: Frames = 50
+    """Windows of ten frames a clip, equally spaced in time."""
+    batch: Batch = 10
+    """Windows a forward pass; never of two clips."""
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    """Arithmetic of the net, as ``cubes.precision``."""
+
+
+class SlowFusion(Group):
+    """The spatio-temporal CNN [10], on windows of ten frames."""
+
+    splits: tuple[Split, ...] = ()
+    """As ``splits``; ``[]`` leaves out the row ``slow_fusion``."""
+    train: SlowFusionRecipe = SlowFusionRecipe()
+    scores: SlowFusionScores = SlowFusionScores()
+
+
 class Evaluate(Group):
     baselines: tuple[Baseline, ...] = ()
     """``linear``: logistic regression on cubes averaged over regions, frames side by side; ``linear_mean``: averaged
     over the frames too; ``frame_size``: on width, height and ratio of the frames alone."""
 
     fusion: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] = (1.0, 1.0)
-    """Weights of the spatial and the temporal net's scores in ``two_stream``; [16] takes the plain mean."""
+    """Weights of the spatial and the temporal stream's scores in ``two_stream`` and ``deep_lstm``; [16] takes the plain
+    mean."""
 
 
 class Report(Group):
@@ -402,13 +607,22 @@ class Params(Group):
     cubes: Cubes
     scores: Scores = Scores()
     train: Train = Train()
+    cnn_lstm: CnnLstm = CnnLstm()
+    trajectories: Trajectories = Trajectories()
+    fisher: Fisher = Fisher()
+    tdd: TDD = TDD()
+    tdd_cubes: TDDCubes = TDDCubes()
+    svm: SVM = SVM()
+    slow_fusion: SlowFusion = SlowFusion()
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
 
     @property
     def families(self) -> tuple[str, ...]:
         """The rows, or families of rows (``han_core/rows.py``), that are evaluated and reported, in this order."""
-        return (*self.models, *(families("two_stream") if self.scores.enabled else ()), *self.evaluate.baselines)
+        two_stream = families("two_stream") if self.scores.enabled else ()
+        systems = (family for family, group in SYSTEMS.items() if getattr(self, group).splits)
+        return (*self.models, *two_stream, *systems, *self.evaluate.baselines)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Params":
@@ -437,6 +651,15 @@ class Params(Group):
             problems.append("finetune.splits: must equal splits, because cubes.nets names this dataset's own nets")
         if not own and self.finetune.splits:
             problems.append(f"finetune.splits: must be [], because cubes.nets takes the nets of {self.cubes.nets}")
+        for group in SYSTEMS.values():
+            if getattr(self, group).splits not in ((), self.splits):
+                problems.append(f"{group}.splits: must equal splits, or be [] for none of its rows")
+        if self.fisher.splits and not self.trajectories.source:
+            problems.append("trajectories.source: must be [flow], because fisher.splits asks for their Fisher vectors")
+        if self.tdd.splits and not self.fisher.splits:
+            problems.append("fisher.splits: must equal splits, because tdd.splits asks for row tdd_idt")
+        if self.tdd_cubes.splits and not self.trajectories.source:
+            problems.append("trajectories.source: must be [flow], because tdd_cubes.splits asks to pool along them")
         if not any(self.evaluate.fusion):
             problems.append("evaluate.fusion: one of the two weights must be more than 0")
         if self.run.executor == "dask" and not self.run.scheduler:

@@ -56,6 +56,26 @@ class Paths:
         """Folder of what the net of one stream and split says of each clip."""
         return self.data / "scores" / f"{stream}-{split}"
 
+    @property
+    def trajectories(self) -> Path:
+        return self.data / "trajectories"
+
+    def fisher(self, split: int) -> Path:
+        """Folder of the Fisher vectors of each clip's trajectories, by the codebook of a split."""
+        return self.data / "fisher" / str(split)
+
+    def tdd_samples(self, stream: str, split: int) -> Path:
+        """Folder of the descriptors of training clips that the codebook of a stream and split is fitted to."""
+        return self.data / "tdd_samples" / f"{stream}-{split}"
+
+    def tdd(self, stream: str, split: int) -> Path:
+        """Folder of the Fisher vectors of maps pooled along each clip's trajectories."""
+        return self.data / "tdd" / f"{stream}-{split}"
+
+    def tdd_cubes(self, split: int) -> Path:
+        """The same of cubes pooled along them, both streams together."""
+        return self.data / "tdd_cubes" / str(split)
+
     def predictions(self, family: str, split: int) -> Path:
         """Folder of the predictions of a row, or of a family of rows (``han_core/rows.py``), on one split."""
         return self.data / "predictions" / f"{family}-{split}"
@@ -68,9 +88,21 @@ class Paths:
         """The VGG-16 that one stream's cubes are made with; another dataset's where the params say so."""
         return Path("models", self.nets, "nets", f"{stream}-{split}.safetensors")
 
+    def codebook(self, name: str, split: int) -> Path:
+        """Projections and mixtures learnt from the training clips of a split."""
+        return self.models / "codebooks" / f"{name}-{split}.safetensors"
+
     def han(self, model: str, split: int) -> Path:
         """One trained HAN, or one of its variants."""
         return self.models / "han" / f"{model}-{split}.safetensors"
+
+    def cnn_lstm(self, split: int) -> Path:
+        """The trained two-stream CNN + LSTM of a split."""
+        return self.models / "cnn_lstm" / f"{split}.safetensors"
+
+    def slow_fusion(self, split: int) -> Path:
+        """The Slow Fusion net of a split."""
+        return self.models / "nets" / f"slow_fusion-{split}.safetensors"
 
     @property
     def metrics(self) -> Path:
@@ -105,7 +137,7 @@ def net_file(params: Params, stream: str, split: int) -> Path:
     Raises:
         WeightsError: it is missing.
     """
-    from han_core.nets.net_file import WeightsError
+    from han_core.nets.sealed_net import WeightsError
 
     path = Paths.of(params).net(stream, split)
     if not path.exists():

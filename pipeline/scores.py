@@ -6,8 +6,7 @@ classifier is random, or knows other classes), and ``scores.enabled: false``, le
 reason in place of the clips, and stage ``evaluate`` has no rows of the nets then.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,9 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.execution.told import told_plainly
+from pipeline.not_scored import leave_out, why_not
 from pipeline.params import Params, load_params, params_option
+from pipeline.paths import Paths, net_file
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     from han_core.baselines.two_stream.scoring import ScoringNet
@@ -34,7 +35,7 @@ def main(stream: str, split: int, params_path: Path) -> None:
     """Score the clips of one split with the net of one stream."""
     params = load_params(params_path)
     if not params.scores.enabled:
-        _leave_out(params, stream, split, "scores.enabled is false")
+        leave_out(Paths.of(params).scores(stream, split), "scores.enabled is false")
         return
 
     from han_core.cache.store import ClipCache
@@ -47,13 +48,12 @@ def scores(params: Params, stream: str, split: int, cache: "ClipCache") -> None:
     """Run the stage."""
     from han_core.baselines.two_stream.scorefile import NOT_SCORED
     from han_core.clips import read_clips
-    from han_core.nets.net_file import read_metadata
+    from han_core.nets.sealed_net import read_metadata
     from pipeline.execution.clip_tasks import do
-    from pipeline.paths import Paths, net_file
 
     net_path = net_file(params, stream, split)
     if reason := why_not(read_metadata(net_path), read_clips(Paths.of(params).clips).classes):
-        _leave_out(params, stream, split, f"{net_path}: {reason}")
+        leave_out(Paths.of(params).scores(stream, split), f"{net_path}: {reason}")
         return
     with scores_work(params, stream, split) as work:
         (work.output / NOT_SCORED).unlink(missing_ok=True)
@@ -68,7 +68,6 @@ def scores_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]
     from han_core.devices import choose_device, resolve_precision
     from han_core.nets.stream_net import open_net
     from pipeline.execution.clip_tasks import clip_threads, stream_work
-    from pipeline.paths import Paths, net_file
 
     paths, wanted = Paths.of(params), params.scores
     table = read_clips(paths.clips)
@@ -112,30 +111,6 @@ def scores_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]
             output=paths.scores(stream, split),
             executor=pool,
         )
-
-
-def why_not(metadata: Mapping[str, str], classes: Sequence[str]) -> str:
-    """Why a net's scores would mean nothing for a dataset of these classes; "" if they mean something."""
-    if metadata.get("classifier") == "random":
-        return "its last layer is random: it was not trained (finetune iterations: 0)"
-    if metadata.get("classifier") != "trained" or "classes" not in metadata:
-        return "the file does not say which classes it learnt; make it with stage finetune"
-    known = json.loads(metadata["classes"])
-    if known != list(classes):
-        return f"it knows other classes ({len(known)}, {', '.join(known[:3])}, ..) than the dataset ({len(classes)})"
-    return ""
-
-
-def _leave_out(params: Params, stream: str, split: int, reason: str) -> None:
-    from han_core.baselines.two_stream.scorefile import NOT_SCORED
-    from pipeline.execution.outputs import clear
-    from pipeline.paths import Paths
-
-    output = Paths.of(params).scores(stream, split)
-    clear(output)
-    output.mkdir(parents=True)
-    (output / NOT_SCORED).write_text(reason + "\n", encoding="utf-8")
-    click.echo(f"scores {stream}-{split}: not scored: {reason}")
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,7 @@ checkpoint, which lies beside the clip cache. Several processes: ``run.processes
 pipeline.train ..``.
 """
 
-import time
-from contextlib import nullcontext
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +18,10 @@ from pipeline.params import Model, Params, Train, load_params, params_option
 if TYPE_CHECKING:
     import torch
 
-    from han_core.clips import ClipTable
     from han_core.cubes.store import CubeStore
     from han_core.han.config import HANConfig
-    from han_core.han.training import Epoch, Pace, TrainingSchedule
+    from han_core.han.feature_settings import FeatureSettings
     from han_core.han.variants import Variant
-    from han_core.runs.processes import Processes
 
 
 @click.command(help=__doc__)
@@ -49,119 +45,59 @@ def run(params: Params, name: str, split: int) -> None:
     """Train the variant ``name`` on ``split`` and write its outputs."""
     import torch
 
+    from han_core.clipfile.provenance import made_with
     from han_core.clips import read_clips
     from han_core.devices import choose_device
-    from han_core.han.variants import VARIANTS
-    from han_core.runs.processes import processes
-    from pipeline.features import open_store
-    from pipeline.paths import Paths
-
-    variant = VARIANTS[name]
-    table = read_clips(Paths.of(params).clips)
-    store = open_store(params, variant, split, table.select(split, "train"))
-    held_out = table.select(split, "validation")
-    validation = open_store(params, variant, split, held_out) if held_out else None
-    config = model_config(params.train, variant, store, len(table.classes))
-
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it did not write
-    with processes(choose_device(params.run.device)) as group:
-        _train(params, name, split, table, config, store, validation, group)
-
-
-def _train(
-    params: Params,
-    name: str,
-    split: int,
-    table: "ClipTable",
-    config: "HANConfig",
-    store: "CubeStore",
-    validation: "CubeStore | None",
-    group: "Processes",
-) -> None:
-    import torch
-
-    from han_core.cache.folders import probe
-    from han_core.cache.store import ClipCache
-    from han_core.clipfile.provenance import made_with
-    from han_core.cubes.placement import placed
     from han_core.han.model import HAN
     from han_core.han.model_file import TrainedHAN, save_model
-    from han_core.han.training import train
     from han_core.han.variants import VARIANTS
-    from han_core.runs.progress import Progress
-    from pipeline.curve import Curve
+    from han_core.runs.processes import processes
     from pipeline.execution.outputs import clear
-    from pipeline.execution.resume import run_checkpoint
-    from pipeline.features import feature_settings
+    from pipeline.features import open_store
     from pipeline.paths import Paths
+    from pipeline.training import fit, repeatable, run_identity, schedule
 
-    paths, settings = Paths.of(params), params.train
-    torch.manual_seed(params.seed)
-    model = HAN(config)
-    model.product_type = product_type(settings, group.device)
-    features, place = placed(store, params.run.store, group.device)
-    held_out = placed(validation, params.run.store, group.device)[0] if validation else None
-    cache = ClipCache.from_environment()
-    if group.main:
-        probe(cache.root)
-        cache.sweep()
-    identity = run_identity(params, name, table, config, store, validation)
-    seconds = params.run.checkpoint_seconds
-    checkpoint = run_checkpoint(f"train {name}-{split}", cache, identity, seconds=seconds, main=group.main)
-    if group.main:
-        frames, _, _ = store.shapes[config.streams[0]]
-        click.echo(
-            f"train {name}, split {split}: {len(store)} clips ({len(store.missing)} without cubes), "
-            f"{len(validation) if validation else 0} held out, T = {frames}, "
-            f"{sum(p.numel() for p in model.parameters()):,} weights; "
-            f"{store.bytes_in_memory / 1e6:,.0f} MB of features ({place}), processes: {group.size}, on {group.device}"
-        )
-    started = time.monotonic()
-    epochs: list[Epoch] = []
-    paces: list[Pace] = []
-    with (
-        Progress(f"train {name}-{split}", settings.epochs, unit="epoch", quiet=not group.main) as progress,
-        Curve(paths.plots / "train" / f"{name}-{split}") if group.main else nullcontext() as curve,
-    ):
+    paths, variant = Paths.of(params), VARIANTS[name]
+    table = read_clips(paths.clips)
+    source = variant.array(params.cubes.fc)
+    reading = {"streams": variant.streams, "array": source, "pooled": variant.pooled}
+    store = open_store(params, split, table.select(split, "train"), **reading)
+    held_out = table.select(split, "validation")
+    validation = open_store(params, split, held_out, **reading) if held_out else None
+    config = model_config(params.train, variant, store, len(table.classes))
+    settings = {
+        "model": name,
+        "seed": params.seed,
+        "train": params.train.model_dump(mode="json"),
+        "config": config.to_dict(),
+        "classes": list(table.classes),
+    }
+    repeatable()
+    with processes(choose_device(params.run.device)) as group:
+        torch.manual_seed(params.seed)
+        model = HAN(config)
+        model.product_type = product_type(params.train, group.device)
 
-        def on_epoch(epoch: "Epoch", pace: "Pace | None") -> None:
-            epochs.append(epoch)
-            if curve is not None:
-                figures = asdict(epoch)
-                curve.add(figures.pop("number"), figures)
-            note = f"loss {epoch.loss:.3f} top-1 {epoch.top1:.3f}"
-            if pace:
-                paces.append(pace)
-                note += f" {pace.clips_per_second:.0f} clips/s, {100 * pace.waiting:.0f} % waiting for data"
-            progress.advance(note=note)
+        def write() -> Path:
+            path = paths.han(name, split)
+            recipe = feature_settings(params, config.streams, store)
+            clear(path)
+            trained = TrainedHAN(model, name, table.classes, source, recipe)
+            save_model(trained, path, made_with=made_with(torch_threads=torch.get_num_threads()))
+            return path
 
-        train(
+        fit(
+            params,
             model,
-            features,
-            schedule(params),
-            validation=held_out,
-            processes=group,
-            checkpoint=checkpoint,
-            on_epoch=on_epoch,
+            schedule(params.train, params.seed),
+            store,
+            validation,
+            name=name,
+            split=split,
+            identity=run_identity("train", settings, store, validation),
+            group=group,
+            write=write,
         )
-    if not group.main:
-        return
-    source = params.cubes.fc if VARIANTS[name].source == "fc" else "cubes"
-    recipe = feature_settings(params, config.streams, store)
-    clear(paths.han(name, split))
-    trained = TrainedHAN(model, name, table.classes, source, recipe)
-    save_model(trained, paths.han(name, split), made_with=made_with(torch_threads=torch.get_num_threads()))
-    checkpoint.discard()
-    line = f"train {name}-{split}: loss {epochs[-1].loss:.4f}, {time.monotonic() - started:.1f} s"
-    if len(paces) < len(epochs):
-        line += f", {len(epochs) - len(paces)} of {len(epochs)} epochs from an earlier run"
-    if paces:
-        rate, waiting = (sum(getattr(p, key) for p in paces) / len(paces) for key in ("clips_per_second", "waiting"))
-        line += f", {rate:.0f} clips/s, {100 * waiting:.1f} % of the time waiting for data"
-    paths.log(f"train-{name}-{split}").parent.mkdir(parents=True, exist_ok=True)
-    paths.log(f"train-{name}-{split}").write_text(line + "\n", encoding="utf-8")
-    click.echo(f"{line} -> {paths.han(name, split)}")
 
 
 def model_config(settings: Train, variant: "Variant", store: "CubeStore", classes: int) -> "HANConfig":
@@ -190,51 +126,37 @@ def model_config(settings: Train, variant: "Variant", store: "CubeStore", classe
     )
 
 
-def schedule(params: Params) -> "TrainingSchedule":
-    """The part of the settings that says how to train."""
-    from han_core.han.training import TrainingSchedule
+def feature_settings(params: Params, streams: Sequence[str], store: "CubeStore") -> "FeatureSettings":
+    """How a video becomes the features of a store: the params that made them, and what its files know.
 
-    settings = params.train
-    return TrainingSchedule(
-        epochs=settings.epochs,
-        batch=settings.batch,
-        optimizer=settings.optimizer.name,
-        learning_rate=settings.optimizer.learning_rate,
-        rho=settings.optimizer.rho,
-        eps=settings.optimizer.eps,
-        weight_decay=settings.optimizer.weight_decay,
-        clip_gradient=settings.clip_gradient,
-        standardize=settings.standardize,
-        seed=params.seed,
+    Args:
+        streams: those that the model reads, in its order.
+        store: the training clips' features.
+
+    Raises:
+        ClipFileError: a cube file is damaged.
+    """
+    from han_core.han.feature_settings import FeatureSettings
+
+    made = {stream: store.attributes(stream) for stream in streams}
+    first = made[streams[0]]
+    flow = params.flow
+    return FeatureSettings(
+        frames=params.cubes.frames,
+        layer=first.get("layer", params.cubes.layer),
+        fc=first.get("fc", params.cubes.fc),
+        batch=params.cubes.batch,
+        precision=first.get("precision", "float32"),  # `auto` is what the cubes' machine made of it
+        stack=params.stack,
+        short_side=params.decode.short_side,
+        frame_quality=params.decode.quality,
+        flow=flow.model_dump(include={"bound", "rounding", "codec", "quality", "size"}),
+        tvl1=flow.tvl1.model_dump(),
+        backend=flow.backend,
+        clip_frames=store.median_length(),
+        nets={stream: found["net"] for stream, found in made.items() if "net" in found},
+        inputs={stream: found["input"] for stream, found in made.items() if "input" in found},
     )
-
-
-def run_identity(
-    params: Params,
-    name: str,
-    table: "ClipTable",
-    config: "HANConfig",
-    store: "CubeStore",
-    validation: "CubeStore | None",
-) -> str:
-    """The fingerprint of a run: all that it depends on."""
-    from han_core.cache.fingerprint import fingerprint
-    from pipeline.execution.code import stage_code
-
-    settings = {
-        "model": name,
-        "seed": params.seed,
-        "train": params.train.model_dump(mode="json"),
-        "config": config.to_dict(),
-        "classes": list(table.classes),
-    }
-    inputs = {
-        f"{role} {clip.key} {clip.label}": identity
-        for role, part in (("train", store), ("validation", validation))
-        if part is not None
-        for clip, identity in zip(part.clips, part.contents().values(), strict=True)
-    }
-    return fingerprint("train", stage_code("train"), settings, inputs)
 
 
 def product_type(settings: Train, device: "torch.device") -> "torch.dtype | None":

@@ -6,14 +6,16 @@ their scores of the training clips). Joined rows lack the clips that one of the 
 because a net was not scored, are named in ``left_out.csv`` with the reason.
 """
 
-import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 
+from pipeline.clip_scores import read_clip_scores
+from pipeline.execution.costs import counted
 from pipeline.execution.told import told_plainly
+from pipeline.not_scored import why_not_scored
 from pipeline.params import Params, load_params, params_option
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ def main(params_path: Path, split: int) -> None:
     """Join the scores of the two nets on one split."""
     params = load_params(params_path)
 
-    with told_plainly(f"two_stream {split}"):
+    with told_plainly(f"two_stream {split}"), counted(params, f"two-stream@{split}"):
         run(params, split)
 
 
@@ -44,18 +46,18 @@ def run(params: Params, split: int) -> None:
     paths = Paths.of(params)
     table = read_clips(paths.clips)
     folders = {stream: paths.scores(stream, split) for stream in STREAMS}
-    left_out = {f"{stream}_net": reason for stream in STREAMS if (reason := _why_not_scored(folders[stream]))}
+    left_out = {f"{stream}_net": reason for stream in STREAMS if (reason := why_not_scored(folders[stream]))}
     if left_out:
         left_out |= dict.fromkeys(("two_stream", "two_stream_svm"), next(iter(left_out.values())))
     found: dict[str, tuple[list[Clip], np.ndarray]] = {}
     for stream in STREAMS:
         if f"{stream}_net" not in left_out:
-            clips, (scores,) = _read(table.select(split, "test"), [folders[stream]])
+            clips, (scores,) = read_clip_scores(table.select(split, "test"), [folders[stream]])
             found[f"{stream}_net"] = clips, scores
     if not left_out:
-        clips, test = _read(table.select(split, "test"), list(folders.values()))
+        clips, test = read_clip_scores(table.select(split, "test"), list(folders.values()))
         found["two_stream"] = clips, average_scores(test, params.evaluate.fusion)
-        learnt, train = _read(table.select(split, "train"), list(folders.values()))
+        learnt, train = read_clip_scores(table.select(split, "train"), list(folders.values()))
         labels = np.array([clip.label for clip in learnt])
         found["two_stream_svm"] = clips, svm_scores(train, labels, test, len(table.classes), seed=params.seed)
     folder = paths.predictions("two_stream", split)
@@ -67,35 +69,6 @@ def run(params: Params, split: int) -> None:
     for name, reason in left_out.items():
         click.echo(f"two_stream {split}: no row {name}: {reason}")
     click.echo(f"two_stream {split}: {len(found)} rows; predictions in {folder}")
-
-
-def _why_not_scored(folder: Path) -> str:
-    """Why stage ``scores`` left a net out; "" if it did not."""
-    from han_core.baselines.two_stream.scorefile import NOT_SCORED
-
-    reason = folder / NOT_SCORED
-    return reason.read_text(encoding="utf-8").strip() if reason.exists() else ""
-
-
-def _read(clips: "tuple[Clip, ...]", folders: list[Path]) -> "tuple[list[Clip], list[np.ndarray]]":
-    """The clips that have scores in all folders, and the scores (clips, classes) in each.
-
-    Raises:
-        ClipFileError: a clip that did not fail has none, or all failed.
-    """
-    from han_core.baselines.two_stream.scorefile import read_scores
-    from han_core.clipfile.trailer import ClipFileError
-    from pipeline.execution.ledger import read_failures
-    from pipeline.paths import clip_file
-
-    failed = set().union(*(read_failures(folder) for folder in folders))
-    have = [clip for clip in clips if clip.key not in failed]
-    if not have:
-        raise ClipFileError(f"{folders[0]}: all clips failed; failures.csv says why")
-    found = [[read_scores(clip_file(f, clip.class_name, clip.name)) for clip in have] for f in folders]
-    if len({scores.shape for scores in itertools.chain(*found)}) > 1:
-        raise ClipFileError(f"{folders[0]}: scores of clips are of several numbers of classes; run stage scores again")
-    return have, [np.stack(scores) for scores in found]
 
 
 if __name__ == "__main__":

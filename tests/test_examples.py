@@ -15,6 +15,7 @@ ENTRY_POINTS = (
     "han_core.flow.tvl1.solver.tvl1_flow",
     "han_core.han.model.HAN",
     "han_core.nets.sampling.sample_frames",
+    "han_core.nets.slow_fusion.net.SlowFusion",
     "han_core.nets.weights.initial_net",
     "han_core.predictions.write_predictions",
     "han_core.video.decode.read_video",

@@ -1,1 +1,1 @@
-"""Fine-tuning one VGG-16 on single frames or flow stacks."""
+"""Fine-tuning one net on single frames, flow stacks or windows of frames."""

@@ -1,17 +1,28 @@
 """Random crops and flips of frames and flow stacks while a net is fine-tuned.
 
 Corner and centre crops with scale jitter, as "Towards good practices for very deep two-stream ConvNets" (Wang et al.
-2015) describes them. What is drawn (:func:`draw_view`) is apart from how it is applied
+2015) describes them. What is drawn (:meth:`Augmentation.draw`) is apart from how it is applied
 (:func:`han_core.nets.crops.apply_views`): draws are tiny, seeded for each sample and made on the CPU, pixels are moved
 on the device.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
 from han_core.nets.crops import View, crop_positions
+
+
+class Views(Protocol):
+    """Which part of an image a net is trained on."""
+
+    def draw(self, random: np.random.Generator, height: int, width: int) -> View:
+        """Draw a view of an image of this size, with the same number of draws whatever the settings."""
+
+    def centre(self, height: int, width: int) -> View:
+        """The view by which validation clips are looked at."""
 
 
 @dataclass(frozen=True)
@@ -43,22 +54,20 @@ class Augmentation:
             if self.max_distort is None or abs(i - j) <= self.max_distort
         ]
 
+    def draw(self, random: np.random.Generator, height: int, width: int) -> View:
+        """Draw a view of an image of this size; always the same number of draws, so settings do not shift others."""
+        scale, place, mirror = random.random(3)
+        flip = bool(self.flip and mirror < 0.5)
+        if not self.corner_crops:
+            return View(0, 0, height, width, flip)
+        scales, shorter = self.crop_scales, min(height, width)
+        crop_height, crop_width = (max(1, round(shorter * share)) for share in scales[int(scale * len(scales))])
+        top, left = crop_positions(height, width, crop_height, crop_width)[int(place * 5)]
+        return View(top, left, crop_height, crop_width, flip)
 
-def draw_view(random: np.random.Generator, height: int, width: int, augmentation: Augmentation) -> View:
-    """Draw a view of an image of this size; always the same number of draws, so settings do not shift others."""
-    scale, place, mirror = random.random(3)
-    flip = bool(augmentation.flip and mirror < 0.5)
-    if not augmentation.corner_crops:
-        return View(0, 0, height, width, flip)
-    scales, shorter = augmentation.crop_scales, min(height, width)
-    crop_height, crop_width = (max(1, round(shorter * share)) for share in scales[int(scale * len(scales))])
-    top, left = crop_positions(height, width, crop_height, crop_width)[int(place * 5)]
-    return View(top, left, crop_height, crop_width, flip)
-
-
-def centre_view(height: int, width: int, augmentation: Augmentation) -> View:
-    """The centre crop of the image's shorter side, or the whole image where there are no crops."""
-    if not augmentation.corner_crops:
-        return View(0, 0, height, width)
-    side = min(height, width)
-    return View(*crop_positions(height, width, side, side)[4], side, side)
+    def centre(self, height: int, width: int) -> View:
+        """The centre crop of the image's shorter side, or the whole image where there are no crops."""
+        if not self.corner_crops:
+            return View(0, 0, height, width)
+        side = min(height, width)
+        return View(*crop_positions(height, width, side, side)[4], side, side)

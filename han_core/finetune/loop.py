@@ -1,4 +1,4 @@
-"""Fine-tuning one VGG-16: mini-batch SGD with momentum on one random frame, or flow stack, of a clip.
+"""Fine-tuning one net: mini-batch SGD with momentum on a random frame, flow stack or window of frames of a clip.
 
 What is drawn for a sample comes from the seed, the iteration and the sample's place in the batch
 (:mod:`han_core.finetune.samples`), and dropout from the seed, the iteration and the number of the micro batch. The
@@ -19,12 +19,11 @@ import torch
 
 from han_core.devices import autocast
 from han_core.errors import HanError
-from han_core.finetune.batches import batches
+from han_core.finetune.batches import Prepare, batches
 from han_core.finetune.samples import centre_samples, training_samples
 from han_core.finetune.sgd import SGDSchedule, learning_rate, make_optimizer, train_step
 from han_core.nets.clip_inputs import TrainingClips
-from han_core.nets.preprocess import Convention
-from han_core.nets.vgg16 import VGG16
+from han_core.nets.layered import LayeredNet
 from han_core.runs.checkpoint import Checkpoint
 from han_core.runs.processes import Processes
 
@@ -49,16 +48,16 @@ class Step:
     top1: float
     """Share of samples classified correctly over the last 20 iterations, dropout on."""
     validation: float | None = None
-    """Share of validation clips classified correctly by the centre crop of their middle frame, dropout off; None at
+    """Share of validation clips classified correctly by the centre crop of their middle, dropout off; None at
     iterations at which nobody looked. It is reported; nothing is chosen by it."""
 
 
 def finetune(
-    net: VGG16,
+    net: LayeredNet,
     clips: TrainingClips,
     schedule: SGDSchedule,
     *,
-    convention: Convention,
+    prepare: Prepare,
     seed: int,
     processes: Processes | None = None,
     readers: int = 2,
@@ -74,7 +73,7 @@ def finetune(
 
     Args:
         clips: training clips only.
-        convention: scale of the net's input.
+        prepare: makes the net's input of what ``clips`` reads.
         processes: those that train together, and the device; this one on the CPU by default.
         readers: threads that read and decode ahead; no influence on the result.
         validation: clips held out of the training clips.
@@ -106,7 +105,7 @@ def finetune(
         parts = training_samples(
             pool,
             clips,
-            schedule.augmentation,
+            schedule.views,
             iterations=range(len(progress.curve), schedule.iterations),
             batch=schedule.batch,
             micro_batch=schedule.micro_batch,
@@ -114,21 +113,21 @@ def finetune(
             rank=processes.rank,
             size=processes.size,
         )
-        feed = stack.enter_context(closing(batches(parts, clips.kind, convention, device)))
+        feed = stack.enter_context(closing(batches(parts, prepare, device)))
         for iteration in range(len(progress.curve), schedule.iterations):
             rate = learning_rate(schedule, iteration)
             try:
                 loss, right = train_step(net, optimizer, scaler, feed, schedule, rate, seed, processes)
             except torch.OutOfMemoryError:
                 raise FinetuneError(
-                    f"{device} has no memory for {schedule.micro_batch} images at once: lower micro_batch; the "
+                    f"{device} has no memory for {schedule.micro_batch} samples at once: lower micro_batch; the "
                     f"effective batch stays {schedule.batch}"
                 ) from None
             if not math.isfinite(loss):
                 raise FinetuneError(_diverged(f"the loss is {loss} at iteration {iteration + 1}", rate))
             seen = None
             if validation is not None and _is_time(schedule, iteration + 1):
-                seen = validation_top1(net, validation, schedule, pool, convention=convention, processes=processes)
+                seen = validation_top1(net, validation, schedule, pool, prepare=prepare, processes=processes)
             step = progress.add(loss, rate, right / schedule.batch, seen)
             if checkpoint is not None and processes.main:
                 checkpoint.save(net, optimizer, progress.to_json(scaler))
@@ -159,7 +158,7 @@ class _Progress:
 
 
 def _restore(
-    net: VGG16,
+    net: LayeredNet,
     optimizer: torch.optim.SGD,
     scaler: torch.amp.GradScaler,
     checkpoint: Checkpoint | None,
@@ -191,26 +190,26 @@ def _restore(
 
 @torch.no_grad()
 def validation_top1(
-    net: VGG16,
+    net: LayeredNet,
     clips: TrainingClips,
     schedule: SGDSchedule,
     pool: ThreadPoolExecutor,
     *,
-    convention: Convention,
+    prepare: Prepare,
     processes: Processes,
 ) -> float:
-    """Share of clips that the net classifies correctly by the centre crop of their middle frame or stack."""
+    """Share of clips that the net classifies correctly by the centre crop of their middle."""
     net.eval()
     parts = centre_samples(
         pool,
         clips,
-        schedule.augmentation,
+        schedule.views,
         micro_batch=schedule.micro_batch,
         rank=processes.rank,
         size=processes.size,
     )
     right = 0
-    for batch in batches(parts, clips.kind, convention, processes.device):
+    for batch in batches(parts, prepare, processes.device):
         with autocast(schedule.precision, processes.device):
             right += int((net(batch.images).argmax(1) == batch.labels).sum())
     net.train()

@@ -1,4 +1,4 @@
-"""The samples that a net is fine-tuned on: one random frame, or flow stack, of a clip, drawn, read and cut.
+"""The samples that a net is fine-tuned on: a random frame, flow stack or window of a clip, drawn, read and cut.
 
 What is drawn for a sample (clip, frame, crop, flip) comes from the seed, the iteration and the sample's place in the
 batch, and from nothing else: neither the number of threads that read, nor the number of processes that train, nor
@@ -14,7 +14,7 @@ from itertools import islice
 
 import numpy as np
 
-from han_core.finetune.augment import Augmentation, centre_view, draw_view
+from han_core.finetune.augment import Views
 from han_core.nets.clip_inputs import TrainingClips
 from han_core.nets.crops import View, cut
 
@@ -26,27 +26,26 @@ class Sample:
     """What one place of a batch holds."""
 
     pixels: np.ndarray
-    """(channels, height, width) uint8: the crop, not yet rescaled."""
+    """(channels, height, width) uint8: the crop, not yet rescaled. All frames of a window are channels of one image,
+    so that they share their crop."""
     view: View
     """What remains to be done: all of ``pixels``, perhaps mirrored."""
     label: int
 
 
-def draw_sample(
-    clips: TrainingClips, augmentation: Augmentation, batch: int, seed: int, iteration: int, place: int
-) -> Sample:
+def draw_sample(clips: TrainingClips, views: Views, batch: int, seed: int, iteration: int, place: int) -> Sample:
     """Draw, read and cut the sample at ``place`` of the batch of an iteration (both counted from 0)."""
     clip = _clip_at(len(clips.labels), seed, iteration * batch + place)
     random = np.random.default_rng([seed, iteration, place])
     pixels = clips.read(clip, random.random())
-    view = draw_view(random, *pixels.shape[1:], augmentation)
+    view = views.draw(random, *pixels.shape[1:])
     return Sample(*cut(pixels, view), clips.labels[clip])
 
 
-def centre_sample(clips: TrainingClips, augmentation: Augmentation, clip: int) -> Sample:
-    """Read the middle of a clip and cut its centre: a square as high as the image, or all where crops are off."""
+def centre_sample(clips: TrainingClips, views: Views, clip: int) -> Sample:
+    """Read the middle of a clip and cut its centre."""
     pixels = clips.read(clip, 0.5)
-    return Sample(*cut(pixels, centre_view(*pixels.shape[1:], augmentation)), clips.labels[clip])
+    return Sample(*cut(pixels, views.centre(*pixels.shape[1:])), clips.labels[clip])
 
 
 def _clip_at(clips: int, seed: int, position: int) -> int:
@@ -78,7 +77,7 @@ def micro_batches(batch: int, micro_batch: int) -> int:
 def training_samples(
     pool: ThreadPoolExecutor,
     clips: TrainingClips,
-    augmentation: Augmentation,
+    views: Views,
     *,
     iterations: Iterable[int],
     batch: int,
@@ -94,7 +93,7 @@ def training_samples(
     return _ahead(
         pool,
         (
-            (MicroBatch(iteration, number), partial(draw_sample, clips, augmentation, batch, seed, iteration), places)
+            (MicroBatch(iteration, number), partial(draw_sample, clips, views, batch, seed, iteration), places)
             for iteration in iterations
             for number, places in _dealt(batch, micro_batch, rank, size)
         ),
@@ -104,14 +103,14 @@ def training_samples(
 def centre_samples(
     pool: ThreadPoolExecutor,
     clips: TrainingClips,
-    augmentation: Augmentation,
+    views: Views,
     *,
     micro_batch: int,
     rank: int = 0,
     size: int = 1,
 ) -> Iterator[MicroBatch]:
-    """The centre crop of the middle frame, or stack, of each clip, dealt to processes like training samples."""
-    draw = partial(centre_sample, clips, augmentation)
+    """The centre crop of the middle of each clip, dealt to processes like training samples."""
+    draw = partial(centre_sample, clips, views)
     dealt = _dealt(len(clips.labels), micro_batch, rank, size)
     return _ahead(pool, ((MicroBatch(0, number), draw, places) for number, places in dealt))
 

@@ -1,4 +1,4 @@
-"""One step of mini-batch SGD on a VGG-16, whatever its batch is cut into and however many processes share it."""
+"""One step of mini-batch SGD on a net, whatever its batch is cut into and however many processes share it."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from han_core.devices import Precision, autocast
-from han_core.finetune.augment import Augmentation
+from han_core.finetune.augment import Augmentation, Views
 from han_core.finetune.batches import Batch
 from han_core.finetune.samples import micro_batches
-from han_core.nets.vgg16 import LEARNT, VGG16
+from han_core.nets.layered import LayeredNet
 from han_core.runs.processes import Processes
 
 
@@ -52,17 +52,17 @@ class SGDSchedule:
     of ``float16`` are scaled, and a step whose gradient overflows is left out."""
     validate_every: int = 0
     """Iterations between two looks at the validation clips; 0 never looks."""
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    views: Views = field(default_factory=Augmentation)
 
 
-def make_optimizer(net: VGG16, schedule: SGDSchedule) -> torch.optim.SGD:
+def make_optimizer(net: LayeredNet, schedule: SGDSchedule) -> torch.optim.SGD:
     """SGD over what is not frozen, a group for each multiple of the learning rate (key ``rate``) and weight decay."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, value in net.named_parameters():
         if value.requires_grad:
             module, kind = name.rsplit(".", 1)
             bias_rate, bias_decay = (schedule.bias_rate, schedule.bias_decay) if kind == "bias" else (1.0, 1.0)
-            rate = layer_rate(LEARNT[module], schedule.rates) * bias_rate
+            rate = layer_rate(net.learnt[module], schedule.rates) * bias_rate
             groups.setdefault((rate, schedule.weight_decay * bias_decay), []).append(value)
     return torch.optim.SGD(
         [{"params": values, "rate": rate, "weight_decay": decay} for (rate, decay), values in groups.items()],
@@ -84,7 +84,7 @@ def learning_rate(schedule: SGDSchedule, iteration: int) -> float:
 
 
 def train_step(
-    net: VGG16,
+    net: LayeredNet,
     optimizer: torch.optim.SGD,
     scaler: torch.amp.GradScaler,
     feed: Iterator[Batch],

@@ -1,99 +1,87 @@
-"""What a model's file may say of itself: every value of a known type and within sane bounds, and nothing else.
-
-The bounds, none of them narrower than those of the params, keep a file that was made to do harm from asking for all of
-a machine's memory.
-"""
+"""What the file of a trained HAN may say of itself; see :mod:`han_core.han.described`."""
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from han_core.han.config import HANConfig
+from han_core.han.described import Strict, Text, whole
 from han_core.han.feature_settings import FeatureSettings
 
 SCHEMA = 2
 
 _Stream = Literal["spatial", "temporal"]
-_Text = Annotated[str, Field(min_length=1, max_length=1000)]
 _Positive = Annotated[float, Field(gt=0)]
 _Side = Annotated[int, Field(ge=1, le=1 << 16)]
 
 
-def _whole(least: int, most: int) -> type[int]:
-    return Annotated[int, Field(ge=least, le=most)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class _Config(_Strict):
+class _Config(Strict):
     """Of :meth:`HANConfig.to_dict`."""
 
-    streams: Annotated[tuple[_Text, ...], Field(min_length=1, max_length=8)]
-    classes: _whole(1, 1_000_000)
-    features: _whole(1, 1 << 20)
-    regions: _whole(1, 1 << 20)
+    streams: Annotated[tuple[Text, ...], Field(min_length=1, max_length=8)]
+    classes: whole(1, 1_000_000)
+    features: whole(1, 1 << 20)
+    regions: whole(1, 1 << 20)
     attention: Literal["location", "content", "uniform"]
-    lstm_size: _whole(1, 1 << 16)
-    layers: _whole(1, 1000)
-    skip: _whole(1, 1 << 31)
+    lstm_size: whole(1, 1 << 16)
+    layers: whole(1, 1000)
+    skip: whole(1, 1 << 31)
     dropout: Annotated[float, Field(ge=0, le=1)]
     forget_bias: Annotated[tuple[float, ...], Field(max_length=1000)]
     initial_state: Literal["zeros", "mean"]
 
 
-class _Flow(_Strict):
+class _Flow(Strict):
     """Of :class:`han_core.flow.levels.FlowFormat`."""
 
     bound: _Positive
     rounding: Literal["nearest", "floor"] = "nearest"
     codec: Literal["jpeg", "png"] = "jpeg"
-    quality: _whole(1, 100) = 95
+    quality: whole(1, 100) = 95
     size: tuple[_Side, _Side] | None = None
 
 
-class _TVL1(_Strict):
+class _TVL1(Strict):
     """Of :class:`han_core.flow.tvl1.params.TVL1Params`; what is left out has its default."""
 
     tau: _Positive = 0.25
     lambda_: _Positive = 0.15
     theta: _Positive = 0.3
-    scales: _whole(1, 1000) = 5
+    scales: whole(1, 1000) = 5
     scale_step: Annotated[float, Field(gt=0, lt=1)] = 0.8
-    warps: _whole(1, 10_000) = 5
+    warps: whole(1, 10_000) = 5
     epsilon: Annotated[float, Field(ge=0)] = 0.01
-    iterations: _whole(1, 10_000_000) = 300
+    iterations: whole(1, 10_000_000) = 300
     median: Literal[1, 3, 5] = 1
-    settle: _whole(0, 10_000_000) = 10
+    settle: whole(0, 10_000_000) = 10
 
 
-class _Recipe(_Strict):
+class _Recipe(Strict):
     """Of :meth:`FeatureSettings.to_dict`."""
 
-    frames: _whole(1, 100_000)
+    frames: whole(1, 100_000)
     layer: Literal["conv5_3", "pool4", "pool5"]
     fc: Literal["fc6", "fc7"]
-    batch: _whole(1, 1 << 31)
+    batch: whole(1, 1 << 31)
     precision: Literal["float32", "bfloat16", "float16"]
-    stack: _whole(1, 2048)
+    stack: whole(1, 2048)
     short_side: _Side | None
-    frame_quality: _whole(1, 100)
+    frame_quality: whole(1, 100)
     flow: _Flow
     tvl1: _TVL1
     backend: Literal["auto", "reference", "cpu", "cuda", "opencv"]
-    clip_frames: _whole(1, 1 << 31)
-    nets: dict[_Stream, _Text] = {}
-    inputs: dict[_Stream, Literal["caffe", "torchvision"]] = {}
+    clip_frames: whole(1, 1 << 31)
+    nets: dict[_Stream, Text] = Field(default_factory=dict)
+    inputs: dict[_Stream, Literal["caffe", "torchvision"]] = Field(default_factory=dict)
 
 
-class Description(_Strict):
+class Description(Strict):
     """The JSON text in the metadata of a model's file."""
 
     schema_: Annotated[Literal[SCHEMA], Field(alias="schema")]
     config: _Config
-    variant: _Text
-    classes: tuple[_Text, ...]
+    variant: Text
+    classes: tuple[Text, ...]
     source: Literal["cubes", "fc6", "fc7"]
     recipe: _Recipe | None = None
 
@@ -115,18 +103,3 @@ class Description(_Strict):
         values = self.recipe.model_dump()
         parts = {name: getattr(self.recipe, name).model_dump(exclude_unset=True) for name in ("flow", "tvl1")}
         return FeatureSettings.from_dict({**values, **parts})
-
-
-def read_description(text: str) -> Description:
-    """Parse and check a description.
-
-    Raises:
-        ValueError: what is wrong with it, in one line.
-    """
-    try:
-        return Description.model_validate_json(text)
-    except ValidationError as error:
-        first, *more = error.errors(include_url=False, include_input=False)
-        place = ".".join(str(part) for part in first["loc"]) or "its description"
-        others = f" (and {len(more)} more)" if more else ""
-        raise ValueError(f"{place[:100]}: {first['msg'][:200]}{others}") from None

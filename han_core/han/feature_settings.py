@@ -30,7 +30,7 @@ class FeatureSettings:
     clip_frames: int
     """Median length in frames of the clips that the model learnt from."""
     nets: Mapping[str, str] = field(default_factory=dict)
-    """Stream -> identity of the net (:func:`han_core.nets.net_file.net_identity`)."""
+    """Stream -> identity of the net (:func:`han_core.nets.sealed_net.net_identity`)."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Stream -> input convention of the net (:data:`han_core.nets.preprocess.Convention`)."""
 

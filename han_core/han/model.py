@@ -29,9 +29,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from han_core.cubes.sparse import SparseCubes
 from han_core.han.config import HANConfig
+from han_core.han.layers import Dropout, LSTMCell
+from han_core.han.learner import Answer, Learner, Learnt
 from han_core.han.recurrence import DenseGlimpses, Glimpses, attended_lstms, lstm
 
 
@@ -40,31 +43,6 @@ class HANOutput(NamedTuple):
     """(B, C) scores before the softmax of eq. 5."""
     attention: Tensor
     """(B, T, R) attention maps l; each sums to one. Zero at frames past a clip's length."""
-
-
-class LSTMCell(nn.Module):
-    """One step of eq. 2.
-
-    The four products with x_t are one matrix product and so are the four with h_{t-1}; the blocks are in the order
-    i, f, o, g.
-    """
-
-    def __init__(self, input_size: int, size: int, forget_bias: float = 0.0) -> None:
-        super().__init__()
-        self.input = nn.Linear(input_size, 4 * size)
-        self.recurrent = nn.Linear(size, 4 * size, bias=False)
-        with torch.no_grad():
-            self.input.bias[size : 2 * size] += forget_bias
-
-    def parameters_in_order(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Input weight (4H, input_size), recurrent weight (4H, H) and bias (4H,)."""
-        return self.input.weight, self.recurrent.weight, self.input.bias
-
-    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """x (B, input_size); h, c (B, H) -> the next h, c."""
-        i, f, o, g = (self.input(x) + self.recurrent(h)).chunk(4, dim=1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        return torch.sigmoid(o) * torch.tanh(c), c
 
 
 class LocationAttention(nn.Module):
@@ -105,31 +83,6 @@ class UniformAttention(nn.Module):
         return h.new_full((batch, regions), 1 / regions)
 
 
-class Dropout(nn.Module):
-    """Dropout whose masks are masks for a whole sequence at once, and for the whole batch.
-
-    Where a batch is spread over processes each draws the masks of all of it and keeps its own rows, so that the
-    result does not depend on how many there are.
-    """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-        self.rows: slice | None = None
-        """This process's rows of the whole batch; None is all."""
-        self.batch: int | None = None
-        """Clips of the whole batch, where ``rows`` is set."""
-
-    def masks(self, steps: int, batch: int, size: int, like: Tensor) -> Tensor | None:
-        """(steps, batch, size) of 0 and 1 / (1 - rate), to multiply by; None where nothing is dropped."""
-        if not self.training or not self.rate:
-            return None
-        keep = 1 - self.rate
-        masks = like.new_empty(steps, self.batch or batch, size).bernoulli_(keep)
-        own = masks if self.rows is None else masks[:, self.rows]
-        return own / keep if keep else own
-
-
 class InitialState(nn.Module):
     """h_0 and c_0 of one layer from the clip's mean feature, by an MLP each (Sharma et al. [15])."""
 
@@ -143,7 +96,7 @@ class InitialState(nn.Module):
         return self.h(mean), self.c(mean)
 
 
-class HAN(nn.Module):
+class HAN(Learner):
     """The whole model.
 
     Glimpses are standardised per channel by the buffers ``mean`` and ``deviation``, (streams, D) each, which are 0
@@ -205,11 +158,6 @@ class HAN(nn.Module):
                 return UniformAttention()
         raise ValueError(f"attention must be location, content or uniform, not {config.attention!r}")
 
-    def standardize(self, mean: Tensor, deviation: Tensor) -> None:
-        """Set the statistics of the training clips, (streams, D) each. A channel that never varies keeps scale 1."""
-        self.mean.copy_(mean)
-        self.deviation.copy_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
-
     def forward(
         self, features: Mapping[str, Tensor | SparseCubes], lengths: Tensor | None = None, *, fast: bool = True
     ) -> HANOutput:
@@ -249,6 +197,16 @@ class HAN(nn.Module):
             logits = self.classifier(summary)
         valid = torch.arange(frames, device=lengths.device) < lengths.unsqueeze(1)
         return HANOutput(logits.to(self.mean.dtype), maps.to(self.mean.dtype) * valid.unsqueeze(2))
+
+    def learn(self, features: Mapping[str, Tensor | SparseCubes], labels: Tensor) -> Learnt:
+        """Eq. 6 of a batch."""
+        logits = self(features).logits
+        return Learnt(cross_entropy(logits, labels, reduction="sum"), (logits.argmax(1) == labels).sum())
+
+    def answer(self, features: Mapping[str, Tensor | SparseCubes]) -> Answer:
+        """Eq. 5 of a batch; the details are the attention maps (B, T, R)."""
+        output = self(features)
+        return Answer(torch.softmax(output.logits.float(), dim=1), output.attention.float())
 
     def _first_layer(
         self, cubes: Sequence[Tensor], initial: Mapping[str, Sequence[tuple[Tensor, Tensor]]]

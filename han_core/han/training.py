@@ -1,6 +1,7 @@
-"""Training HAN on features at hand, and classifying with it.
+"""Training a model on features at hand, and classifying with it.
 
-One loop for all variants and all places the features may be.
+One loop for HAN, its variants and all other :class:`han_core.han.learner.Learner`, and for all places the features may
+be.
 
 Everything random comes from the seed and the number of the epoch. The state of a run is therefore the model, the
 optimizer and the number of epochs done: a run that was killed resumes from its last checkpoint to the same weights.
@@ -15,11 +16,10 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from han_core.cubes.store import Features, Values, glimpse_statistics, prefetched
 from han_core.errors import HanError
-from han_core.han.model import HAN
+from han_core.han.learner import Learner
 from han_core.runs.checkpoint import Checkpoint
 from han_core.runs.processes import Processes
 
@@ -61,15 +61,16 @@ class Epoch:
 
     number: int
     loss: float
-    """Mean cross-entropy over the training clips, dropout on."""
+    """Mean of the model's loss over the training clips, dropout on."""
     top1: float
     """Share of training clips classified correctly while learning, dropout on."""
     validation_loss: float | None = None
+    """Mean cross-entropy of the probabilities that the model gives the held out clips."""
     validation_top1: float | None = None
 
 
 def train(
-    model: HAN,
+    model: Learner,
     features: Features,
     schedule: TrainingSchedule,
     *,
@@ -78,7 +79,7 @@ def train(
     checkpoint: Checkpoint | None = None,
     on_epoch: Callable[[Epoch, Pace | None], object] = lambda epoch, pace: None,
 ) -> None:
-    """Fit ``model`` to ``features`` in place, eq. 6.
+    """Fit ``model`` to ``features`` in place: minimise its loss, for HAN eq. 6.
 
     Clips are shuffled again each epoch. The last state is kept: nothing is selected, neither on test nor on validation
     clips, whose figures are only reported. Several processes share each batch among them and give the result of
@@ -117,7 +118,7 @@ def train(
 
 
 def _restored(
-    model: HAN, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint | None, processes: Processes
+    model: Learner, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint | None, processes: Processes
 ) -> list[Epoch]:
     """The epochs that an interrupted run has done."""
     progress = checkpoint.restore(model, optimizer) if checkpoint else None
@@ -126,7 +127,7 @@ def _restored(
 
 
 def _one_epoch(
-    model: HAN,
+    model: Learner,
     optimizer: torch.optim.Optimizer,
     features: Features,
     schedule: TrainingSchedule,
@@ -151,16 +152,17 @@ def _one_epoch(
         if share:
             values, labels = next(data)
             labels = labels.to(device)
-            logits = model(_to_device(values, device)).logits
-            loss = cross_entropy(logits, labels, reduction="sum") / len(batch)
+            learnt = model.learn(_to_device(values, device), labels)
+            loss = learnt.loss / len(batch)
             loss.backward()
-            sums += torch.stack([loss.detach() * len(batch), (logits.argmax(1) == labels).sum()])
+            sums += torch.stack([loss.detach() * len(batch), learnt.right])
         else:  # a last batch of fewer clips than processes
             for parameter in model.parameters():
                 parameter.grad = torch.zeros_like(parameter)
         processes.sum_gradients(model.parameters())
         if schedule.clip_gradient:
-            nn.utils.clip_grad_norm_(model.parameters(), schedule.clip_gradient)
+            for part in model.parts():
+                nn.utils.clip_grad_norm_(part, schedule.clip_gradient)
         optimizer.step()
     loss_sum, right = processes.sum(*sums.tolist())
     seconds = time.monotonic() - started
@@ -181,7 +183,7 @@ class _Waiting:
         return values
 
 
-def _place_dropout(model: HAN, batch: Tensor, share: list[int], processes: Processes) -> None:
+def _place_dropout(model: Learner, batch: Tensor, share: list[int], processes: Processes) -> None:
     """Tell the model which rows of the whole batch it is about to see."""
     if processes.size == 1:
         return
@@ -206,31 +208,36 @@ def make_optimizer(model: nn.Module, schedule: TrainingSchedule) -> torch.optim.
 
 @torch.no_grad()
 def classify(
-    model: HAN, features: Features, *, maps: bool = False, batch: int = 32, device: torch.device | None = None
+    model: Learner,
+    features: Features,
+    *,
+    details: bool = False,
+    batch: int = 32,
+    device: torch.device | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Eq. 5 for every clip.
+    """What a model says of every clip; of HAN eq. 5.
 
     Args:
-        maps: also keep the attention maps, T x R numbers per clip.
+        details: also keep what the model says besides, e.g. HAN's attention maps, T x R numbers per clip.
         batch: clips at once.
 
     Returns:
-        Probabilities (N, C), and the maps (N, T, R) or None; float32 on the CPU.
+        Probabilities (N, C), and the details (N, ..) or None; float32 on the CPU.
     """
     device = device or torch.device("cpu")
     model.to(device).eval()
     order = list(range(len(features.labels)))
-    probabilities, attention = [], []
+    probabilities, kept = [], []
     for values, _ in prefetched(features, [order[i : i + batch] for i in range(0, len(order), batch)]):
-        output = model(_to_device(values, device))
-        probabilities.append(torch.softmax(output.logits.float(), dim=1).cpu())
-        if maps:
-            attention.append(output.attention.float().cpu())
-    return torch.cat(probabilities), torch.cat(attention) if maps else None
+        answer = model.answer(_to_device(values, device))
+        probabilities.append(answer.probabilities.cpu())
+        if details:
+            kept.append(answer.details.cpu())
+    return torch.cat(probabilities), torch.cat(kept) if details else None
 
 
 def _validate(
-    model: HAN, validation: Features | None, schedule: TrainingSchedule, device: torch.device
+    model: Learner, validation: Features | None, schedule: TrainingSchedule, device: torch.device
 ) -> tuple[float | None, float | None]:
     if validation is None:
         return None, None

@@ -15,6 +15,16 @@ class Variant:
     fixed: Mapping[str, str | int] = field(default_factory=dict)
     """Fields of the config that are part of what the variant is, whatever the settings say."""
 
+    def array(self, fc: str) -> str:
+        """The array of the cube files that it reads, which hold the fully connected layer ``fc`` beside the cubes."""
+        return fc if self.source == "fc" else "cubes"
+
+    @property
+    def pooled(self) -> bool:
+        """Its cubes may be averaged over the regions while they are read, where all regions count the same: the same
+        result at 1/196 of the memory."""
+        return self.source == "cubes" and not self.attention
+
 
 VARIANTS: dict[str, Variant] = {
     "han": Variant(("spatial", "temporal")),

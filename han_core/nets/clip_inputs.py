@@ -14,11 +14,13 @@ from han_core.nets.sampling import sample_frames, stack_fields
 class TrainingClips(Protocol):
     """Where samples come from; :class:`FrameClips` and :class:`FlowClips` read clip files."""
 
-    kind: Literal["frames", "flow"]
     labels: Sequence[int]
 
     def read(self, clip: int, moment: float) -> np.ndarray:
-        """(channels, height, width) uint8: the frame, or the stack around it, at ``moment`` in [0, 1) of a clip."""
+        """(channels, height, width) uint8: the frame, or the stack around it, at ``moment`` in [0, 1) of a clip.
+
+        Or several frames, one after the other as channels: whatever is looked at as a whole.
+        """
 
 
 @dataclass(frozen=True)

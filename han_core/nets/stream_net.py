@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from han_core.nets.net_file import WeightsError, net_identity, read_net
+from han_core.nets.net_file import read_net
 from han_core.nets.preprocess import Convention
+from han_core.nets.sealed_net import WeightsError, net_identity
 from han_core.nets.vgg16 import VGG16
 from han_core.nets.weights import resolve_convention
 
@@ -18,7 +19,7 @@ class StreamNet:
     path: Path
     net: VGG16
     identity: str
-    """Hash of all that its file holds (:func:`han_core.nets.net_file.net_identity`)."""
+    """Hash of all that its file holds (:func:`han_core.nets.sealed_net.net_identity`)."""
     input: Convention
     stack: int
     """0 for the spatial stream."""

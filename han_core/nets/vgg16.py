@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 
+from han_core.nets.layered import LayeredNet
+
 
 def _name_features() -> dict[str, int]:
     """Name of each layer of ``features`` -> number of its modules up to and with the layer's ReLU or pooling."""
@@ -37,7 +39,7 @@ LEARNT = {
 """Module that has weights -> name of its layer."""
 
 
-class VGG16(nn.Module):
+class VGG16(LayeredNet):
     """VGG-16 with torchvision's keys (``features.N.weight``, ``classifier.N.weight``).
 
     Args:
@@ -48,6 +50,8 @@ class VGG16(nn.Module):
 
     Weights are whatever ``nn.Conv2d`` starts with; :mod:`han_core.nets.weights` fills them.
     """
+
+    learnt = LEARNT
 
     def __init__(
         self,

@@ -1,12 +1,10 @@
 """Weights that the two nets start from.
 
 A file of weights has torchvision's VGG-16 keys. Nets written here say in the file's metadata what they are
-(:func:`han_core.nets.net_file.write_net`); of files from elsewhere at least the input convention must be known: named
+(:mod:`han_core.nets.sealed_net`); of files from elsewhere at least the input convention must be known: named
 in the metadata under ``input``, or by the text under ``layout`` of the published VGG weights, or by the caller.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,18 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from han_core.nets.net_file import (
-    FC6,
-    FC7,
-    FC8,
-    WeightsError,
-    empty_net,
-    read_metadata,
-    read_tensors,
-    unreadable,
-    with_tensors,
-)
+from han_core.nets.net_file import FC6, FC7, FC8, empty_net, with_tensors
 from han_core.nets.preprocess import Convention
+from han_core.nets.sealed_net import WeightsError, file_digest, knows, read_metadata, read_tensors
 from han_core.nets.vgg16 import VGG16
 
 IMAGENET_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
@@ -43,11 +32,7 @@ def weights_identity(weights: str) -> str:
         return "random: He, NumPy PCG64"
     if weights == "imagenet":
         return f"torchvision: {IMAGENET_URL.rsplit('/', 1)[-1]}"
-    try:
-        with Path(weights).open("rb") as file:
-            return "sha256: " + hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise WeightsError(unreadable(weights, error.strerror)) from None
+    return "sha256: " + file_digest(weights)
 
 
 def resolve_convention(weights: str, choice: Literal["caffe", "torchvision", "auto"] = "auto") -> Convention:
@@ -120,9 +105,7 @@ def knows_classes(weights: str, classes: Sequence[str]) -> bool:
     """Whether the last layer of an initial net tells these classes apart: only if a file says that it learnt them."""
     if weights in ("random", "imagenet"):
         return False
-    metadata = read_metadata(Path(weights))
-    learnt = metadata.get("classifier") == "trained"
-    return learnt and json.loads(metadata.get("classes", "[]")) == list(classes)
+    return knows(read_metadata(Path(weights)), classes)
 
 
 def _draw(name: str, shape: tuple[int, ...], seed: int, *, alone: bool) -> Tensor:

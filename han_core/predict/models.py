@@ -10,7 +10,7 @@ from han_core.errors import HanError
 from han_core.han.feature_settings import FeatureSettings
 from han_core.han.model_file import TrainedHAN, load_model
 from han_core.nets.extract import CubeNet
-from han_core.nets.net_file import WeightsError, net_identity, read_metadata
+from han_core.nets.sealed_net import WeightsError, net_identity, read_metadata
 from han_core.nets.stream_net import open_net
 
 

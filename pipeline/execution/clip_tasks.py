@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from pipeline.execution.costs import counted
 from pipeline.execution.jobs import ClipTask
 from pipeline.execution.ledger import read_failures
 from pipeline.execution.runner import Summary, map_clips
@@ -17,43 +18,48 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     from han_core.cache.store import ClipCache
     from han_core.clips import Clip, ClipTable
 
+Source = tuple[Path, str]
+"""A folder of clip files, and their kind."""
+
 _CLIPS_IN_WORK = 3  # one being read, one computed, one written
-_MADE_BY = {"frames": "decode", "flow": "flow"}
+_MADE_BY = {"frames": "decode"}  # kinds that are not named as the stage that makes them
 
 
 def clip_tasks(
     clips: "Iterable[Clip]",
-    source: Path,
-    kind: Literal["frames", "flow"],
-    fingerprint: Callable[[str], str],
-    arguments: Callable[[Path], object] = lambda path: path,
+    sources: Sequence[Source],
+    fingerprint: Callable[..., str],
+    arguments: Callable[..., object] = lambda path: path,
 ) -> tuple[list[ClipTask], dict[str, str], dict[str, str]]:
-    """One task for each clip, out of the clip's file of an earlier stage.
+    """One task for each clip, out of the clip's files of earlier stages.
 
     Args:
-        source: folder of these files.
-        kind: of these files.
-        fingerprint: identity of the file to be made, given the content of the clip's file.
-        arguments: what the task needs beside the clip, given the path of the clip's file.
+        sources: where these files are, one of each for a clip.
+        fingerprint: identity of the file to be made, given the content of each of the clip's files.
+        arguments: what the task needs beside the clip, given the path of each of the clip's files.
 
     Returns:
-        The tasks; {clip's key: reason} of the clips that have no such file because they failed before; and of those
-        whose file is missing or damaged all the same.
+        The tasks; {clip's key: reason} of the clips that lack a file because they failed before; and of those one of
+        whose files is missing or damaged all the same.
     """
     from han_core.clipfile.trailer import ClipFileError, read_trailer
 
-    failed = {name: f"no {kind}: {reason}" for name, reason in read_failures(source).items()}
+    failed: dict[str, str] = {}
+    for folder, kind in reversed(sources):  # of several reasons the first source's counts
+        failed |= {name: f"no {kind}: {reason}" for name, reason in read_failures(folder).items()}
     faults: dict[str, str] = {}
     tasks = []
     for clip in clips:
-        path = clip_file(source, clip.class_name, clip.name)
-        identity = ""
+        paths = [clip_file(folder, clip.class_name, clip.name) for folder, _ in sources]
+        contents: list[str] = []
         if clip.key not in failed:
-            try:
-                identity = fingerprint(read_trailer(path).content)
-            except ClipFileError as error:
-                faults[clip.key] = f"{error} (made by stage {_MADE_BY[kind]})"
-        tasks.append(ClipTask(clip, identity, arguments(path)))
+            for path, (_, kind) in zip(paths, sources, strict=True):
+                try:
+                    contents.append(read_trailer(path).content)
+                except ClipFileError as error:
+                    faults.setdefault(clip.key, f"{error} (made by stage {_MADE_BY.get(kind, kind)})")
+        identity = fingerprint(*contents) if len(contents) == len(sources) else ""
+        tasks.append(ClipTask(clip, identity, arguments(*paths)))
     return tasks, failed, faults
 
 
@@ -81,7 +87,7 @@ def stream_work(
         executor: :func:`clip_threads`.
     """
     clips = (clip for role in roles for clip in table.select(split, role))
-    tasks, failed, faults = clip_tasks(clips, *Paths.of(params).source(stream), fingerprint)
+    tasks, failed, faults = clip_tasks(clips, [Paths.of(params).source(stream)], fingerprint)
     return ClipWork(
         name=f"{stage}-{stream}-{split}",
         stage=f"{stage}-{stream}",
@@ -111,10 +117,14 @@ def do(work: ClipWork, params: Params, cache: "ClipCache") -> Summary:
     Raises:
         click.ClickException: too many clips failed, or the stage cannot continue.
     """
-    return map_clips(
-        work,
-        cache=cache,
-        run=params.run,
-        allowed_failures=params.dataset.allowed_failures,
-        log_path=Paths.of(params).log(work.name),
-    )
+    item = work.name.removeprefix(work.stage).lstrip("-")
+    with counted(params, f"{work.stage}@{item}" if item else work.stage, made=0) as cost:
+        summary = map_clips(
+            work,
+            cache=cache,
+            run=params.run,
+            allowed_failures=params.dataset.allowed_failures,
+            log_path=Paths.of(params).log(work.name),
+        )
+        cost.made = summary.computed
+    return summary

@@ -83,11 +83,25 @@ def table_2(params: Params, summaries: Mapping[str, Summary]) -> list[Block]:
                 if paper:
                     cells.append(str(figures[paper]) if first and paper in figures else "-")
             rows.append(cells)
-    return [
+    blocks: list[Block] = [
         Heading("Table 2"),
         Paragraph("Other methods as the paper prints them. “-”: not printed, or not part of this project."),
         Table(["Method", *_header(columns)], rows),
     ]
+    notes = [
+        [line, row.title, row.reruns or "-", row.deviations or "-"]
+        for line, ours in table_lines(2).items()
+        for row in ours
+        if (row.reruns or row.deviations) and any(row.name in summary for summary in summaries.values())
+    ]
+    if notes:
+        text = (
+            "What others got with these methods (top-1 in per cent, UCF-101 / HMDB-51), and how ours differ from the "
+            "originals. `python -m pipeline.costs` says what each row took to compute and to store."
+        )
+        header = ["Method", "Row", "Reruns", "Ours differs"]
+        blocks += [Paragraph(text), Fold("Reruns and differences", [Table(header, notes)])]
+    return blocks
 
 
 def other_models(summary: Summary) -> list[Block]:

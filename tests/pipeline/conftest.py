@@ -15,6 +15,7 @@ from han_core.clipfile.writer import ClipFileWriter
 from han_core.clips import Clip, ClipTable, write_clips
 from pipeline import cubes, finetune, scores
 from pipeline.execution.ledger import write_failures
+from pipeline.params import SYSTEMS
 
 CLASSES = ("left", "right")
 ROLES = {  # clip -> roles in splits 1 and 2
@@ -102,6 +103,8 @@ def nets_project(repository, tmp_path, monkeypatch) -> NetsProject:
         stream: {"weights": "random", "fc_size": 8, "iterations": 0, "batch": 4, "micro_batch": 2}
         for stream in ("spatial", "temporal")
     }
+    for group in SYSTEMS.values():
+        params[group]["splits"] = []
     params["cubes"] |= {"nets": "toy", "frames": 2, "batch": 2, "precision": "float32"}
     params["scores"] |= {"frames": 2, "crops": 5, "precision": "float32"}
     project = NetsProject(tmp_path, params)

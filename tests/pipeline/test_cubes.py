@@ -11,8 +11,9 @@ from han_core.clipfile.trailer import read_trailer
 from han_core.cubes.cubefile import read_cube
 from han_core.nets import extract as module
 from han_core.nets.clip_inputs import read_clip_frames
-from han_core.nets.net_file import net_identity, read_metadata, read_net, write_net
+from han_core.nets.net_file import read_net, write_net
 from han_core.nets.preprocess import spatial_input, temporal_input
+from han_core.nets.sealed_net import net_identity, read_metadata
 from pipeline.execution.ledger import Failure, read_failures, write_failures
 
 CLASSES = {"a": "left", "b": "right"}

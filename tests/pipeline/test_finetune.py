@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from han_core.cache import housekeeping
 from han_core.cache.store import ClipCache
 from han_core.images import reader as imagefile
-from han_core.nets.net_file import read_metadata, read_net
+from han_core.nets.net_file import read_net
+from han_core.nets.sealed_net import read_metadata
 from han_core.nets.weights import initial_net
 from han_core.runs.processes import Processes
 from pipeline import finetune as stage
@@ -59,8 +60,8 @@ def test_the_whole_recipe_reaches_the_training_loop():
     of_the_net = {"weights", "input", "fc_size", "dropout"}
     of_the_views = {"scales", "max_distort", "corner_crops", "flip"}
     expected = recipe.model_dump(exclude=of_the_net | of_the_views) | {"precision": "bfloat16"}
-    assert {name: value for name, value in vars(found).items() if name != "augmentation"} == expected
-    assert vars(found.augmentation) == recipe.model_dump(include=of_the_views)
+    assert {name: value for name, value in vars(found).items() if name != "views"} == expected
+    assert vars(found.views) == recipe.model_dump(include=of_the_views)
 
 
 def test_without_iterations_the_initial_net_is_one_file_for_all_splits(nets_project):

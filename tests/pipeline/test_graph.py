@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.params import CnnLstm
 from pipeline.paths import CHECKED
 
 PARAMS_CODE = ("pipeline/params.py", "pipeline/plain_yaml.py")
@@ -43,6 +44,25 @@ STAGES = [
     "train",
     "classify",
     "two-stream",
+    "train-cnn-lstm",
+    "classify-cnn-lstm",
+    "trajectories",
+    "codebook",
+    "fisher",
+    "fisher-svm",
+    "tdd-samples-spatial",
+    "tdd-codebook-spatial",
+    "tdd-spatial",
+    "tdd-samples-temporal",
+    "tdd-codebook-temporal",
+    "tdd-temporal",
+    "tdd-svm",
+    "tdd-cubes-codebook",
+    "tdd-cubes",
+    "tdd-cubes-svm",
+    "finetune-slow-fusion",
+    "scores-slow-fusion",
+    "slow-fusion",
     "baselines",
     "evaluate",
     "report",
@@ -128,6 +148,85 @@ def test_a_stage_depends_on_exactly_the_rooms_it_imports(name, graph, repository
 def test_editing_the_model_never_runs_flow_again(graph):
     for name in ("prepare", "decode", "flow", "cubes-spatial", "cubes-temporal"):
         assert not any(lies_in("han_core/han/model.py", dep) for dep in code_deps(graph[name]))
+
+
+def runs_after(graph, key):
+    """Stages that run again when a value of the params file is changed, those before them in the file first."""
+    changed, outs = [], []
+    for name, stage in graph.items():
+        watched = [entry for entry in stage.get("params", []) if key == entry or key.startswith(f"{entry}.")]
+        made = [next(iter(out)) if isinstance(out, dict) else out for out in outs]
+        if watched or any(lies_in(dep, out) or lies_in(out, dep) for dep in stage["deps"] for out in made):
+            changed.append(name)
+            outs += [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
+    return changed
+
+
+def test_an_edit_of_the_svm_runs_the_svms_and_what_follows(graph):
+    changed = runs_after(graph, "svm.c")
+    assert changed == [*(name for name in STAGES if name.endswith("-svm")), "evaluate", "report"]
+
+
+def test_an_edit_of_the_mixtures_leaves_the_trajectories(graph):
+    changed = runs_after(graph, "fisher.gaussians")
+    assert changed[:3] == ["codebook", "fisher", "fisher-svm"]
+    assert "trajectories" not in changed
+
+
+def test_an_edit_of_the_trajectories_leaves_cubes_and_han(graph):
+    changed = runs_after(graph, "trajectories.stride")
+    assert changed[0] == "trajectories"
+    assert not {"cubes-spatial", "cubes-temporal", "train", "classify"} & set(changed)
+
+
+@pytest.mark.parametrize("key", sorted(set(CnnLstm.model_fields) - {"splits"}))
+def test_an_edit_of_the_cnn_lstm_runs_its_stages_and_what_follows(key, graph):
+    assert runs_after(graph, f"cnn_lstm.{key}") == ["train-cnn-lstm", "classify-cnn-lstm", "evaluate", "report"]
+
+
+def test_another_split_trains_no_cnn_lstm_again_nor_does_the_weight_of_the_streams(graph):
+    assert runs_after(graph, "cnn_lstm.splits") == ["evaluate", "report"]
+    changed = runs_after(graph, "evaluate.fusion")
+    assert "classify-cnn-lstm" in changed
+    assert "train-cnn-lstm" not in changed
+
+
+def test_neither_code_of_han_and_cnn_lstm_trains_the_other_again(graph):
+    own = {"train": "han_core/han/model.py", "train-cnn-lstm": "han_core/baselines/cnn_lstm/model.py"}
+    for stage, file in own.items():
+        found = {name for name in own if any(lies_in(file, dep) for dep in code_deps(graph[name]))}
+        assert found == {stage}
+    for name in own:
+        assert any(lies_in("han_core/han/training.py", dep) for dep in code_deps(graph[name])), "the loop is shared"
+
+
+SLOW_FUSION = ("finetune-slow-fusion", "scores-slow-fusion", "slow-fusion")
+
+
+@pytest.mark.parametrize("module", ["net", "inputs", "net_file", "weights", "scoring"])
+def test_editing_slow_fusion_runs_none_of_the_stages_of_the_vgg16_nets_again(graph, repository, module):
+    edited = f"han_core/nets/slow_fusion/{module}.py"
+    assert (repository / edited).is_file()
+    for stream in ("spatial", "temporal"):
+        for stage in ("finetune", "cubes", "scores"):
+            assert not any(lies_in(edited, dep) for dep in code_deps(graph[f"{stage}-{stream}"])), stage
+    for stage, spared in (("finetune-slow-fusion", "scoring"), ("scores-slow-fusion", "weights")):
+        assert any(lies_in(edited, dep) for dep in code_deps(graph[stage])) == (module != spared)
+
+
+def test_editing_the_vgg16_never_trains_slow_fusion_again(graph):
+    for name in SLOW_FUSION:
+        for edited in ("han_core/nets/vgg16.py", "han_core/nets/net_file.py", "pipeline/finetune.py"):
+            assert not any(lies_in(edited, dep) for dep in code_deps(graph[name]))
+
+
+def test_an_edit_of_the_windows_trains_nothing(graph):
+    watched = {name: graph[name].get("params", []) for name in SLOW_FUSION}
+    assert [name for name in SLOW_FUSION if "slow_fusion.scores" in watched[name]] == ["scores-slow-fusion"]
+    assert [name for name in SLOW_FUSION if "slow_fusion.train" in watched[name]] == ["finetune-slow-fusion"]
+    assert not any("slow_fusion" in params or "slow_fusion.splits" in params for params in watched.values())
+    for name in ("evaluate", "report"):
+        assert {"slow_fusion", "slow_fusion.splits"} & set(graph[name]["params"])
 
 
 def test_package_inits_hold_a_docstring_and_nothing_else(repository):

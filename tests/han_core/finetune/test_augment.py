@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from han_core.finetune.augment import Augmentation, centre_view, draw_view
+from han_core.finetune.augment import Augmentation
 from han_core.nets.crops import (
     View,
     apply_views,
@@ -27,7 +27,7 @@ def noise(channels: int, height: int = 60, width: int = 80, seed: int = 0) -> np
 
 
 def draws(augmentation: Augmentation, count: int = 400, size: tuple[int, int] = (60, 80)) -> list[View]:
-    return [draw_view(np.random.default_rng(i), *size, augmentation) for i in range(count)]
+    return [augmentation.draw(np.random.default_rng(i), *size) for i in range(count)]
 
 
 def test_crops_lie_in_the_corners_and_the_centre():
@@ -53,9 +53,9 @@ def test_scales_of_width_and_height_are_at_most_so_many_places_apart():
 
 
 def test_the_centre_is_a_square_of_the_shorter_side():
-    assert centre_view(240, 320, Augmentation()) == View(0, 40, 240, 240)
-    assert centre_view(320, 241, Augmentation()) == View(39, 0, 241, 241)
-    assert centre_view(240, 320, Augmentation(corner_crops=False)) == View(0, 0, 240, 320)
+    assert Augmentation().centre(240, 320) == View(0, 40, 240, 240)
+    assert Augmentation().centre(320, 241) == View(39, 0, 241, 241)
+    assert Augmentation(corner_crops=False).centre(240, 320) == View(0, 0, 240, 320)
 
 
 def test_ten_crops_are_corners_centre_and_their_mirrors():

@@ -18,7 +18,7 @@ from tests.small_net import SmallVGG16
 
 pytestmark = pytest.mark.gpu
 
-SCHEDULE = SGDSchedule(iterations=4, batch=8, micro_batch=3, learning_rate=0.01, augmentation=Augmentation())
+SCHEDULE = SGDSchedule(iterations=4, batch=8, micro_batch=3, learning_rate=0.01, views=Augmentation())
 
 
 class Noise:
@@ -53,7 +53,7 @@ def test_batches_are_those_of_the_cpu_in_the_same_order(gpu, kind, channels):
             found.append(
                 [
                     (b.iteration, b.number, b.images.cpu(), b.labels.cpu())
-                    for b in feed.batches(parts, kind, "caffe", device)
+                    for b in feed.batches(parts, feed.StillImages(kind, "caffe"), device)
                 ]
             )
     assert len(found[0]) == len(found[1]) == 9
@@ -69,7 +69,7 @@ def train(device: torch.device, schedule: SGDSchedule = SCHEDULE, **options: obj
         net,
         Noise("frames", 3),
         schedule,
-        convention="torchvision",
+        prepare=feed.StillImages("frames", "torchvision"),
         seed=1,
         processes=Processes(device=device),
         **options,

@@ -20,12 +20,11 @@ from han_core.nets.vgg16 import LAYERS, LEARNT, VGG16
 from han_core.nets.weights import initial_net
 
 PLAIN = Augmentation(scales=(1.0,), corner_crops=False, flip=False)
+FRAMES = feed.StillImages("frames", "torchvision")
 
 
 class Memory:
     """Training clips in memory; each frame has one colour, by its label."""
-
-    kind = "frames"
 
     def __init__(self, labels: list[int]) -> None:
         self.labels = labels
@@ -50,9 +49,15 @@ def net(**options: object) -> VGG16:
     return initial_net("random", **({"classes": 2, "fc_size": 8, "dropout": (0.0, 0.0)} | options))
 
 
-def train(model: VGG16, schedule: SGDSchedule, clips: Memory = CLIPS, **options: object) -> list[module.Step]:
+def train(
+    model: VGG16,
+    schedule: SGDSchedule,
+    clips: Memory = CLIPS,
+    prepare: feed.Prepare = FRAMES,
+    **options: object,
+) -> list[module.Step]:
     steps: list[module.Step] = []
-    finetune(model, clips, schedule, convention="torchvision", seed=1, on_step=steps.append, **options)
+    finetune(model, clips, schedule, prepare=prepare, seed=1, on_step=steps.append, **options)
     return steps
 
 
@@ -95,7 +100,7 @@ def test_the_effective_batch_does_not_depend_on_the_micro_batch():
     results = []
     for micro in (4, 2, 3):
         model = net()
-        train(model, SGDSchedule(iterations=2, batch=4, micro_batch=micro, learning_rate=0.01, augmentation=PLAIN))
+        train(model, SGDSchedule(iterations=2, batch=4, micro_batch=micro, learning_rate=0.01, views=PLAIN))
         results.append(weights(model))
     for result in results[1:]:
         for name, value in results[0].items():
@@ -103,7 +108,7 @@ def test_the_effective_batch_does_not_depend_on_the_micro_batch():
 
 
 def test_it_learns_what_can_be_learnt():
-    steps = train(net(), SGDSchedule(iterations=12, batch=4, micro_batch=4, learning_rate=0.01, augmentation=PLAIN))
+    steps = train(net(), SGDSchedule(iterations=12, batch=4, micro_batch=4, learning_rate=0.01, views=PLAIN))
     assert [step.iteration for step in steps] == list(range(1, 13))
     assert steps[-1].loss < 0.5 * steps[0].loss
     assert steps[-1].top1 > 0.5
@@ -111,7 +116,7 @@ def test_it_learns_what_can_be_learnt():
 
 def test_one_step_is_sgd_with_momentum_decay_and_twice_the_rate_for_biases():
     schedule = SGDSchedule(
-        iterations=2, batch=4, micro_batch=4, learning_rate=0.01, momentum=0.8, weight_decay=0.1, augmentation=PLAIN
+        iterations=2, batch=4, micro_batch=4, learning_rate=0.01, momentum=0.8, weight_decay=0.1, views=PLAIN
     )
     model, twin = net(), net()
     with_biases_of_a_half(model)
@@ -121,7 +126,7 @@ def test_one_step_is_sgd_with_momentum_decay_and_twice_the_rate_for_biases():
     for iteration in range(2):
         samples = tuple(draw_sample(CLIPS, PLAIN, 4, 1, iteration, place) for place in range(4))
         parts = iter([MicroBatch(iteration, 0, samples)])
-        (batch,) = feed.batches(parts, "frames", "torchvision", torch.device("cpu"))
+        (batch,) = feed.batches(parts, FRAMES, torch.device("cpu"))
         twin.zero_grad()
         nn.functional.cross_entropy(twin(batch.images), batch.labels).backward()
         with torch.no_grad():
@@ -179,7 +184,7 @@ def test_gradients_are_clipped_by_their_whole_norm():
         momentum=0,
         weight_decay=0,
         clip_gradient=0.01,
-        augmentation=PLAIN,
+        views=PLAIN,
     )
     model = net()
     before = weights(model)
@@ -196,7 +201,7 @@ def test_frozen_layers_stay_and_keep_no_graph():
     seen = {}
     model.features[23].register_forward_hook(lambda *call: seen.update(upto=call[2].requires_grad))
     model.features[24].register_forward_hook(lambda *call: seen.update(beyond=call[2].requires_grad))
-    schedule = SGDSchedule(iterations=2, batch=4, micro_batch=4, learning_rate=0.1, frozen="pool4", augmentation=PLAIN)
+    schedule = SGDSchedule(iterations=2, batch=4, micro_batch=4, learning_rate=0.1, frozen="pool4", views=PLAIN)
     train(model, schedule)
     changed = {name for name, value in weights(model).items() if not torch.equal(value, before[name])}
     trained = {f"features.{i}.weight" for i in (24, 26, 28)} | {f"classifier.{i}.weight" for i in (0, 3, 6)}
@@ -209,7 +214,7 @@ def test_dropout_is_on_while_training_and_off_after():
     model = net(dropout=(0.9, 0.9))
     rates: list[bool] = []
     model.classifier[2].register_forward_hook(lambda module, *_: rates.append(module.training))
-    train(model, SGDSchedule(iterations=1, batch=2, micro_batch=2, augmentation=PLAIN))
+    train(model, SGDSchedule(iterations=1, batch=2, micro_batch=2, views=PLAIN))
     assert rates == [True]
     assert not model.training
     assert (model.classifier[2].p, model.classifier[5].p) == (0.9, 0.9)
@@ -226,7 +231,7 @@ def test_two_runs_and_any_number_of_readers_give_the_same_bits():
         assert steps == results[0][0]
         assert_equal(result, results[0][1])
     other = net(dropout=(0.5, 0.5))
-    finetune(other, CLIPS, schedule, convention="torchvision", seed=2)
+    finetune(other, CLIPS, schedule, prepare=FRAMES, seed=2)
     assert not torch.equal(weights(other)["features.0.weight"], results[0][1]["features.0.weight"])
 
 
@@ -266,7 +271,7 @@ def test_draws_differ_between_samples_and_iterations():
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice():
-    schedule = SGDSchedule(iterations=30, batch=4, micro_batch=4, learning_rate=1e9, augmentation=PLAIN)
+    schedule = SGDSchedule(iterations=30, batch=4, micro_batch=4, learning_rate=1e9, views=PLAIN)
     with pytest.raises(FinetuneError, match="lower learning_rate, or set warmup or clip_gradient"):
         train(net(), schedule)
 
@@ -276,7 +281,7 @@ def test_too_little_memory_names_the_setting_that_helps(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(module, "train_step", full)
-    with pytest.raises(FinetuneError, match=r"no memory for 2 images at once: lower micro_batch; .* stays 4"):
+    with pytest.raises(FinetuneError, match=r"no memory for 2 samples at once: lower micro_batch; .* stays 4"):
         train(net(), SGDSchedule(iterations=1, batch=4, micro_batch=2))
 
 
@@ -324,5 +329,7 @@ def test_stacks_lie_around_the_frame_x_before_y(tmp_path):
 
 def test_training_on_stacks(tmp_path):
     files = [flow_file(tmp_path / f"{i}.h5", 3 + i) for i in range(2)]
-    steps = train(net(in_channels=4), SGDSchedule(iterations=1, batch=2, micro_batch=2), FlowClips(files, [0, 1], 2))
+    prepare = feed.StillImages("flow", "torchvision")
+    schedule = SGDSchedule(iterations=1, batch=2, micro_batch=2)
+    steps = train(net(in_channels=4), schedule, FlowClips(files, [0, 1], 2), prepare)
     assert len(steps) == 1

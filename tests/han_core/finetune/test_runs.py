@@ -22,13 +22,12 @@ from han_core.runs.checkpoint import Checkpoint
 from han_core.runs.processes import Processes, processes
 from tests.small_net import SmallVGG16
 
+FRAMES = feed.StillImages("frames", "torchvision")
 SCHEDULE = SGDSchedule(iterations=6, batch=4, micro_batch=2, learning_rate=0.01)
 
 
 class Noise:
     """Training clips in memory: noisy frames whose brightest channel tells the label."""
-
-    kind = "frames"
 
     def __init__(self, labels: list[int]) -> None:
         self.labels = labels
@@ -59,7 +58,7 @@ net = SmallVGG16
 
 def train(schedule: SGDSchedule = SCHEDULE, **options: object) -> tuple[dict[str, torch.Tensor], list[Step]]:
     model = net()
-    curve = finetune(model, CLIPS, schedule, convention="torchvision", seed=1, **options)
+    curve = finetune(model, CLIPS, schedule, prepare=FRAMES, seed=1, **options)
     return model.state_dict(), curve
 
 
@@ -164,7 +163,7 @@ def test_float16_scales_the_loss_and_skips_steps_that_overflow(monkeypatch):
         model,
         CLIPS,
         SGDSchedule(iterations=2, batch=4, micro_batch=4, learning_rate=0.01, precision="float16"),
-        convention="torchvision",
+        prepare=FRAMES,
         seed=1,
         on_step=lambda _: seen.append(model.classifier[6].weight.clone()),
     )
@@ -282,9 +281,9 @@ def test_validation_looks_at_the_centre_of_the_middle_frame_without_dropout():
             return super().read(clip, moment)
 
     model, held_out = net(dropout=(0.9, 0.9)).train(), Watched([0, 1, 1, 0, 1])
-    schedule = SGDSchedule(iterations=1, micro_batch=2, augmentation=Augmentation())
+    schedule = SGDSchedule(iterations=1, micro_batch=2, views=Augmentation())
     with ThreadPoolExecutor(1) as pool:
-        share = loop.validation_top1(model, held_out, schedule, pool, convention="torchvision", processes=Processes())
+        share = loop.validation_top1(model, held_out, schedule, pool, prepare=FRAMES, processes=Processes())
     assert sorted(asked) == [(clip, 0.5) for clip in range(5)]
     assert model.training
     crops = [held_out.read(clip, 0.5)[:, :, 4:44] for clip in range(5)]

@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from han_core.han.config import HANConfig
+from han_core.han.described import ModelFileError
 from han_core.han.feature_settings import FeatureSettings
 from han_core.han.model import HAN
-from han_core.han.model_file import ModelFileError, TrainedHAN, load_model, save_model
+from han_core.han.model_file import TrainedHAN, load_model, save_model
 from han_core.tensorfile.file import read_tensors, write_tensors
 from tests.flips import check_told
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from han_core.nets.net_file import WeightsError, net_identity, read_metadata, read_net, read_tensors, write_net
+from han_core.nets.net_file import read_net, write_net
+from han_core.nets.sealed_net import WeightsError, net_identity, read_metadata, read_tensors
 from han_core.nets.stream_net import open_net
 from han_core.nets.vgg16 import VGG16
 from han_core.nets.weights import initial_net, knows_classes, resolve_convention

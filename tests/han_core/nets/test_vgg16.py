@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torchvision.models import VGG16_Weights, vgg16
 
-from han_core.nets.net_file import WeightsError, read_net, write_net
+from han_core.nets.net_file import read_net, write_net
 from han_core.nets.preprocess import normalize_flow, spatial_input, temporal_input
 from han_core.nets.sampling import sample_frames, stack_fields
+from han_core.nets.sealed_net import WeightsError
 from han_core.nets.vgg16 import LAYERS, VGG16
 from han_core.nets.weights import initial_net, resolve_convention, weights_identity
 

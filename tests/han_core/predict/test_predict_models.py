@@ -10,7 +10,8 @@ from han_core.han.config import HANConfig
 from han_core.han.feature_settings import FeatureSettings
 from han_core.han.model import HAN
 from han_core.han.model_file import TrainedHAN, save_model
-from han_core.nets.net_file import WeightsError, net_identity, read_metadata, write_net
+from han_core.nets.net_file import write_net
+from han_core.nets.sealed_net import WeightsError, net_identity, read_metadata
 from han_core.nets.vgg16 import VGG16
 from han_core.predict.models import PredictError, find_model, find_net, load_recogniser
 

@@ -71,6 +71,22 @@ def test_table_2_has_ours_beside_the_papers(project):
     assert rows["Soft attention + LSTM [15]"][:3] == ["missing", "missing", "84.96"]
 
 
+def test_how_a_row_differs_from_the_original_stands_below_table_2(project):
+    run()
+    assert "Reruns and differences" not in markdown(project), "of rows that were not run"
+    path = project / "metrics/toy/evaluate.json"
+    figures = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(figures | {"idt": figures["han"]}), encoding="utf-8")
+    run()
+    text = markdown(project)
+    notes = text.split("Reruns and differences", 1)[1].split("\n## ", 1)[0]
+    (line,) = (line for line in notes.splitlines() if line.startswith("| iDT"))
+    assert "84.7 / 57.2 in TDD" in line
+    assert "no human detector" in line
+    table_2 = text.split("## Table 2", 1)[1].split("Reruns and differences", 1)[0]
+    assert "| iDT [19]: improved dense trajectories, Fisher vectors | 50.0 ± 0.0 (2 / 4) |" in table_2
+
+
 def test_every_row_of_evaluate_is_somewhere(project):
     """A row that the report has never heard of stands among the baselines, under its name."""
     run()

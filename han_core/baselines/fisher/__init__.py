@@ -1,0 +1,1 @@
+"""Fisher vectors: codebooks, the encoding, kernels and SVMs on them, and Fisher vectors stacked in two layers."""

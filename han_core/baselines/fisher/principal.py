@@ -1,0 +1,82 @@
+"""Principal directions of vectors too long for a covariance matrix and too many for memory.
+
+Subspace iteration from random directions, the usual randomised singular value decomposition (Halko, Martinsson and
+Tropp 2011) without a matrix that is as tall as the sample: each pass over the rows multiplies the directions with the
+sample's covariance, block by block.
+"""
+
+import numpy as np
+
+from han_core.baselines.fisher.row_store import RowStore
+
+_BLOCK = 256  # rows
+_COLUMNS = 8192
+_MORE = 10  # directions than are wanted, which makes those converge sooner
+_PASSES = 3
+_NOTHING = 1e-7  # of the largest: directions of a smaller length have been lost in rounding
+
+
+def principal_directions(rows: RowStore, numbers: np.ndarray, count: int, *, seed: int) -> np.ndarray:
+    """The directions of largest variance of some rows, approximately.
+
+    Memory: four arrays of (count + 10, length) float32 and a block of 256 rows. Five passes over the rows.
+
+    Args:
+        numbers: of the rows.
+
+    Returns:
+        (count, length) float32, orthonormal, the largest first, the entry of largest magnitude of each positive. Where
+        the rows vary in fewer directions, the rest are 0.
+    """
+    mean = np.zeros(rows.length)
+    for block in rows.blocks(numbers, _BLOCK):
+        mean += block.sum(0, dtype=np.float64)
+    mean = (mean / max(1, len(numbers))).astype(np.float32)
+    random = np.random.default_rng(seed)
+    directions = _orthonormal(random.standard_normal((min(count + _MORE, rows.length), rows.length), np.float32))
+    for _ in range(_PASSES):
+        directions = _orthonormal(_times_covariance(rows, numbers, mean, directions)[0])
+    _, products = _times_covariance(rows, numbers, mean, directions)
+    values, rotation = np.linalg.eigh(products)
+    turned = (rotation.T[::-1][:count].astype(np.float32)) @ directions
+    turned[values[::-1][:count] <= _NOTHING * values[-1]] = 0
+    found = np.zeros((count, rows.length), np.float32)
+    largest = np.abs(turned).argmax(1)
+    found[: len(turned)] = turned * np.sign(turned[np.arange(len(turned)), largest])[:, None]
+    return found
+
+
+def _times_covariance(
+    rows: RowStore, numbers: np.ndarray, mean: np.ndarray, directions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Directions times the scatter of the rows about their mean, and the scatter of the projected rows."""
+    moved = np.zeros_like(directions)
+    scatter = np.zeros((len(directions),) * 2)
+    left = len(numbers)
+    for block in rows.blocks(numbers, _BLOCK):
+        block -= mean
+        block[left:] = 0
+        left -= len(block)
+        projected = block @ directions.T
+        moved += projected.T @ block
+        scatter += (projected.T @ projected).astype(np.float64)
+    return moved, scatter
+
+
+def _orthonormal(directions: np.ndarray) -> np.ndarray:
+    """Orthonormal rows of the same span; twice, because what is nearly parallel comes out inexact the first time."""
+    for _ in range(2):
+        values, vectors = np.linalg.eigh(_inner_products(directions))
+        kept = values > _NOTHING**2 * values[-1]
+        factors = vectors[:, kept] / np.sqrt(values[kept])
+        directions = factors.T.astype(np.float32) @ directions
+    return directions
+
+
+def _inner_products(directions: np.ndarray) -> np.ndarray:
+    """In float64, whose precision the squares of lengths need; a part of the columns at a time."""
+    products = np.zeros((len(directions),) * 2)
+    for start in range(0, directions.shape[1], _COLUMNS):
+        part = directions[:, start : start + _COLUMNS].astype(np.float64)
+        products += part @ part.T
+    return products

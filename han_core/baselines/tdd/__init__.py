@@ -1,0 +1,1 @@
+"""Trajectory-pooled deep-convolutional descriptors [20]: a net's maps summed along trajectories."""

@@ -1,0 +1,94 @@
+"""The tracks that are alive at one scale."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from han_core.baselines.trajectories import kernels
+from han_core.baselines.trajectories.params import TIME, TrajectoryParams
+from han_core.baselines.trajectories.pyramid import Level
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Tracks that have done all their steps, in pixels of the frame; not yet tested."""
+
+    points: np.ndarray
+    """(n, L + 1, 2) float32."""
+    warped: np.ndarray
+    """(n, L, 2) float32."""
+    described: np.ndarray
+    """(n, 3, 132) float32: by cell in time, the mean over its frames; see :data:`kernels.VALUES`."""
+
+
+class Tracks:
+    """Tracks of one scale: each has a slot in arrays that grow, and the slots in use are a list by age.
+
+    Memory: 1.8 KiB a track that is alive.
+    """
+
+    def __init__(self, level: Level, params: TrajectoryParams) -> None:
+        self.level, self.params = level, params
+        cell = max(1, min(params.patch, level.height) // 2), max(1, min(params.patch, level.width) // 2)
+        self._patch = 2 * cell[0], 2 * cell[1]
+        self._slots = np.empty(0, np.int32)
+        self._free = np.empty(0, np.int32)
+        self._points = np.empty((0, params.length + 1, 2), np.float32)
+        self._moves = np.empty((0, params.length, 2), np.float32)
+        self._described = np.empty((0, TIME, kernels.VALUES), np.float32)
+        self._ages = np.empty(0, np.int32)
+        self._sums = np.empty((0, kernels.VALUES), np.float32)
+        self._scratch = np.empty(0, np.float32)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def current(self) -> np.ndarray:
+        """(n, 2) float32: where the tracks are, in pixels of this scale."""
+        return self._points[self._slots, self._ages[self._slots]]
+
+    def start(self, texture: np.ndarray) -> None:
+        """Start tracks at the free points of the grid where there is texture (H, W) float32."""
+        threshold = self.params.quality * float(texture.max())
+        found = kernels.grid_points(texture, threshold, self.params.stride, self._points, self._slots, self._ages)
+        if len(found) > len(self._free):
+            self._grow(len(found) - len(self._free))
+        slots, self._free = self._free[: len(found)], self._free[len(found) :]
+        self._points[slots, 0] = found
+        self._described[slots] = 0
+        self._ages[slots] = 0
+        self._slots = np.concatenate([self._slots, slots])
+
+    def describe(self, grey: np.ndarray, warped: np.ndarray) -> None:
+        """Add what the tracks look like in this frame (H, W), with its warped flow (2, H, W)."""
+        if not self._scratch.size:
+            self._scratch = np.empty(kernels.scratch_size(self._patch[0] // 2, self.level.width), np.float32)
+        tracks = self._points, self._slots, self._ages, self._described
+        kernels.describe(grey, warped, self._patch, *tracks, self._scratch, self._sums)
+
+    def step(self, flow: np.ndarray, warped: np.ndarray) -> Finished:
+        """Move the tracks by the flow (2, H, W) of this scale; those that leave the frame end, and those that have done
+        all their steps come back."""
+        inside = kernels.step(flow, warped, self._points, self._moves, self._slots, self._ages)
+        done = inside & (self._ages[self._slots] == self.params.length)
+        slots = self._slots[done]
+        finished = Finished(
+            self._points[slots] * self.level.ratio,
+            self._moves[slots] * self.level.ratio,
+            self._described[slots] * np.float32(TIME / self.params.length),
+        )
+        goes_on = inside & ~done
+        self._free = np.concatenate([self._free, self._slots[~goes_on]])
+        self._slots = self._slots[goes_on]
+        return finished
+
+    def _grow(self, more: int) -> None:
+        """Room for so many more tracks at least."""
+        size = len(self._ages)
+        added = max(more, size // 2, 64)
+        for name in ("_points", "_moves", "_described", "_sums", "_ages"):
+            old = getattr(self, name)
+            new = np.empty((size + added, *old.shape[1:]), old.dtype)
+            new[:size] = old
+            setattr(self, name, new)
+        self._free = np.concatenate([self._free, np.arange(size, size + added, dtype=np.int32)])
