@@ -72,7 +72,7 @@ def make_codebook(
         samples = draw()
         if not samples:
             raise CodebookError(
-                f"{name}: no training clip has a trajectory; lower trajectories.quality, or leave these rows out "
+                "no training clip has a trajectory; lower trajectories.quality, or leave these rows out "
                 "(`splits: []` in their group)"
             )
         with Progress(name, len(samples) * fitting.iterations, unit="iteration") as progress:

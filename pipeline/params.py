@@ -36,6 +36,7 @@ Baseline = Literal[families("baselines")]
 SYSTEMS = {
     "deep_lstm": "cnn_lstm",
     "fisher": "fisher",
+    "stacked": "stacked",
     "tdd": "tdd",
     "tdd_cubes": "tdd_cubes",
     "slow_fusion": "slow_fusion",
@@ -439,6 +440,49 @@ class Trajectories(Group):
     """At most so many of a clip are kept, drawn at random; 0 keeps all (about 13 MB a clip of UCF-101)."""
 
 
+class Stacked(Group):
+    """Stacked Fisher vectors [13]. How large subvolumes are, how they move and how long their compressed vectors are
+    could not be verified: those values are choices of this project."""
+
+    splits: tuple[Split, ...] = ()
+    """As ``splits``; ``[]`` leaves out the rows ``sfv`` and ``idt_sfv``."""
+    samples: Annotated[int, Field(ge=1, le=10**8)] = 256_000
+    """Descriptors of training clips that the first layer is fitted to."""
+    cells: Annotated[int, Field(ge=1, le=64)] = 4
+    """Blocks across a frame, and down it; a subvolume moves by one. (A choice.)"""
+    span: Annotated[int, Field(ge=1, le=64)] = 2
+    """Blocks across a subvolume, and down it. (A choice.)"""
+    frames: Annotated[
+        tuple[Annotated[int, Field(ge=2, le=10_000, multiple_of=2)], ...], Field(min_length=1, max_length=16)
+    ] = (30, 60)
+    """Lengths of subvolumes, which move by half of theirs. (A choice.)"""
+    least: PositiveCount = 30
+    """Trajectories in a subvolume. (A choice.)"""
+    local_dimensions: Annotated[int, Field(ge=1, le=396)] = 200
+    """Of HOG, HOF and MBH side by side, after whitening."""
+    gaussians: Annotated[int, Field(ge=1, le=16_384)] = 256
+    """Of the first layer."""
+    reduced: Annotated[int, Field(ge=1, le=16_384)] = 200
+    """Numbers of a subvolume's compressed vector. (A choice.)"""
+    second_gaussians: Annotated[int, Field(ge=1, le=16_384)] = 256
+    """Of the second layer."""
+    reduction: Literal["max_margin", "pca"] = "max_margin"
+    """How subvolumes' vectors are compressed; ``pca`` is the control, which sees no labels."""
+    penalties: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (1e-4,)
+    """lambda and mu of the max-margin compression; of several the one that does best on held-out training groups."""
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the training groups that choose among several ``penalties``."""
+    per_clip: Annotated[int, Field(ge=1, le=65_536)] = 4
+    """Subvolumes of a training clip, at most, that compression and second layer are fitted to. (A choice.)"""
+    epochs: Annotated[int, Field(ge=1, le=65_536)] = 5
+    """Of the max-margin compression."""
+    batch: Batch = 256
+    rate: PositiveFloat = 1.0
+    """Factor of the max-margin compression's step sizes. (A choice.)"""
+    iterations: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Of EM, at most, in both layers."""
+
+
 class Fisher(Group):
     """Fisher vectors of the trajectories' descriptors [19]."""
 
@@ -612,6 +656,7 @@ class Params(Group):
     fisher: Fisher = Fisher()
     tdd: TDD = TDD()
     tdd_cubes: TDDCubes = TDDCubes()
+    stacked: Stacked = Stacked()
     svm: SVM = SVM()
     slow_fusion: SlowFusion = SlowFusion()
     evaluate: Evaluate = Evaluate()
@@ -660,6 +705,10 @@ class Params(Group):
             problems.append("fisher.splits: must equal splits, because tdd.splits asks for row tdd_idt")
         if self.tdd_cubes.splits and not self.trajectories.source:
             problems.append("trajectories.source: must be [flow], because tdd_cubes.splits asks to pool along them")
+        if self.stacked.splits and not self.fisher.splits:
+            problems.append("fisher.splits: must equal splits, because stacked.splits asks for row idt_sfv")
+        if self.stacked.span > self.stacked.cells:
+            problems.append("stacked.span: must be at most stacked.cells")
         if not any(self.evaluate.fusion):
             problems.append("evaluate.fusion: one of the two weights must be more than 0")
         if self.run.executor == "dask" and not self.run.scheduler:

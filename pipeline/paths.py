@@ -76,6 +76,10 @@ class Paths:
         """The same of cubes pooled along them, both streams together."""
         return self.data / "tdd_cubes" / str(split)
 
+    def stacked(self, split: int) -> Path:
+        """Folder of each clip's stacked Fisher vector, by the model of a split."""
+        return self.data / "stacked" / str(split)
+
     def predictions(self, family: str, split: int) -> Path:
         """Folder of the predictions of a row, or of a family of rows (``han_core/rows.py``), on one split."""
         return self.data / "predictions" / f"{family}-{split}"

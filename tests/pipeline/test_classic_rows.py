@@ -1,6 +1,8 @@
-"""From frames and flow to the rows hog, hof, mbh and idt: stages trajectories, codebook, fisher and fisher_svm."""
+"""From frames and flow to the rows hog, hof, mbh, idt, sfv and idt_sfv: trajectories, codebooks, vectors and SVMs."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +11,14 @@ import yaml
 from click.testing import CliRunner
 
 from han_core.baselines.fisher.fisherfile import read_vector
+from han_core.baselines.fisher.stacked_file import read_stacked
 from han_core.baselines.trajectories.trajectoryfile import read_facts
 from han_core.clips import Clip, ClipTable, write_clips
 from han_core.flow.flowfile import write_flow
 from han_core.flow.levels import FlowFormat
 from han_core.images.frames import write_frames
 from han_core.predictions import probabilities_file, read_left_out, read_predictions
-from pipeline import codebook, fisher, fisher_svm, trajectories
+from pipeline import codebook, fisher, fisher_svm, stacked, stacked_model, stacked_svm, trajectories
 from pipeline.execution import local
 from pipeline.execution.ledger import Failure, read_failures, write_failures
 
@@ -50,6 +53,10 @@ class Project:
         self.params["cubes"]["nets"] = "toy"
         self.params["run"].update(workers=1)
         self.params["fisher"].update(gaussians=4, samples=2000, iterations=5)
+        self.params["stacked"].update(
+            splits=[1], samples=2000, local_dimensions=8, gaussians=4, reduced=4, second_gaussians=2, iterations=5,
+            frames=[12, 16], least=5, epochs=2,
+        )  # fmt: skip
         self.clips: list[Clip] = []
 
     def clip(self, name: str, class_name: str, role: str, *, still: bool = False, failed: str = "") -> None:
@@ -71,10 +78,10 @@ class Project:
         solver = lambda first, second: np.stack([next(given) for _ in first])  # noqa: E731
         write_flow(*paths, **identity, solver=solver, form=FlowFormat(20.0), batch=4)
 
-    def usual(self) -> None:
+    def usual(self, train: int = 2) -> None:
         for class_name in SPEED:
-            for n, role in enumerate(("train", "train", "test")):
-                self.clip(f"{class_name}_{n}", class_name, role)
+            for n in (*range(train), "test"):
+                self.clip(f"{class_name}_{n}", class_name, "test" if n == "test" else "train")
 
     def write(self) -> None:
         clips = tuple(sorted(self.clips, key=lambda clip: clip.key))
@@ -94,8 +101,12 @@ class Project:
             said += self.run(stage, "--split", "1")
         return said + self.run(fisher_svm, "--split", "1")
 
+    def stack(self) -> str:
+        return "".join(self.run(stage, "--split", "1") for stage in (stacked_model, stacked, stacked_svm))
+
     def predicted(self, row: str) -> dict[str, np.ndarray]:
-        return read_predictions(probabilities_file(Path("data/toy/predictions/fisher-1"), row), sorted(SPEED))
+        family = "fisher" if row in ROWS else "stacked"
+        return read_predictions(probabilities_file(Path(f"data/toy/predictions/{family}-1"), row), sorted(SPEED))
 
 
 class Threads(ThreadPoolExecutor):
@@ -117,7 +128,7 @@ def test_the_direction_of_a_motion_is_told(project):
     said = project.all()
     for row in ("hof", "idt"):
         found = project.predicted(row)
-        assert {key: values.argmax() for key, values in found.items()} == {"across/across_2": 0, "down/down_2": 1}
+        assert {key: values.argmax() for key, values in found.items()} == {"across/across_test": 0, "down/down_test": 1}
         np.testing.assert_allclose([values.sum() for values in found.values()], 1)
     assert "6 computed" in said
     assert read_left_out(Path("data/toy/predictions/fisher-1")) == {}
@@ -140,7 +151,7 @@ def test_a_test_clip_never_touches_the_codebook(project):
     project.all()
     codebook_file = Path("models/toy/codebooks/fisher-1.safetensors")
     before = codebook_file.read_bytes()
-    project.clip("across_2", "across", "test", still=True)
+    project.clip("across_test", "across", "test", still=True)
     project.clips.pop()
     project.all()
     assert codebook_file.read_bytes() == before
@@ -224,7 +235,8 @@ def test_no_training_clip_has_a_trajectory(project):
     project.write()
     project.run(trajectories)
     said = project.run(codebook, "--split", "1", code=1)
-    assert "no training clip of split 1 has a trajectory" in said
+    assert "codebook 1: no training clip has a trajectory" in said
+    assert "stacked_model 1: no training clip has a trajectory" in project.run(stacked_model, "--split", "1", code=1)
 
 
 def test_settings_of_the_trajectories_reach_them(project):
@@ -235,3 +247,54 @@ def test_settings_of_the_trajectories_reach_them(project):
     facts = read_facts(Path("data/toy/trajectories/down/down_0.h5"))
     assert facts.count == 7
     assert facts.counts.kept > 7
+
+
+MODEL = Path("models/toy/codebooks/stacked-1.safetensors")
+
+
+@pytest.mark.parametrize("reduction", ["max_margin", "pca"])
+def test_stacked_fisher_vectors_tell_the_direction(project, reduction):
+    project.usual(train=6)
+    project.clip("still", "down", "test", still=True)
+    project.params["stacked"]["reduction"] = reduction
+    project.all()
+    project.stack()
+    for row in ("sfv", "idt_sfv"):
+        found = project.predicted(row)
+        assert [found[key].argmax() for key in ("across/across_test", "down/down_test")] == [0, 1]
+        assert np.isfinite(found["down/still"]).all()
+    assert not read_vector(Path("data/toy/stacked/1/down/still.h5"), "stacked").any()
+    before = MODEL.read_bytes()
+    assert "stacked_model 1: reused" in project.stack()
+    assert MODEL.read_bytes() == before
+
+
+def test_labels_reach_the_compression_and_test_clips_never_do(project):
+    project.usual()
+    project.all()
+    project.stack()
+    before = MODEL.read_bytes()
+    project.clip("down_test", "down", "test", still=True)
+    project.clips.pop()
+    project.all()
+    project.stack()
+    assert MODEL.read_bytes() == before
+    # The same file, under the other class.
+    (moved,) = (clip for clip in project.clips if clip.name == "down_1")
+    project.clips.remove(moved)
+    project.clips.append(replace(moved, class_name="across", label=0))
+    shutil.copy("data/toy/trajectories/down/down_1.h5", "data/toy/trajectories/across/down_1.h5")
+    project.write()
+    project.run(stacked_model, "--split", "1")
+    assert MODEL.read_bytes() != before
+
+
+def test_of_several_penalties_one_is_chosen_on_training_groups(project):
+    project.usual()
+    project.params["stacked"].update(penalties=[1e-4, 1e3], held_out=0.25)
+    project.all()
+    said = project.run(stacked_model, "--split", "1")
+    rates = {float(line.split()[2][:-1]): line for line in said.splitlines() if "penalty" in line}
+    assert rates.keys() == {1e-4, 1e3}
+    assert all("held-out subvolumes right" in line for line in rates.values())
+    assert read_stacked(MODEL)[0].params.class_penalty == 1e-4, "the other one leaves nothing of the projection"

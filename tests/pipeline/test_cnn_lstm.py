@@ -19,6 +19,7 @@ from pipeline.curve import read_curve
 from pipeline.evaluate import __main__ as evaluate
 from pipeline.execution.ledger import Failure, write_failures
 from tests.dvc_links import damaged, hold
+from tests.only_han import only_han
 from tests.pipeline.toy_store import CLASSES, FC, FRAMES, ROLES, write_store
 
 MODEL, CURVE = "models/toy/cnn_lstm/1.safetensors", "plots/toy/train/deep_lstm-1"
@@ -27,13 +28,8 @@ ROWS = ("deep_lstm_spatial", "deep_lstm_temporal", "deep_lstm")
 
 @pytest.fixture(scope="module")
 def params(repository):
-    made = yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))
-    for group in made.values():
-        if isinstance(group, dict) and "splits" in group:
-            group["splits"] = []
+    made = only_han(yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8")))
     made.update(synthetic=None, models=["han"])
-    made["trajectories"]["source"] = []
-    made["finetune"]["splits"] = [1]
     made["scores"]["enabled"] = False
     made["evaluate"] = {"baselines": [], "fusion": [1, 3]}
     made["dataset"].update(name="toy", kind="folder", root="videos", generate=[])

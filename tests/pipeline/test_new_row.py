@@ -8,6 +8,7 @@ import sys
 
 import yaml
 
+from tests.only_han import only_han
 from tests.pipeline.toy_store import FRAMES, write_store
 
 ROW = """    _row("first_state", "Starts from the mean", "classify", table_2="Made-up system [99]", ucf101=12.5),
@@ -42,7 +43,7 @@ def test_a_made_up_row_is_trained_classified_evaluated_and_reported(repository, 
     shutil.copy(repository / "dvc.yaml", code)  # says which code a stage's files depend on
     insert(code / "han_core/rows.py", '    _row("linear_spatial"', ROW)
     insert(code / "han_core/han/variants.py", '    "soft_attention_lstm": Variant(', VARIANT)
-    params = yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))
+    params = only_han(yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8")))
     params |= {"synthetic": None, "models": ["first_state"]}
     params["dataset"].update(name="toy", kind="folder", root="videos", generate=[])
     params["cubes"].update(nets="toy", frames=FRAMES)

@@ -251,13 +251,14 @@ def test_failures_are_entries_and_stop_nobody_else(project):
     assert project.files("tdd_samples/spatial-1").keys() == {"a2", "b1"}
 
 
-@pytest.mark.parametrize("kind", ["frames", "trajectories"])
-def test_damaged_files_of_a_drawn_clip_are_told(project, kind):
+@pytest.mark.parametrize(("kind", "array"), [("frames", ""), ("trajectories", "steps"), ("trajectories", "start")])
+def test_damaged_files_of_a_drawn_clip_are_told(project, kind, array):
+    """Where its starts are damaged, the clip's tracks cannot even be counted."""
     project.params["tdd"]["codebook_clips"] = 3
     path = project.clip_path(kind, "a2")
     arrays = read_trailer(path).arrays
     content = bytearray(path.read_bytes())
-    content[arrays["steps"].offset + 9 if arrays else len(content) // 3] ^= 4
+    content[arrays[array].offset + 9 if array else len(content) // 3] ^= 4
     path.write_bytes(content)
     said = project.refused(tdd_samples, "--stream", "spatial")
     assert "1 of 3 clips could not be done, through no fault of theirs" in said

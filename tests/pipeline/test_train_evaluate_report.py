@@ -18,6 +18,7 @@ from pipeline.evaluate import __main__ as evaluate
 from pipeline.execution.ledger import Failure, write_failures
 from pipeline.report import __main__ as report
 from tests.dvc_links import damaged, hold
+from tests.only_han import only_han
 from tests.pipeline.toy_store import CLASSES, FRAMES, ROLES, write_store
 
 BASELINES = ["linear", "linear_mean", "frame_size"]
@@ -27,7 +28,7 @@ MODELS = ["han", "no_attention", "fc_features", "spatial", "temporal"]
 @pytest.fixture(scope="module")
 def project(repository, tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
-    params = yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))
+    params = only_han(yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8")))
     params["synthetic"] = None
     params["splits"] = params["finetune"]["splits"] = [1, 2]
     params["models"] = MODELS

@@ -18,7 +18,9 @@ Loader = Callable[[], np.ndarray]
 
 _BLOCK_BYTES = 1 << 27  # of a block of rows in float32
 _TOLERANCE = 1e-4  # of the optimality conditions, in margins
-_PAD = 1024  # vectors are filled up with zeros to a multiple: BLAS sums them alike with any number of threads
+_PAD, _PAD_ROWS = 1024, 16
+"""Vectors are filled up with zeros to a multiple, as are blocks of them: BLAS sums in one order then, whatever its
+threads, which a single row or an odd length would not see to."""
 _NO_TRAINING_CLIP = "there is no training clip, so no SVM can be fitted"
 
 
@@ -47,20 +49,19 @@ def linear_kernel(train: Sequence[Loader], test: Sequence[Loader] = (), *, threa
         raise VectorError(_NO_TRAINING_CLIP)
     vectors = _read([*train, *test], threads)
     n, length = len(train), vectors.shape[1]
-    kernel = np.empty((len(vectors), n), np.float32)
-    rows = max(16, _BLOCK_BYTES // (4 * length))
-    for down in range(0, len(vectors), rows):
+    kernel = np.empty((n + len(test), n), np.float32)
+    rows = max(1, _BLOCK_BYTES // (4 * length * _PAD_ROWS)) * _PAD_ROWS
+    for down in range(0, len(kernel), rows):
         block = vectors[down : down + rows].astype(np.float32)
         for across in range(0, min(n, down + rows), rows):
-            other = block if across == down else vectors[across : across + rows].astype(np.float32)
             if across == down:
-                # A product with its own transpose, which BLAS knows to be symmetric.
-                kernel[down : down + rows, across : across + rows] = (block @ block.T)[:, : n - across]
+                products = block @ block.T  # which BLAS knows to be symmetric
             else:
-                products = block @ other[: n - across].T
-                kernel[down : down + rows, across : across + rows] = products
-                if down < n:
-                    kernel[across : across + rows, down : down + rows] = products[: n - down].T
+                products = block @ vectors[across : min(across + rows, _padded(n, _PAD_ROWS))].astype(np.float32).T
+            place = kernel[down : down + rows, across : across + rows]
+            place[:] = products[: len(place), : place.shape[1]]
+            if across < down < n:
+                kernel[across : across + rows, down : down + rows] = place[: n - down].T
     return kernel
 
 
@@ -125,11 +126,11 @@ def probabilities(found: np.ndarray) -> np.ndarray:
 
 
 def _read(loaders: list[Loader], threads: int) -> np.ndarray:
-    """All vectors (clips, D) float16, filled up with zeros."""
+    """All vectors (clips, D) float16, filled up with zeros along both axes."""
     with ThreadPoolExecutor(threads) as pool:
         found: Iterator[np.ndarray] = pool.map(lambda load: load(), loaders)
         first = next(found)
-        vectors = np.zeros((len(loaders), -(-len(first) // _PAD) * _PAD), np.float16)
+        vectors = np.zeros((_padded(len(loaders), _PAD_ROWS), _padded(len(first), _PAD)), np.float16)
         vectors[0, : len(first)] = first
         for number, vector in enumerate(found, start=1):
             if vector.shape != first.shape:
@@ -139,6 +140,10 @@ def _read(loaders: list[Loader], threads: int) -> np.ndarray:
                 )
             vectors[number, : len(vector)] = vector
     return vectors
+
+
+def _padded(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
 
 
 def _products(kernel_test: np.ndarray, factors: np.ndarray) -> np.ndarray:

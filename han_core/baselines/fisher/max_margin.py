@@ -62,7 +62,7 @@ def fit_max_margin(
     """Learn a projection from ``start``, with all class vectors 0 at first.
 
     Beside what the gradients make of it, the step size falls to 0 linearly. Memory: ``start`` three times and a batch,
-    in float32.
+    in float32. The same bytes with any number of BLAS's threads where D is a multiple of 256.
 
     Args:
         rows: vectors. numbers: (n,) of those to learn from.

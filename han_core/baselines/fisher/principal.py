@@ -7,6 +7,7 @@ sample's covariance, block by block.
 
 import numpy as np
 
+from han_core.baselines.fisher.one_thread import eigenvectors, one_thread
 from han_core.baselines.fisher.row_store import RowStore
 
 _BLOCK = 256  # rows
@@ -20,6 +21,8 @@ def principal_directions(rows: RowStore, numbers: np.ndarray, count: int, *, see
     """The directions of largest variance of some rows, approximately.
 
     Memory: four arrays of (count + 10, length) float32 and a block of 256 rows. Five passes over the rows.
+
+    The same bytes with any number of BLAS's threads where the length is a multiple of 256.
 
     Args:
         numbers: of the rows.
@@ -36,11 +39,13 @@ def principal_directions(rows: RowStore, numbers: np.ndarray, count: int, *, see
     directions = _orthonormal(random.standard_normal((min(count + _MORE, rows.length), rows.length), np.float32))
     for _ in range(_PASSES):
         directions = _orthonormal(_times_covariance(rows, numbers, mean, directions)[0])
-    _, products = _times_covariance(rows, numbers, mean, directions)
-    values, rotation = np.linalg.eigh(products)
-    turned = (rotation.T[::-1][:count].astype(np.float32)) @ directions
-    turned[values[::-1][:count] <= _NOTHING * values[-1]] = 0
     found = np.zeros((count, rows.length), np.float32)
+    if not len(directions):  # the rows do not vary at all
+        return found
+    _, products = _times_covariance(rows, numbers, mean, directions)
+    values, rotation = (part[:count] for part in eigenvectors(products))
+    turned = rotation.astype(np.float32) @ directions
+    turned[values <= _NOTHING * values[0]] = 0
     largest = np.abs(turned).argmax(1)
     found[: len(turned)] = turned * np.sign(turned[np.arange(len(turned)), largest])[:, None]
     return found
@@ -66,17 +71,17 @@ def _times_covariance(
 def _orthonormal(directions: np.ndarray) -> np.ndarray:
     """Orthonormal rows of the same span; twice, because what is nearly parallel comes out inexact the first time."""
     for _ in range(2):
-        values, vectors = np.linalg.eigh(_inner_products(directions))
-        kept = values > _NOTHING**2 * values[-1]
-        factors = vectors[:, kept] / np.sqrt(values[kept])
-        directions = factors.T.astype(np.float32) @ directions
+        values, vectors = eigenvectors(_inner_products(directions))
+        kept = values > _NOTHING**2 * values.max(initial=0)
+        directions = (vectors[kept] / np.sqrt(values[kept, None])).astype(np.float32) @ directions
     return directions
 
 
 def _inner_products(directions: np.ndarray) -> np.ndarray:
     """In float64, whose precision the squares of lengths need; a part of the columns at a time."""
     products = np.zeros((len(directions),) * 2)
-    for start in range(0, directions.shape[1], _COLUMNS):
-        part = directions[:, start : start + _COLUMNS].astype(np.float64)
-        products += part @ part.T
+    with one_thread():
+        for start in range(0, directions.shape[1], _COLUMNS):
+            part = directions[:, start : start + _COLUMNS].astype(np.float64)
+            products += part @ part.T
     return products

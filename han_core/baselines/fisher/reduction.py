@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_ROWS = 4096  # of a block in float64; whole ones only, which BLAS sums alike with any number of threads
+from han_core.baselines.fisher.one_thread import eigenvectors, one_thread
+
+_ROWS = 4096  # of a block in float64
 _NOTHING = 1e-10  # of the largest variance: what lies below is rounding, and is never blown up by whitening
 
 
@@ -49,8 +51,7 @@ def fit_pca(sample: np.ndarray, dimensions: int, *, whiten: bool = False) -> Pro
     mean = sample.mean(0, dtype=np.float64)
     if not np.isfinite(mean).all():
         raise ValueError("the sample holds numbers that are not finite")
-    values, vectors = np.linalg.eigh(_covariance(sample, mean))
-    values, components = values[::-1][:dimensions], vectors.T[::-1][:dimensions]
+    values, components = (found[:dimensions] for found in eigenvectors(_covariance(sample, mean)))
     largest = np.abs(components).argmax(1)
     components = components * np.sign(components[np.arange(dimensions), largest])[:, None]
     if whiten:
@@ -62,10 +63,8 @@ def fit_pca(sample: np.ndarray, dimensions: int, *, whiten: bool = False) -> Pro
 
 def _covariance(sample: np.ndarray, mean: np.ndarray) -> np.ndarray:
     total = np.zeros((sample.shape[1],) * 2)
-    block = np.empty((_ROWS, sample.shape[1]))
-    for start in range(0, len(sample), _ROWS):
-        rows = sample[start : start + _ROWS]
-        np.subtract(rows, mean, out=block[: len(rows)])
-        block[len(rows) :] = 0
-        total += block.T @ block
+    with one_thread():
+        for start in range(0, len(sample), _ROWS):
+            block = sample[start : start + _ROWS] - mean
+            total += block.T @ block
     return total / len(sample)

@@ -205,5 +205,8 @@ def _phi(
 
 
 def _compressed(vectors: Iterator[np.ndarray], compression: Projection) -> Iterator[np.ndarray]:
+    # Filled up: BLAS multiplies a single vector in another way, whose last bits depend on its threads.
+    block = np.zeros((_TOGETHER, len(compression.mean)), np.float32)
     while some := list(islice(vectors, _TOGETHER)):
-        yield compression(np.stack(some))
+        block[: len(some)] = some
+        yield compression(block)[: len(some)]

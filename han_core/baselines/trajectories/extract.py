@@ -121,11 +121,12 @@ class Extractor:
             return
         params = self.params
         motion = homography(field, params.camera, self._greys[0])
+        interleaved = cv2.merge(list(field))
         moves = not np.array_equal(motion, np.eye(3))
         for number, (level, tracks, grey) in enumerate(zip(self._levels, self._tracks, self._greys, strict=True)):
             if not len(tracks):
                 continue
-            raw = level.flow(field)
+            raw = level.flow(field, interleaved)
             flow = filtered(raw, params.median)
             warped = filtered(level.warp(raw, motion), params.median) if moves else flow
             tracks.describe(grey, warped)
@@ -133,13 +134,13 @@ class Extractor:
 
     def _finish(self, scale: int, finished: Finished) -> None:
         """Test tracks of a scale, and keep those that pass."""
-        if not len(finished.points):
+        if not len(finished.slots):
             return
         verdict = judging.judge(finished.points, finished.warped, self.params.camera != "none")
         self._tally += np.bincount(verdict, minlength=4)
         kept = np.flatnonzero(verdict == judging.KEPT)
         kept = kept[self._drawn.wanted(len(kept))]
-        histograms = quantized(finished.described[kept])
+        histograms = quantized(self._tracks[scale].described(finished.slots[kept]))
         self._drawn.add(
             Trajectories(
                 points=rounded(finished.points[kept]),

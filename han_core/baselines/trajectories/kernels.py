@@ -327,7 +327,7 @@ def step(
     moves: np.ndarray,
     slots: np.ndarray,
     ages: np.ndarray,
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Move tracks along the flow at the nearest pixel.
 
     Args:
@@ -338,12 +338,13 @@ def step(
         ages: (capacity,) int32: steps done; one more afterwards.
 
     Returns:
-        (n,) bool: whether each is still within the frame.
+        Those that go on, those that have done all their steps, those that left the frame; each in the order of
+        ``slots``.
     """
     height, width = flow.shape[1:]
-    inside = np.empty(len(slots), np.bool_)
-    for i in range(len(slots)):
-        slot = slots[i]
+    goes_on, finished, lost = np.empty_like(slots), np.empty_like(slots), np.empty_like(slots)
+    a, b, c = 0, 0, 0
+    for slot in slots:
         age = ages[slot]
         x, y = points[slot, age, 0], points[slot, age, 1]
         column = min(max(int(np.rint(x)), 0), width - 1)
@@ -353,8 +354,16 @@ def step(
         points[slot, age + 1, 0], points[slot, age + 1, 1] = x, y
         moves[slot, age, 0], moves[slot, age, 1] = warped[0, row, column], warped[1, row, column]
         ages[slot] = age + 1
-        inside[i] = 0 < x < width and 0 < y < height
-    return inside
+        if not (0 < x < width and 0 < y < height):
+            lost[c] = slot
+            c += 1
+        elif age + 1 == moves.shape[1]:
+            finished[b] = slot
+            b += 1
+        else:
+            goes_on[a] = slot
+            a += 1
+    return goes_on[:a], finished[:b], lost[:c]
 
 
 @compiled

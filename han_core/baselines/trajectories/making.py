@@ -4,11 +4,12 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from han_core.baselines.trajectories.extract import Extractor
 from han_core.baselines.trajectories.params import LARGEST, TrajectoryParams
-from han_core.baselines.trajectories.storedflow import field_of_levels
+from han_core.baselines.trajectories.storedflow import pixels_of_levels
 from han_core.baselines.trajectories.trajectoryfile import write_trajectories
 from han_core.clipfile.reader import ClipFile
 from han_core.clipfile.trailer import REMAKE, ClipFileError
@@ -58,10 +59,11 @@ def make_trajectories(
         width, height, bound, rounding = _form(flow)
         if max(width, height) > LARGEST:
             raise ClipError(f"its flow has {width}x{height} pixels; a side has {LARGEST} at most")
+        table = pixels_of_levels(bound, rounding)
         extractor = Extractor(height, width, params, name=clip, seed=seed)
         for i in range(count):
             grey = grey_frame(frames.image_bytes("frames", i), (width, height))
-            extractor.add(grey, _field(flow, i - 1, (height, width), bound, rounding) if i else None)
+            extractor.add(grey, _field(flow, i - 1, (height, width), table) if i else None)
     found = extractor.trajectories()
     write_trajectories(
         path,
@@ -88,9 +90,12 @@ def _form(flow: ClipFile) -> tuple[int, int, float, str]:
     return *sides, bound, rounding
 
 
-def _field(flow: ClipFile, number: int, size: tuple[int, int], bound: float, rounding: str) -> np.ndarray:
-    """Field of this number, (2, H, W) float32 pixels."""
-    levels = [flow.image(name, number) for name in ("x", "y")]
-    if any(component.shape != size for component in levels):
-        raise ClipFileError(f"{flow.path}: flow {number} is not of {size[1]}x{size[0]} pixels. {REMAKE}")
-    return field_of_levels(np.stack(levels), bound, rounding)
+def _field(flow: ClipFile, number: int, size: tuple[int, int], table: np.ndarray) -> np.ndarray:
+    """Field of this number, (2, H, W) float32 pixels; ``table`` is that of the levels."""
+    field = np.empty((2, *size), np.float32)
+    for component, name in zip(field, ("x", "y"), strict=True):
+        levels = flow.image(name, number)
+        if levels.shape != size:
+            raise ClipFileError(f"{flow.path}: flow {number} is not of {size[1]}x{size[0]} pixels. {REMAKE}")
+        cv2.LUT(levels, table, component)
+    return field

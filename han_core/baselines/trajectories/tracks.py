@@ -17,8 +17,8 @@ class Finished:
     """(n, L + 1, 2) float32."""
     warped: np.ndarray
     """(n, L, 2) float32."""
-    described: np.ndarray
-    """(n, 3, 132) float32: by cell in time, the mean over its frames; see :data:`kernels.VALUES`."""
+    slots: np.ndarray
+    """(n,) int32, for :meth:`Tracks.described`."""
 
 
 class Tracks:
@@ -69,18 +69,16 @@ class Tracks:
     def step(self, flow: np.ndarray, warped: np.ndarray) -> Finished:
         """Move the tracks by the flow (2, H, W) of this scale; those that leave the frame end, and those that have done
         all their steps come back."""
-        inside = kernels.step(flow, warped, self._points, self._moves, self._slots, self._ages)
-        done = inside & (self._ages[self._slots] == self.params.length)
-        slots = self._slots[done]
-        finished = Finished(
-            self._points[slots] * self.level.ratio,
-            self._moves[slots] * self.level.ratio,
-            self._described[slots] * np.float32(TIME / self.params.length),
-        )
-        goes_on = inside & ~done
-        self._free = np.concatenate([self._free, self._slots[~goes_on]])
-        self._slots = self._slots[goes_on]
-        return finished
+        tracks = self._points, self._moves, self._slots, self._ages
+        self._slots, finished, lost = kernels.step(flow, warped, *tracks)
+        self._free = np.concatenate([self._free, lost, finished])
+        ratio = self.level.ratio
+        return Finished(self._points[finished] * ratio, self._moves[finished] * ratio, finished)
+
+    def described(self, finished: np.ndarray) -> np.ndarray:
+        """(n, 3, 132) float32 of tracks that have just finished, before any other starts: for each cell in time the mean
+        over its frames of what :func:`kernels.describe` adds up."""
+        return self._described[finished] * np.float32(TIME / self.params.length)
 
     def _grow(self, more: int) -> None:
         """Room for so many more tracks at least."""

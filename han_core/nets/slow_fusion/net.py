@@ -23,7 +23,6 @@ conv5    1, 3, 3              1, 1, 1              256, 1, 14, 14; pooled 7
 
 from types import MappingProxyType
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -55,6 +54,7 @@ class SlowFusion(LayeredNet):
     Weights are whatever ``nn.Conv3d`` starts with; :mod:`han_core.nets.slow_fusion.weights` fills them.
 
     Example:
+        >>> import torch
         >>> net = SlowFusion(classes=4, fc_size=16)
         >>> net(torch.zeros(2, 3, 10, 170, 170)).shape
         torch.Size([2, 4])

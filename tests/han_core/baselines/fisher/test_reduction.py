@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from han_core.baselines.fisher.reduction import Projection, fit_pca
 
@@ -43,6 +44,16 @@ def test_what_is_kept_is_what_a_decomposition_of_the_sample_gives():
 def test_the_same_sample_gives_the_same_bytes():
     one, two = fit_pca(made_up(), 6, whiten=True), fit_pca(made_up(), 6, whiten=True)
     assert (one.mean.tobytes(), one.components.tobytes()) == (two.mean.tobytes(), two.components.tobytes())
+
+
+def test_the_number_of_threads_changes_no_bit():
+    sample = made_up(1500, 396)
+    found = set()
+    for threads in (1, 2, 4):
+        with threadpool_limits(threads, "blas"):
+            projection = fit_pca(sample, 200, whiten=True)
+            found.add(projection.components.tobytes() + projection(sample).tobytes())
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("whiten", [False, True])

