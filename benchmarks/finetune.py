@@ -91,9 +91,7 @@ def main(
         if folder is None:
             continue
         clips = clip_source(stream, folder)
-        schedule = SGDSchedule(
-            iterations=0, batch=batch, micro_batch=micro_batch, views=Augmentation(SCALES[stream])
-        )
+        schedule = SGDSchedule(iterations=0, batch=batch, micro_batch=micro_batch, views=Augmentation(SCALES[stream]))
         measured = section.setdefault(stream, {}) | {"clips": len(clips.labels)}
         section[stream] = measured
         measured["sample"] = sample_cost(clips, schedule)

@@ -1,4 +1,4 @@
-"""What Fisher vectors cost: encoding, fitting the mixture, the kernel and the SVMs at the size of UCF-101.
+"""What Fisher vectors cost: encoding, mixture, kernel and SVMs at the size of UCF-101, and stacked Fisher vectors.
 
 Descriptors and vectors are made up; how long any of it takes does not depend on what they say, but for the iterations
 of the SVMs. Peers run in the same process on the same arrays: scikit-image's ``fisher_vector`` (where it is installed),
@@ -28,8 +28,14 @@ from benchmarks.machine import machine
 from han_core.baselines.fisher.codebook import ChannelCodebook, Codebook
 from han_core.baselines.fisher.fisherfile import write_vectors
 from han_core.baselines.fisher.kernel_svm import linear_kernel, margins
+from han_core.baselines.fisher.max_margin import fit_max_margin
 from han_core.baselines.fisher.mixture import Mixture, fit_mixture
-from han_core.baselines.fisher.reduction import fit_pca
+from han_core.baselines.fisher.principal import principal_directions
+from han_core.baselines.fisher.reduction import Projection, fit_pca
+from han_core.baselines.fisher.row_store import RowStore
+from han_core.baselines.fisher.stacked import LocalFeatures, StackedModel
+from han_core.baselines.fisher.stacked_params import StackedParams
+from han_core.baselines.fisher.subvolumes import Positions
 
 OUT = Path(__file__).with_suffix(".json")
 SIZES = {"trajectory": 30, "hog": 96, "hof": 108, "mbhx": 96, "mbhy": 96}
@@ -163,7 +169,7 @@ def made_up_vector(number: int, length: int) -> np.ndarray:
     return (noise / np.float32(np.sqrt(1.25 * length))).astype(np.float16)
 
 
-_NOISE = np.random.default_rng(0).standard_normal(1_000_003 + 3 * LENGTH, np.float32)
+_NOISE = np.random.default_rng(0).standard_normal(1_300_000, np.float32)
 
 
 def kernel_and_svm(train: int, test: int, length: int, classes: int) -> dict:
@@ -214,6 +220,46 @@ def against_linear_svc(clips: int, length: int) -> dict:
     return {"clips": clips, "classes": 10, "length": length, "linear_svc_takes_times_as_long": theirs / ours}
 
 
+def stacked(subvolumes: int) -> dict:
+    """A clip of 5,000 trajectories and 180 frames, and the fit of the compression; run in a process of its own."""
+    params, random = StackedParams(), np.random.default_rng(0)
+    sample = descriptors(20_000, 396, seed=1)
+    projection = fit_pca(sample, params.local_dimensions, whiten=True)
+    local = ChannelCodebook(projection, fit_mixture(projection(sample), params.gaussians, seed=1, iterations=2))
+    positions = Positions(random.random((5000, 2)).astype(np.float32), random.integers(7, 180, 5000))
+    clip = LocalFeatures(descriptors(5000, 396, seed=2), positions)
+    with threadpool_limits(1, "blas"), tempfile.TemporaryDirectory() as folder:
+        with RowStore(Path(folder, "rows"), local.length) as rows:
+            for number in range(subvolumes):
+                rows.append(made_up_vector(number, local.length))
+            chosen, labels = np.arange(subvolumes), np.arange(subvolumes) % CLASSES
+            began = _now()
+            start = principal_directions(rows, chosen, params.reduced, seed=1)
+            principal = _now() - began
+            how = {"class_penalty": 1e-4, "projection_penalty": 1e-4, "batch": params.batch, "rate": 1.0, "seed": 1}
+            began = _now()
+            learnt = fit_max_margin(rows, chosen, labels, start, classes=CLASSES, epochs=1, **how)
+            epoch = _now() - began
+        peak = _peak()
+        second = Mixture(
+            np.full(256, 1 / 256, np.float32),
+            random.standard_normal((256, params.reduced), np.float32),
+            np.ones((256, params.reduced), np.float32),
+        )
+        whitening = Projection(np.zeros(params.reduced, np.float32), np.eye(params.reduced, dtype=np.float32))
+        compression = Projection(np.zeros(local.length, np.float32), learnt.projection)
+        model = StackedModel(local, compression, whitening, second, params)
+        seconds = cpu(lambda: model.encode(clip), 3)
+    return {
+        "seconds_a_clip_of_5000": seconds,
+        "subvolumes_learnt_from": subvolumes,
+        "length": local.length,
+        "principal_directions_seconds": principal,
+        "seconds_an_epoch": epoch,
+        "gigabytes_at_most": peak / 1e9,
+    }
+
+
 def alone(what: Callable[..., dict], *arguments: int) -> dict:
     """The result of a function in a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -234,8 +280,9 @@ def _peak() -> float:
 @click.option("--iterations", default=6, show_default=True, help="Of it that are timed.")
 @click.option("--part", default=1.0, show_default=True, help="Of UCF-101's clips that make up the kernel.")
 @click.option("--svms", default=12, show_default=True, help="Classes whose SVMs are timed, of 101.")
+@click.option("--subvolumes", default=2560, show_default=True, help="That stacked vectors are learnt from, of 30,000.")
 @click.option("--out", default=OUT, show_default=True, type=click.Path(dir_okay=False, path_type=Path))
-def main(points: int, iterations: int, part: float, svms: int, out: Path) -> None:
+def main(points: int, iterations: int, part: float, svms: int, subvolumes: int, out: Path) -> None:
     """Measure all of it and write JSON."""
     with threadpool_limits(1, "blas"):
         found: dict = {"encoding": encoding(codebook(), 20_000)}
@@ -244,6 +291,7 @@ def main(points: int, iterations: int, part: float, svms: int, out: Path) -> Non
         click.echo(f"mixture: {found['mixture']['seconds_an_iteration']:.2f} s an iteration of {points:,} points")
         found["svm"] = alone(kernel_and_svm, int(part * TRAIN), int(part * TEST), LENGTH, svms)
         found["svm"]["part"] = against_linear_svc(600, LENGTH)
+        found["stacked"] = alone(stacked, subvolumes)
     svm = found["svm"]
     svm["kernel_seconds_of_all_channels"] = svm["kernel_seconds"] * LENGTHS / LENGTH
     click.echo(
@@ -252,6 +300,7 @@ def main(points: int, iterations: int, part: float, svms: int, out: Path) -> Non
     click.echo(
         f"SVMs: {svm['seconds_an_svm']:.2f} s each, {svm['kernel_and_svm_gigabytes_at_most']:.1f} GB with the kernel"
     )
+    click.echo(f"stacked: {found['stacked']['seconds_a_clip_of_5000']:.2f} s a clip")
     out.write_text(json.dumps(machine() | found, indent=1) + "\n", encoding="utf-8")
 
 

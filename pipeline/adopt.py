@@ -37,10 +37,16 @@ from pipeline.execution.stagelog import stage_log
 from pipeline.execution.told import told_plainly
 from pipeline.execution.work import ClipWork
 from pipeline.execution.workers import worker_count
+from pipeline.fisher import fisher_work
 from pipeline.flow import flow_work
 from pipeline.params import Params, Run, load_params, params_option
 from pipeline.paths import Paths, clip_file
 from pipeline.scores import scores_work
+from pipeline.stacked import stacked_work
+from pipeline.tdd import tdd_work
+from pipeline.tdd_cubes import tdd_cubes_work
+from pipeline.tdd_samples import samples_work
+from pipeline.trajectories import trajectories_work
 
 log = logging.getLogger("pipeline.adopt")
 
@@ -54,8 +60,9 @@ log = logging.getLogger("pipeline.adopt")
 def main(stages: tuple[str, ...], sample: int, seed: int | None, origin: str | None, params_path: Path) -> None:
     """Show on a sample that a stage's new code makes the same files, and keep those of the code before.
 
-    STAGE is decode, flow, cubes-spatial, cubes-temporal, scores-spatial, scores-temporal or scores-slow-fusion; cubes
-    and scores stand for both streams, cubes-spatial@2 for one split. The files are those that the params ask for.
+    STAGE is decode, flow, trajectories, cubes-spatial, cubes-temporal, and likewise scores-, tdd-samples- and tdd-;
+    fisher, stacked, tdd-cubes or scores-slow-fusion. cubes stands for both streams, cubes-spatial@2 for one split. The
+    files are those that the params ask for.
     """
     params = load_params(params_path)
     cache = ClipCache.from_environment()
@@ -194,27 +201,34 @@ def _works(params: Params, names: Sequence[str]) -> Iterator[AbstractContextMana
     """
     for name in names:
         stage, at, split = name.partition("@")
-        kind, dash, stream = stage.partition("-")
         if stage in _WHOLE and not at:
             yield nullcontext(_WHOLE[stage](params))
             continue
-        of_streams = kind in _OF_STREAMS and (not dash or stream in STREAMS)
+        kind, stream = (stage, "") if stage in _OF_STREAMS else (stage.rpartition("-")[0], stage.rpartition("-")[2])
+        of_streams = kind in _OF_STREAMS and stream in ("", *STREAMS)
         if not (of_streams or stage in _OF_SPLITS) or (at and split not in map(str, params.splits)):
             streams = (f"{kind}-{stream}@N" for kind in _OF_STREAMS for stream in STREAMS)
             known = ", ".join([*_WHOLE, *streams, *(f"{stage}@N" for stage in _OF_SPLITS)])
             raise click.ClickException(f"{name}: is no stage that makes a file for each clip; those are {known}")
         numbers = [int(split)] if at else params.splits
         if stage in _OF_SPLITS:
-            yield from (_OF_SPLITS[stage](params, number) for number in numbers)
-            continue
-        for one in [stream] if dash else STREAMS:
-            yield from (_OF_STREAMS[kind](params, one, number) for number in numbers)
+            works = (_OF_SPLITS[stage](params, number) for number in numbers)
+        else:
+            streams = [stream] if stream else STREAMS
+            works = (_OF_STREAMS[kind](params, one, number) for one in streams for number in numbers)
+        yield from (nullcontext(work) if isinstance(work, ClipWork) else work for work in works)
 
 
 STREAMS = ("spatial", "temporal")
-_WHOLE = {"decode": decode_work, "flow": flow_work}
-_OF_STREAMS = {"cubes": cubes_work, "scores": scores_work}
-_OF_SPLITS = {"scores-slow-fusion": scores_slow_fusion.scores_work}
+_WHOLE = {"decode": decode_work, "flow": flow_work, "trajectories": trajectories_work}
+_OF_STREAMS = {"cubes": cubes_work, "scores": scores_work, "tdd-samples": samples_work, "tdd": tdd_work}
+_OF_SPLITS = {
+    "fisher": fisher_work,
+    "stacked": stacked_work,
+    "tdd-cubes": tdd_cubes_work,
+    "scores-slow-fusion": scores_slow_fusion.scores_work,
+}
+"""Works that need no net open come as they are, others as context managers."""
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pytest
 from tests.make_videos import make_video
 
 ENTRY_POINTS = (
+    "han_core.baselines.cnn_lstm.model.CNNLSTM",
     "han_core.cache.store.ClipCache",
     "han_core.clipfile.writer.ClipFileWriter",
     "han_core.cubes.sparse.SparseRows",

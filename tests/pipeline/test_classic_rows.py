@@ -18,8 +18,9 @@ from han_core.flow.flowfile import write_flow
 from han_core.flow.levels import FlowFormat
 from han_core.images.frames import write_frames
 from han_core.predictions import probabilities_file, read_left_out, read_predictions
-from pipeline import codebook, fisher, fisher_svm, stacked, stacked_model, stacked_svm, trajectories
+from pipeline import adopt, codebook, fisher, fisher_svm, stacked, stacked_model, stacked_svm, trajectories
 from pipeline.execution import local
+from pipeline.execution.code import stage_code
 from pipeline.execution.ledger import Failure, read_failures, write_failures
 
 SPEED = {"across": (3.0, 0.0), "down": (0.0, 3.0)}
@@ -237,6 +238,20 @@ def test_no_training_clip_has_a_trajectory(project):
     said = project.run(codebook, "--split", "1", code=1)
     assert "codebook 1: no training clip has a trajectory" in said
     assert "stacked_model 1: no training clip has a trajectory" in project.run(stacked_model, "--split", "1", code=1)
+
+
+def test_files_of_equal_code_are_kept(project):
+    project.usual()
+    project.all()
+    project.stack()
+    stages = {"trajectories": "trajectories", "fisher": "fisher", "stacked": "fisher"}
+    for stage, kind in stages.items():
+        for path in Path(".han_cache", kind).glob(f"*/*-{stage_code(stage)}.h5"):
+            path.rename(path.with_name(path.name.replace(stage_code(stage), "0123456789abcdef")))
+    said = project.run(adopt, *stages, "--sample", "2")
+    assert said.count("adopted") == 3
+    for stage, arguments in ((trajectories, ()), (fisher, ("--split", "1")), (stacked, ("--split", "1"))):
+        assert "6 reused, 0 computed" in project.run(stage, *arguments)
 
 
 def test_settings_of_the_trajectories_reach_them(project):

@@ -93,6 +93,11 @@ def test_vectors_are_those_of_a_loop_over_points_and_gaussians(project, stream):
     for channel in CHANNELS:
         own = codebook.channels[channel]
         assert own.projection.components.shape == (6, 32)
+        drawn = [
+            read_samples(project.clip_path(f"tdd_samples/{stream}-1", name))[channel]
+            for name in project.files(f"tdd_samples/{stream}-1")
+        ]
+        np.testing.assert_allclose(own.projection(np.concatenate(drawn)).var(0), 1, rtol=1e-3)  # whitened
         mixture = {name: np.asarray(getattr(own.mixture, name), float) for name in ("weights", "means", "variances")}
         u, v = np.zeros((3, 6)), np.zeros((3, 6))
         for x in (expected[channel] - own.projection.mean) @ own.projection.components.T.astype(float):

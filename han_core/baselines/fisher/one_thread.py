@@ -17,7 +17,10 @@ _alone = threading.RLock()  # the number of threads is the process's, so two mus
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """BLAS has one thread in here; other threads that come to this wait."""
+    """BLAS has one thread in here; other threads that come to this wait.
+
+    Within somebody else's ``threadpool_limits`` it has as many as that says.
+    """
     with _alone, threadpool_limits(1, "blas"):
         yield
 

@@ -16,7 +16,8 @@ GRID = 8
 _REACH = 1.0  # pixels by which an inlier may miss
 _MATCHES, _INLIERS = 50, 25  # there must be more of each (Wang & Schmid 2013)
 _CORNERS, _QUALITY, _DISTANCE = 1000, 0.001, 3  # of goodFeaturesToTrack, as in the original
-_DEPTH = 0.2  # least denominator of a projection: beyond, no camera turns within one frame
+_DEPTH = 0.2  # least denominator of a projection within the frame: no camera turns further from frame to frame
+_LEAST = 0.05  # and where flow leads out of the frame
 
 
 def homography(
@@ -90,11 +91,12 @@ def warp_flow(flow: np.ndarray, motion: np.ndarray) -> np.ndarray:
 @compiled
 def _warp(flow: np.ndarray, g: np.ndarray, warped: np.ndarray) -> None:
     """With G = 1 + g the motion back and z = x + f: w = (g0 z - x (g2 z) + f) / (1 + g2 z). No large numbers are
-    subtracted from each other, so float32 serves for frames of any size."""
+    subtracted from each other, so float32 serves for frames of any size. What flows out of the camera's sight is
+    held at its edge, so that all stays finite."""
     a, b, c = np.float32(g[0, 0]), np.float32(g[0, 1]), np.float32(g[0, 2])
     d, e, f = np.float32(g[1, 0]), np.float32(g[1, 1]), np.float32(g[1, 2])
     p, q = np.float32(g[2, 0]), np.float32(g[2, 1])
-    one = np.float32(1)
+    one, least = np.float32(1), np.float32(_LEAST)
     for y in range(flow.shape[1]):
         u_row, v_row, out_u, out_v = flow[0, y], flow[1, y], warped[0, y], warped[1, y]
         row = np.float32(y)
@@ -103,7 +105,7 @@ def _warp(flow: np.ndarray, g: np.ndarray, warped: np.ndarray) -> None:
             u, v = u_row[x], v_row[x]
             to_x, to_y = column + u, row + v
             depth = p * to_x + q * to_y
-            scale = one / (one + depth)
+            scale = one / max(one + depth, least)
             out_u[x] = (a * to_x + b * to_y + c - column * depth + u) * scale
             out_v[x] = (d * to_x + e * to_y + f - row * depth + v) * scale
 

@@ -11,8 +11,9 @@ T = TypeVar("T")
 class Draw(Generic[T]):
     """Keeps ``most`` of the items that are added, in their order; 0: all.
 
-    Each item gets a random number when it comes, and the lowest numbers win. What is drawn depends on the seed and the
-    number of items alone, not on the portions in which they come. In memory are at most twice ``most``.
+    Each item has a random number, and the lowest numbers win. So who makes items can draw the number first, and leave
+    out the work on those that can no longer win. What is drawn depends on the seed and the numbers alone, not on the
+    portions in which items come. In memory are at most 1.25 ``most`` and one portion.
 
     Args:
         most: how many are kept at most.
@@ -29,25 +30,24 @@ class Draw(Generic[T]):
         join: Callable[[list[T]], T],
     ) -> None:
         self.most = most
+        self.limit = np.inf
+        """Items of this number or a higher one can no longer win; falls with time."""
         self._random = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
         self._select, self._join = select, join
         self._parts: list[T] = []
-        self._keys: list[np.ndarray] = []
+        self._numbers: list[np.ndarray] = []
         self._held = 0
-        self._limit = np.inf  # no item of a higher number can be among those that win
 
-    def wanted(self, count: int) -> np.ndarray:
-        """Announce so many further items; returns the indices of those that are to be given to :meth:`add`."""
-        keys = self._random.random(count)
-        index = np.flatnonzero(keys < self._limit)
-        self._keys.append(keys[index])
-        return index
+    def numbers(self, count: int) -> np.ndarray:
+        """(count,) float64: numbers of the next items."""
+        return self._random.random(count)
 
-    def add(self, items: T) -> None:
-        """The items that were wanted last, and no others."""
+    def add(self, items: T, numbers: np.ndarray) -> None:
+        """Add items with their numbers, all below the limit."""
         self._parts.append(items)
-        self._held += len(self._keys[-1])
-        if self.most and self._held >= 2 * self.most:
+        self._numbers.append(numbers)
+        self._held += len(numbers)
+        if self.most and self._held >= self.most + self.most // 4 + 1:
             self._thin_out()
 
     def items(self) -> T | None:
@@ -57,7 +57,7 @@ class Draw(Generic[T]):
         return self._join(self._parts) if self._parts else None
 
     def _thin_out(self) -> None:
-        keys = np.concatenate(self._keys)
-        winners = np.sort(np.argsort(keys, kind="stable")[: self.most])
-        self._parts, self._keys = [self._select(self._join(self._parts), winners)], [keys[winners]]
-        self._held, self._limit = len(winners), float(self._keys[0].max())
+        numbers = np.concatenate(self._numbers)
+        winners = np.sort(np.argsort(numbers, kind="stable")[: self.most])
+        self._parts, self._numbers = [self._select(self._join(self._parts), winners)], [numbers[winners]]
+        self._held, self.limit = len(winners), float(numbers[winners].max())

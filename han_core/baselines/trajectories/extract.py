@@ -57,22 +57,34 @@ def extract(
 class Extractor:
     """Takes the frames and flow of a clip one by one.
 
-    In memory are one frame's pyramid, the tracks that are alive, and what is kept: at most twice ``params.most``
-    trajectories, if that is not 0.
+    In memory are one frame's pyramid, the tracks that are alive, and what is kept: at most 1.25 ``params.most``
+    trajectories and those of a frame, if that is not 0.
 
     Args:
         height, width: of the frames.
         params, name, seed: as in :func:`extract`.
+        count: frames that will come, if that is known: no track is started then that cannot finish, which saves time
+            and changes no result.
 
     Raises:
         ValueError: the frames are too large.
     """
 
-    def __init__(self, height: int, width: int, params: TrajectoryParams, *, name: str = "", seed: int = 0) -> None:
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        params: TrajectoryParams,
+        *,
+        name: str = "",
+        seed: int = 0,
+        count: int | None = None,
+    ) -> None:
         if not (0 < height <= LARGEST and 0 < width <= LARGEST):
             raise ValueError(f"frames of {width}x{height} pixels: a side has 1 to {LARGEST}")
         self.params, self.size = params, (height, width)
         self.frames = 0
+        self._last_start = np.inf if count is None else count - 1 - params.length
         self._levels = [Level(size, self.size) for size in pyramid_sizes(height, width, params)]
         self._tracks = [Tracks(level, params) for level in self._levels]
         self._greys: list[np.ndarray] = []
@@ -98,12 +110,13 @@ class Extractor:
             if not np.isfinite(field).all():
                 raise ValueError(f"flow {self.frames - 1} is not finite")
             self._step(np.ascontiguousarray(field))
-        self.frames += 1
         self._greys, above = [], np.ascontiguousarray(frame)
         for level, tracks in zip(self._levels, self._tracks, strict=True):
             above = level.grey(above)
             self._greys.append(above)
-            tracks.start(cv2.cornerMinEigenVal(above, 3, ksize=3))
+            if self.frames <= self._last_start:
+                tracks.start(cv2.cornerMinEigenVal(above, 3, ksize=3), self._drawn.numbers)
+        self.frames += 1
 
     def trajectories(self) -> Trajectories:
         """Those of the frames so far, or the part of them that was drawn."""
@@ -123,32 +136,40 @@ class Extractor:
         motion = homography(field, params.camera, self._greys[0])
         interleaved = cv2.merge(list(field))
         moves = not np.array_equal(motion, np.eye(3))
-        for number, (level, tracks, grey) in enumerate(zip(self._levels, self._tracks, self._greys, strict=True)):
+        finished = []
+        for level, tracks, grey in zip(self._levels, self._tracks, self._greys, strict=True):
             if not len(tracks):
+                finished.append(tracks.none())
                 continue
             raw = level.flow(field, interleaved)
             flow = filtered(raw, params.median)
             warped = filtered(level.warp(raw, motion), params.median) if moves else flow
-            tracks.describe(grey, warped)
-            self._finish(number, tracks.step(flow, warped))
+            tracks.describe(grey, warped, self._drawn.limit)
+            finished.append(tracks.step(flow, warped))
+        self._finish(finished)
 
-    def _finish(self, scale: int, finished: Finished) -> None:
-        """Test tracks of a scale, and keep those that pass."""
-        if not len(finished.slots):
-            return
-        verdict = judging.judge(finished.points, finished.warped, self.params.camera != "none")
+    def _finish(self, finished: list[Finished]) -> None:
+        """Test the tracks that have finished at each scale, and keep those that pass and may be drawn."""
+        points, warped, numbers = (
+            np.concatenate([getattr(tracks, name) for tracks in finished]) for name in ("points", "warped", "numbers")
+        )
+        verdict = judging.judge(points, warped, self.params.camera != "none")
         self._tally += np.bincount(verdict, minlength=4)
-        kept = np.flatnonzero(verdict == judging.KEPT)
-        kept = kept[self._drawn.wanted(len(kept))]
-        histograms = quantized(self._tracks[scale].described(finished.slots[kept]))
+        kept = (verdict == judging.KEPT) & (numbers < self._drawn.limit)
+        if not kept.any():
+            return
+        counts = [len(tracks.slots) for tracks in finished]
+        parts = zip(self._tracks, finished, np.split(kept, np.cumsum(counts)[:-1]), strict=True)
+        described = np.concatenate([tracks.described(done.slots[chosen]) for tracks, done, chosen in parts])
         self._drawn.add(
             Trajectories(
-                points=rounded(finished.points[kept]),
-                start=np.full(len(kept), self.frames - self.params.length, np.int32),
-                scale=np.full(len(kept), scale, np.uint8),
-                warped=rounded(np.clip(finished.warped[kept], -_FARTHEST, _FARTHEST)),
-                **dict(zip(HISTOGRAMS, histograms, strict=True)),
-            )
+                points=rounded(points[kept]),
+                start=np.full(len(described), self.frames - self.params.length, np.int32),
+                scale=np.repeat(np.arange(len(counts), dtype=np.uint8), counts)[kept],
+                warped=rounded(np.clip(warped[kept], -_FARTHEST, _FARTHEST)),
+                **dict(zip(HISTOGRAMS, quantized(described), strict=True)),
+            ),
+            numbers[kept],
         )
 
 

@@ -203,6 +203,15 @@ def _normalise(sums: np.ndarray, described: np.ndarray) -> None:
 
 
 @compiled
+def _normalise_all(sums: np.ndarray, described: np.ndarray) -> None:
+    hof, mbhx, mbhy = CELLS * HOF, CELLS * MBHX, CELLS * MBHY
+    _normalise(sums[:hof], described[:hof])
+    _normalise(sums[hof:mbhx], described[hof:mbhx])
+    _normalise(sums[mbhx:mbhy], described[mbhx:mbhy])
+    _normalise(sums[mbhy:], described[mbhy:])
+
+
+@compiled
 def _gather(box: np.ndarray, place: int, cell: int, sums: np.ndarray) -> None:
     """Bins of a cell at a place of ``box`` (33, W), into where (132,) has them."""
     for b in range(8):
@@ -228,7 +237,6 @@ def describe(
     ages: np.ndarray,
     described: np.ndarray,
     scratch: np.ndarray,
-    sums: np.ndarray,
 ) -> None:
     """Add to each track's description what its patch looks like in this frame (Wang & Schmid 2013, section 2).
 
@@ -242,7 +250,6 @@ def describe(
         ages: (capacity,) int32: the steps each has done; its current point is that of this number.
         described: (capacity, 3, 132) float32, by cell in time.
         scratch: float32, :func:`scratch_size` of them.
-        sums: (capacity, 132) float32: scratch.
     """
     count = len(slots)
     if count == 0:
@@ -277,7 +284,11 @@ def describe(
     block = scratch[: cell_height * size].reshape(cell_height, size)
     rest = scratch[cell_height * size : (cell_height + 5) * size].reshape(5, size)
     running, box = rest[0], rest[1]
+    cells = box.reshape(BINS, span)
     lines = scratch[-6 * span :].reshape(6, span)
+    # Tracks of which the upper cells are known and the lower ones not yet: first in, first out.
+    queue = np.empty((needed.max(), VALUES), np.float32)
+    tail, front = 0, 0
     for j in range(cell_height):
         _row(grey, flow, begin + j, first, last, lines, block[j].reshape(BINS, span))
     for base in range(begin, end, cell_height):
@@ -294,15 +305,20 @@ def describe(
                 for place in range(0, size, _AT_ONCE * span):
                     some = slice(place, min(place + _AT_ONCE * span, size))
                     _box(block[j, some], running[some], cell_width, box[some], rest[2:])
-                cells = box.reshape(BINS, span)
-                while upper >= 0:
-                    _gather(cells, left[upper] - first, 0, sums[upper])
-                    _gather(cells, left[upper] - first + cell_width, 2, sums[upper])
-                    upper = following[upper]
                 while lower >= 0:
-                    _gather(cells, left[lower] - first, 1, sums[lower])
-                    _gather(cells, left[lower] - first + cell_width, 3, sums[lower])
+                    sums = queue[front % len(queue)]
+                    front += 1
+                    _gather(cells, left[lower] - first, 1, sums)
+                    _gather(cells, left[lower] - first + cell_width, 3, sums)
+                    slot = slots[lower]
+                    _normalise_all(sums, described[slot, ages[slot] // steps])
                     lower = following[lower]
+                while upper >= 0:
+                    sums = queue[tail % len(queue)]
+                    tail += 1
+                    _gather(cells, left[upper] - first, 0, sums)
+                    _gather(cells, left[upper] - first + cell_width, 2, sums)
+                    upper = following[upper]
             y += cell_height
             if y < end:
                 if needed[y] > 0:
@@ -310,13 +326,6 @@ def describe(
                 else:
                     block[j] = 0
                 _add_to(running, block[j])
-    hof, mbhx, mbhy = CELLS * HOF, CELLS * MBHX, CELLS * MBHY
-    for i in range(count):
-        values = described[slots[i], ages[slots[i]] // steps]
-        _normalise(sums[i, :hof], values[:hof])
-        _normalise(sums[i, hof:mbhx], values[hof:mbhx])
-        _normalise(sums[i, mbhx:mbhy], values[mbhx:mbhy])
-        _normalise(sums[i, mbhy:], values[mbhy:])
 
 
 @compiled

@@ -38,7 +38,7 @@ def make_trajectories(
         path: the clip file to write.
         clip, fingerprint: who it is; which part of the trajectories is kept depends on the clip's name.
         params: how trajectories are made.
-        seed: of that choice.
+        seed: of that choice; where there is none (``params.most`` is 0) the file does not depend on it.
         attributes: to be stored in the file.
 
     Returns:
@@ -60,7 +60,7 @@ def make_trajectories(
         if max(width, height) > LARGEST:
             raise ClipError(f"its flow has {width}x{height} pixels; a side has {LARGEST} at most")
         table = pixels_of_levels(bound, rounding)
-        extractor = Extractor(height, width, params, name=clip, seed=seed)
+        extractor = Extractor(height, width, params, name=clip, seed=seed, count=count)
         for i in range(count):
             grey = grey_frame(frames.image_bytes("frames", i), (width, height))
             extractor.add(grey, _field(flow, i - 1, (height, width), table) if i else None)
@@ -74,7 +74,7 @@ def make_trajectories(
         params=params,
         size=(width, height),
         length=count,
-        attributes={"seed": seed, **(attributes or {})},
+        attributes={**({"seed": seed} if params.most else {}), **(attributes or {})},
     )
     return len(found)
 

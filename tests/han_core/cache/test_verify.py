@@ -82,3 +82,24 @@ def test_a_dataset_that_the_trailer_does_not_know_is_found(tmp_path):
     seal(path, body, values | {"arrays": {}})
     with pytest.raises(ClipFileError, match="does not know dataset numbers"):
         verify_clip_file(path)
+
+
+def test_arrays_whose_header_goes_on_elsewhere_are_found(tmp_path):
+    """HDF5 puts the end of a header wherever there is room, its layout message perhaps in it."""
+    path = tmp_path / "a.h5"
+    with ClipFileWriter(path, kind="demo", clip="a", fingerprint="0" * 64) as file:
+        for name in ("start", "scale", "origin", "steps", "warped", "hog"):
+            file.array(name, np.arange(60, dtype=np.int16).reshape(2, 15, 2), codec="shuffle-zstd")
+    assert any(_begins_elsewhere(path, name) for name in ("steps", "warped")), "the case that this is about"
+    verify_clip_file(path)
+    with ClipFile(path) as file:
+        assert all(file.array(name).size == 60 for name in file.names())
+
+
+def _begins_elsewhere(path, name):
+    """Whether the layout message of a dataset (type 8, 29 bytes for three axes) is not in the header's first block."""
+    with h5py.File(path) as file:
+        address = h5py.h5o.get_info(file[name].id).addr
+    header = path.read_bytes()[address:]
+    assert header[:6] == b"OHDR\x02\x01"
+    return b"\x04\x02\x02\x04" not in header[: int.from_bytes(header[6:8], "little") + 8]

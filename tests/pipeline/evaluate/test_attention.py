@@ -21,6 +21,7 @@ from pipeline.evaluate import __main__ as evaluate
 from pipeline.evaluate.attention import attention_quality
 from pipeline.params import load_params, synthetic_spec
 from pipeline.predictions import attending_rows
+from tests.only_han import only_han
 
 PICKED = [0, 5, 11]
 SIZE = (80, 64)
@@ -29,7 +30,7 @@ SIZE = (80, 64)
 @pytest.fixture
 def project(repository, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    params = yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))
+    params = only_han(yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8")))
     params["models"] = ["han", "no_attention"]
     params["synthetic"].update(groups=2, clips_per_group=1, frames=12, width=SIZE[0], height=SIZE[1])
     params["evaluate"]["baselines"] = []

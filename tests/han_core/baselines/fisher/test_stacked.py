@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from han_core.baselines.fisher.codebook import ChannelCodebook, fit_codebook
+from han_core.baselines.fisher.max_margin import fit_max_margin
+from han_core.baselines.fisher.principal import principal_directions
 from han_core.baselines.fisher.stacked import (
     LocalFeatures,
     SampledSubvolumes,
@@ -103,6 +105,18 @@ def test_sampled_subvolumes_are_some_of_each_clips(local, tmp_path):
     assert (closest < 5e-3).all()
 
 
+def test_each_subvolume_has_its_clips_label(local, tmp_path):
+    labels = dict(zip(NAMES, [0, 2, 1, 1, 0, 2, 2, 2], strict=True))
+    how = {"class_penalty": 1e-4, "projection_penalty": 1e-4, "epochs": 3, "batch": 8, "rate": 1.0, "seed": 1}
+    with SampledSubvolumes(NAMES, some_clip, local, PARAMS, seed=1, scratch=tmp_path / "s") as sampled:
+        found = fit_compression(sampled, labels, PARAMS, classes=3, seed=1)
+        start = principal_directions(sampled.rows, np.arange(24), 5, seed=1)
+        own = np.repeat([0, 2, 1, 1, 0, 2, 2, 2], 3)
+        expected = fit_max_margin(sampled.rows, np.arange(24), own, start, classes=3, **how)
+    np.testing.assert_array_equal(found.components, expected.projection)
+    assert not found.mean.any()
+
+
 def test_what_is_learnt_from_is_white_in_the_second_layer(local, tmp_path):
     scratch = tmp_path / "scratch"
     with SampledSubvolumes(NAMES, some_clip, local, PARAMS, seed=1, scratch=scratch) as sampled:
@@ -190,6 +204,10 @@ def with_settings(**settings):
     return change
 
 
+def of_another_schema(tensors, metadata):
+    return tensors, metadata | {"stacked": json.dumps(json.loads(metadata["stacked"]) | {"schema": 2})}
+
+
 def replaced(name: str, *shape: int):
     return lambda tensors, metadata: (tensors | {name: torch.ones(*shape)}, metadata)
 
@@ -200,6 +218,7 @@ def replaced(name: str, *shape: int):
         (lambda t, m: (t, {k: v for k, v in m.items() if k != "stacked"}), "is not a model of stacked Fisher vectors"),
         (lambda t, m: (t, m | {"stacked": "1"}), "does not describe a model of this version"),
         (lambda t, m: (t, m | {"stacked": '{"schema": 1}'}), "not the settings of stacked Fisher vectors"),
+        (of_another_schema, "does not describe a model of this version"),
         (with_settings(cells=0), "cells is 0, not 1 to"),
         (with_settings(cells=1e9), "cells is 1000000000.0, not 1 to"),
         (with_settings(span=9), "a span of 9 in 4 cells"),

@@ -68,6 +68,13 @@ def test_motion_of_its_own_is_left():
     np.testing.assert_allclose(warped, expected.transpose(2, 0, 1), atol=1e-4)
 
 
+def test_all_stays_finite_wherever_flow_leads():
+    motion = np.array([[1, 0, 0], [0, 1, 0], [0.6 / WIDTH, 0, 1.0]])
+    back = np.linalg.inv(motion)
+    vanishing = constant((-(back[2, 2] / back[2, 0]) - 40, 0), HEIGHT, WIDTH)  # column 40 goes to the horizon
+    assert np.abs(warp_flow(vanishing, motion)).max() < 1e4
+
+
 def test_a_homography_without_inverse_is_refused():
     with pytest.raises(ValueError, match="inverted"):
         warp_flow(constant((1, 1), 10, 10), np.zeros((3, 3)))

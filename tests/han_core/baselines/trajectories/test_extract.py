@@ -223,6 +223,23 @@ def test_a_stream_gives_the_same_bytes_however_it_is_fed():
     assert same(stream, whole.trajectories())
 
 
+def test_to_know_how_many_frames_will_come_changes_no_result():
+    frames, fields = wobbling(26, 80, 100)
+    params = replace(ALL, most=100)
+    whole = run(frames, fields, params)
+    knowing = Extractor(80, 100, params, name="clip", seed=3, count=26)
+    alive = []
+    for t, frame in enumerate(frames):
+        knowing.add(frame, fields[t - 1] if t else None)
+        alive.append(sum(map(len, knowing._tracks)))
+    assert same(knowing.trajectories(), whole.trajectories())
+    assert knowing.counts == whole.counts
+    assert alive[9] > 0 == alive[-1]
+    few = Extractor(80, 100, params, count=15)
+    few.add(frames[0])
+    assert sum(map(len, few._tracks)) == 0
+
+
 PROGRAM = """
 import hashlib
 from han_core.baselines.trajectories.extract import extract
@@ -275,7 +292,7 @@ def test_no_cell_of_the_grid_gets_a_second_track():
         before = {tuple((tracks.current()[i] // 5).astype(int)) for i in range(len(tracks))}
         count = len(tracks)
         extractor._greys = [frame]
-        tracks.start(cv2.cornerMinEigenVal(frame, 3, ksize=3))
+        tracks.start(cv2.cornerMinEigenVal(frame, 3, ksize=3), np.zeros)
         new = [tuple((point // 5).astype(int)) for point in tracks.current()[count:]]
         assert len(new) == len(set(new))
         assert not set(new) & before

@@ -21,10 +21,9 @@ def described(grey, flow, places, patch=(32, 32), age=0) -> dict:
     points[:, age] = places
     values = np.zeros((count, 3, kernels.VALUES), np.float32)
     scratch = np.full(kernels.scratch_size(patch[0] // 2, grey.shape[1]), np.nan, np.float32)
-    sums = np.full((count, kernels.VALUES), np.nan, np.float32)
     slots, ages = np.arange(count, dtype=np.int32), np.full(count, age, np.int32)
     flow = np.ascontiguousarray(flow, np.float32)
-    kernels.describe(np.ascontiguousarray(grey), flow, patch, points, slots, ages, values, scratch, sums)
+    kernels.describe(np.ascontiguousarray(grey), flow, patch, points, slots, ages, values, scratch)
     others = [t for t in range(3) if t != age // 5]
     assert not values[:, others].any(), "another cell in time"
     ends = np.array([kernels.HOF, kernels.MBHX, kernels.MBHY]) * 4

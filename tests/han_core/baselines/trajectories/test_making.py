@@ -73,6 +73,13 @@ def test_the_same_bytes_again_and_others_of_another_seed(tmp_path, clip):
     assert paths[0].read_bytes() == paths[1].read_bytes() != paths[2].read_bytes()
 
 
+def test_all_trajectories_depend_on_no_seed(tmp_path, clip):
+    paths = [tmp_path / f"{i}.h5" for i in range(2)]
+    for path, seed in zip(paths, (1, 2), strict=True):
+        make_trajectories(*clip, path, **IDENTITY, params=TrajectoryParams(most=0), seed=seed)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
 def test_frames_are_resized_to_the_flow(tmp_path):
     """Frames of twice the size: trajectories are in the flow's pixels."""
     frames, fields, _ = pan_with_square(17, 120, 160)
