@@ -67,7 +67,7 @@ _IDT = "iDT [19]"
 _SFV = "iDT + stacked Fisher vectors [13]"
 _IDT_DEVIATIONS = (
     "TV-L1 flow as stored in place of Farneback's; the camera's motion fitted to that flow, without SURF matches; no "
-    "human detector; at most `trajectories.most` trajectories a clip"
+    "human detector; at most trajectories.most trajectories a clip"
 )
 
 ROWS: tuple[Row, ...] = (
@@ -104,7 +104,7 @@ ROWS: tuple[Row, ...] = (
         table_2=_SFV,
         hmdb51=66.8,
         deviations=(
-            "sizes and steps of the subvolumes and the length of their compressed vectors are ours (`stacked`): the "
+            "sizes and steps of the subvolumes and the length of their compressed vectors are ours (stacked): the "
             "paper's could not be verified; trajectories as in row idt"
         ),
     ),
@@ -156,7 +156,7 @@ ROWS: tuple[Row, ...] = (
         ucf101=88.6,
         deviations=(
             "VGG-16 in place of GoogLeNet, fine-tuned beforehand and frozen while the LSTMs learn; no Sports-1M; cells "
-            "without peepholes; `cubes.frames` frames equally spaced over the clip"
+            "without peepholes; cubes.frames frames equally spaced over the clip"
         ),
     ),
     _row(
@@ -177,8 +177,8 @@ ROWS: tuple[Row, ...] = (
         hmdb51=65.9,
         reruns="a reader of the authors' code got the spatial net's conv4 and conv5 8 points below their paper",
         deviations=(
-            "VGG-16 in place of CNN-M-2048, so conv4_3 and conv5_3 (`tdd.layers`); sizes of the net's input and frames "
-            "looked at by `tdd.sizes` and `tdd.step` (the original: five sizes, every frame); trajectories and iDT as "
+            "VGG-16 in place of CNN-M-2048, so conv4_3 and conv5_3 (tdd.layers); sizes of the net's input and frames "
+            "looked at by tdd.sizes and tdd.step (the original: five sizes, every frame); trajectories and iDT as "
             "in row idt"
         ),
     ),

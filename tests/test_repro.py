@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.only_han import only_han
+
 CLASSES = {"left": -3, "right": 3}  # a square that moves to one side, in pixels per frame
 CLIPS, FRAMES = 3, 14
 
@@ -36,7 +38,7 @@ def write_video(path: Path, speed: int, seed: int) -> None:
 
 
 def small_params(repository: Path, root: Path) -> dict:
-    params = yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))
+    params = only_han(yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8")))
     params["synthetic"] = None
     params["models"] = ["han"]
     params["dataset"].update(name="tiny", kind="folder", root=str(root), generate=[])

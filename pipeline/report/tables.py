@@ -74,8 +74,7 @@ def table_2(params: Params, summaries: Mapping[str, Summary]) -> list[Block]:
         ran = [row for row in ours if any(row.name in summary for summary in summaries.values())]
         figures = {dataset: figure for row in ours for dataset, figure in row.paper.items()}
         for row in ran or ours[:1]:
-            title = row.title
-            cells = [f"{line}: {title[0].lower()}{title[1:]}" if row in ran and len(ours) > 1 else line]
+            cells = [f"{line}: {_within_a_line(row.title)}" if row in ran and len(ours) > 1 else line]
             # The paper's figure belongs to the line, whose first row shows it.
             first = row in (*ran, ours[0])[:1]
             for dataset, paper in columns:
@@ -97,11 +96,16 @@ def table_2(params: Params, summaries: Mapping[str, Summary]) -> list[Block]:
     if notes:
         text = (
             "What others got with these methods (top-1 in per cent, UCF-101 / HMDB-51), and how ours differ from the "
-            "originals. `python -m pipeline.costs` says what each row took to compute and to store."
+            "originals. What each row took to compute and to store is said by: python -m pipeline.costs"
         )
         header = ["Method", "Row", "Reruns", "Ours differs"]
         blocks += [Paragraph(text), Fold("Reruns and differences", [Table(header, notes)])]
     return blocks
+
+
+def _within_a_line(title: str) -> str:
+    """A title that does not begin the line: "Both nets", but "HOF alone"."""
+    return title if title[:2].isupper() else f"{title[:1].lower()}{title[1:]}"
 
 
 def other_models(summary: Summary) -> list[Block]:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from han_core.baselines.fisher.stored import CodebookError
 from han_core.clipfile.arrays import read_parts
 from han_core.clipfile.trailer import REMAKE, ClipFileError, Trailer, read_trailer
 from han_core.clipfile.writer import ClipFileWriter
+from han_core.errors import REPAIR
 
 KIND = "fisher"
 _LONGEST = 1 << 24  # numbers of a vector: 32 MiB
@@ -27,14 +29,17 @@ def write_vectors(
         vectors: channel -> (n,) improved Fisher vector; stored as float16, whose error is 2^-11 of a number or 2^-25.
 
     Raises:
-        ValueError: a vector is not one, is empty, or holds numbers that float16 cannot.
+        CodebookError: a vector is not one, is empty, or holds numbers that float16 cannot, so what made it is to blame.
     """
     with ClipFileWriter(path, kind=KIND, clip=clip, fingerprint=fingerprint, attributes=attributes) as file:
         for channel, vector in vectors.items():
             with np.errstate(over="ignore"):
                 half = np.asarray(vector).astype(np.float16)
             if half.ndim != 1 or not half.size or not np.isfinite(half).all():
-                raise ValueError(f"{channel}: not a vector of finite numbers")
+                raise CodebookError(
+                    f"clip {clip}: {channel}: not a vector of finite numbers: the codebook that encodes it is none. "
+                    f"Make it again ({REPAIR})"
+                )
             file.array(channel, half, codec="shuffle-zstd")
 
 

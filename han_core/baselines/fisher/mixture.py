@@ -49,8 +49,8 @@ class Mixture:
         return (self.weights.astype(np.float64) @ self.means).astype(np.float32)
 
     @cached_property
-    def _terms(self) -> np.ndarray:
-        """(2d + 1, K) float32: factors of y^2, y and 1."""
+    def terms(self) -> np.ndarray:
+        """(2d + 1, K) float32: what y^2, y and 1 are multiplied with to give log weight times density."""
         weights, variances = self.weights.astype(np.float64), self.variances.astype(np.float64)
         means = self.means.astype(np.float64) - self.centre
         constant = np.log(weights) - 0.5 * (np.log(2 * math.pi * variances) + means**2 / variances).sum(1)
@@ -120,7 +120,7 @@ class Mixture:
         np.square(y[:n, d : 2 * d], out=y[:n, :d])
         y[:n, 2 * d] = 1
         y[n:] = 0
-        np.matmul(y, self._terms, out=q)
+        np.matmul(y, self.terms, out=q)
         largest = q.max(1, keepdims=True)
         q -= largest
         np.exp(q, out=q)

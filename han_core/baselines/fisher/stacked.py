@@ -32,6 +32,7 @@ LOCAL_CHANNELS = ("hog", "hof", "mbhx", "mbhy")
 """Whose descriptors side by side are the local features."""
 
 _TOGETHER = 32  # vectors that are projected at a time
+_AHEAD = 64  # clips that are in work together
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +121,7 @@ class SampledSubvolumes:
         try:
             with ThreadPoolExecutor(threads) as pool:
                 for number, name in enumerate(self.names):
-                    # A few ahead of the one that is waited for, so that finished ones do not pile up.
+                    # A few at a time, so that finished ones do not pile up behind a slow one.
                     if number % _AHEAD == 0:
                         made = pool.map(encoded, self.names[number : number + _AHEAD])
                     for vector in next(made):
@@ -138,9 +139,6 @@ class SampledSubvolumes:
 
     def __exit__(self, *_: object) -> None:
         self.rows.close()
-
-
-_AHEAD = 64
 
 
 def fit_compression(

@@ -89,7 +89,12 @@ class StoredTensors:
         # Below the smallest normal number 1 / variance overflows.
         if not (variances >= np.finfo(np.float32).tiny).all():
             raise self.error(f"{name}.variances are not all positive")
-        return Mixture(weights, means, variances)
+        found = Mixture(weights, means, variances)
+        with np.errstate(over="ignore"):
+            usable = np.isfinite(found.terms).all()
+        if not usable:
+            raise self.error(f"{name}.means are out of all proportion to {name}.variances")
+        return found
 
 
 def read_sealed(path: str | Path, what: str, key: str) -> tuple[StoredTensors, dict[str, str]]:

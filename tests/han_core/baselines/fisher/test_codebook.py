@@ -197,6 +197,7 @@ def with_value(value: float):
         (changed("mbhx.variances", with_value(1e-45)), "mbhx.variances are not all positive"),
         (changed("mbhx.variances", with_value(float("nan"))), "mbhx.variances holds numbers that are not finite"),
         (changed("mbhx.means", with_value(float("inf"))), "mbhx.means holds numbers that are not finite"),
+        (changed("mbhx.means", with_value(1e38)), "mbhx.means are out of all proportion"),
         (changed("mbhx.means", lambda t: t[:2].clone()), "mbhx.means is torch.float32 of shape"),
         (changed("mbhx.means", lambda t: t[:, :2].clone()), "mbhx.means is torch.float32 of shape"),
         (changed("mbhx.means", lambda t: t.double()), "mbhx.means is torch.float64"),

@@ -9,6 +9,7 @@ from han_core.baselines.fisher.fisherfile import read_half, read_vector, write_v
 from han_core.clipfile.reader import ClipFile
 from han_core.clipfile.trailer import ClipFileError
 from han_core.clipfile.writer import ClipFileWriter
+from han_core.errors import HanError
 from tests.flips import check_told
 
 IDENTITY = {"clip": "c", "fingerprint": "f" * 64}
@@ -41,7 +42,7 @@ def test_the_same_vectors_give_the_same_bytes(tmp_path):
     "vector", [np.array([np.nan]), np.array([np.inf]), np.array([1e6]), np.zeros((2, 3)), np.zeros(0), np.array(1.0)]
 )
 def test_what_is_no_vector_is_not_written(tmp_path, vector):
-    with pytest.raises(ValueError, match="hog: not a vector of finite numbers"):
+    with pytest.raises(HanError, match="clip c: hog: not a vector of finite numbers"):
         write_vectors(tmp_path / "a.h5", **IDENTITY, vectors={"hog": vector}, attributes={})
 
 
