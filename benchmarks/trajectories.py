@@ -36,7 +36,7 @@ from han_core.baselines.trajectories import judging, kernels, making, pyramid
 from han_core.baselines.trajectories.making import make_trajectories
 from han_core.baselines.trajectories.params import TrajectoryParams
 from han_core.baselines.trajectories.storedflow import field_of_levels
-from han_core.baselines.trajectories.trajectoryfile import read_facts
+from han_core.baselines.trajectories.trajectoryfile import read_facts, read_trajectories
 from han_core.clipfile.reader import ClipFile
 from han_core.clipfile.trailer import read_trailer
 from han_core.flow.flowfile import grey_frame, read_flow_levels, write_flow
@@ -220,6 +220,7 @@ def size(path: Path) -> dict:
     histograms = sum(stored[name] for name in ("hog", "hof", "mbhx", "mbhy"))
     return {
         "bytes": path.stat().st_size,
+        "read_milliseconds": round(1000 * used(lambda: read_trajectories(path))[1], 1),
         "trajectories": facts.count,
         "bytes_of_histograms": histograms,
         "bytes_of_the_rest": sum(stored.values()) - histograms,

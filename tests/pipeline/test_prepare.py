@@ -13,6 +13,7 @@ from han_core.clips import read_clips
 from han_core.datasets.probing import Inspection
 from pipeline.prepare import inspect_videos, main
 from tests.dvc_links import damaged, hold
+from tests.only_han import only_han
 
 CLIPS = Path("data/mine/clips.csv")
 
@@ -21,7 +22,7 @@ CLIPS = Path("data/mine/clips.csv")
 def params(repository, tmp_path, monkeypatch):
     """Default params for a folder of videos that is still empty; stages run in a folder of their own."""
     monkeypatch.chdir(tmp_path)
-    params = yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))
+    params = only_han(yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8")))
     params["synthetic"] = None
     params["run"]["workers"] = 1
     params["dataset"].update(name="mine", kind="folder", root="videos", generate=[])

@@ -176,5 +176,4 @@ class Extractor:
 def quantized(described: np.ndarray) -> list[np.ndarray]:
     """hog, hof, mbhx, mbhy, each (n, 3 x 4 x bins) uint8, of (n, 3, 132) float32 in [0, 1]."""
     levels = np.rint(described * np.float32(255)).astype(np.uint8)
-    ends = np.array([kernels.HOF, kernels.MBHX, kernels.MBHY]) * kernels.CELLS
-    return [part.reshape(len(described), TIME * part.shape[2]) for part in np.split(levels, ends, axis=2)]
+    return [part.reshape(len(described), TIME * part.shape[2]) for part in np.split(levels, kernels.STARTS, axis=2)]

@@ -1,9 +1,9 @@
 """The inner loops of trajectories, compiled by Numba: starting, stepping, describing.
 
-No integral histograms: with a bin for each of 33 directions they take most of the time, for sums of which few are asked
-for, and lose digits. Instead the rows of votes are summed downwards over the height of a cell, at every row afresh (van
-Herk's two-way sums: a window is the end of one block and the beginning of the next, both running sums), and only where
-a track is described the columns of its cells are added up. Nothing is ever subtracted.
+No integral histograms: with 33 bins a pixel they take most of the time, for sums of which few are asked for, and lose
+digits. Instead the votes of rows are summed downwards over the height of a cell, at every row afresh (van Herk's
+two-way sums: a window is the end of one block and the beginning of the next, both running sums), and across where a row
+has cells of tracks. Nothing is ever subtracted.
 
 Everything is in this one file because Numba's cache notices a change of the file a function is in, and of no other.
 """
@@ -20,6 +20,9 @@ CELLS = 4
 
 VALUES = CELLS * BINS
 """Numbers that describe a track at one moment: hog, hof, mbhx, mbhy, each by cell in x, cell in y, bin."""
+
+STARTS = (CELLS * HOF, CELLS * MBHX, CELLS * MBHY)
+"""Where the second histogram and those after it begin among those numbers."""
 
 _STILL = np.float32(0.4)
 """Pixels up to which flow counts as none."""
@@ -204,7 +207,7 @@ def _normalise(sums: np.ndarray, described: np.ndarray) -> None:
 
 @compiled
 def _normalise_all(sums: np.ndarray, described: np.ndarray) -> None:
-    hof, mbhx, mbhy = CELLS * HOF, CELLS * MBHX, CELLS * MBHY
+    hof, mbhx, mbhy = STARTS
     _normalise(sums[:hof], described[:hof])
     _normalise(sums[hof:mbhx], described[hof:mbhx])
     _normalise(sums[mbhx:mbhy], described[mbhx:mbhy])

@@ -26,8 +26,7 @@ def described(grey, flow, places, patch=(32, 32), age=0) -> dict:
     kernels.describe(np.ascontiguousarray(grey), flow, patch, points, slots, ages, values, scratch)
     others = [t for t in range(3) if t != age // 5]
     assert not values[:, others].any(), "another cell in time"
-    ends = np.array([kernels.HOF, kernels.MBHX, kernels.MBHY]) * 4
-    parts = np.split(values[:, age // 5], ends, axis=1)
+    parts = np.split(values[:, age // 5], kernels.STARTS, axis=1)
     return {name: part.reshape(count, 2, 2, part.shape[1] // 4) for name, part in zip(HISTOGRAMS, parts, strict=True)}
 
 
@@ -185,3 +184,38 @@ def test_bytes_are_the_nearest_and_in_order():
     assert [part.shape for part in (hog, hof, mbhx, mbhy)] == [(1, 96), (1, 108), (1, 96), (1, 96)]
     assert (hog[0, 32], hof[0, 72], mbhx[0, 0], mbhy[0, 31]) == (255, 128, 1, 0)
     assert hog.sum() + hof.sum(dtype=int) + mbhx.sum() + mbhy.sum() == 255 + 128 + 1
+
+
+def test_a_track_takes_its_cell_of_the_grid_and_frees_it_when_it_leaves():
+    texture_ = np.ones((13, 22), np.float32)
+    texture_[7, 12] = 0.5
+    points = np.zeros((3, 16, 2), np.float32)
+    points[1, 0], points[1, 1], points[2, 0] = (9.9, 4.9), (10.0, 5.0), (21.5, 12.5)
+    slots, ages = np.array([1, 2], np.int32), np.zeros(3, np.int32)
+
+    def cells():
+        found = kernels.grid_points(texture_, 0.5, 5, points, slots, ages)
+        assert (found % 5 == 2).all()
+        return [tuple(place) for place in (found // 5).astype(int).tolist()]
+
+    # Whole cells only: 4 across, 2 down. One is too flat, (1, 0) is taken; a track beside the grid takes none.
+    assert cells() == [(0, 0), (2, 0), (3, 0), (0, 1), (1, 1), (3, 1)]
+    ages[1] = 1
+    assert cells() == [(0, 0), (1, 0), (2, 0), (3, 0), (0, 1), (1, 1), (3, 1)]
+    texture_[7, 12] = 1  # not flat any more, but the track is there now
+    assert (2, 1) not in cells()
+    assert cells()[-1] == (3, 1)
+
+
+def test_a_track_leaves_at_the_edges():
+    flow = constant((0.75, 0), 20, 30)
+    points, moves = np.zeros((4, 16, 2), np.float32), np.zeros((4, 15, 2), np.float32)
+    points[:, 14] = [(28.5, 10), (29.25, 10), (5, 0.25), (3, 20)]
+    ages, slots = np.full(4, 14, np.int32), np.arange(4, dtype=np.int32)
+    goes_on, finished, lost = kernels.step(flow, 2 * flow, points, moves, slots, ages)
+    assert (goes_on.tolist(), finished.tolist(), lost.tolist()) == ([], [0, 2], [1, 3])
+    assert points[0, 15].tolist() == [29.25, 10]
+    assert moves[0, 14].tolist() == [1.5, 0]
+    ages[:] = 3
+    points[:, 3] = points[:, 14]
+    assert kernels.step(flow, flow, points, moves, slots, ages)[0].tolist() == [0, 2]
