@@ -32,6 +32,12 @@ from torch import nn
 
 from benchmarks.machine import machine
 from benchmarks.workspace import NAME, Workspace, copied, scratch_folder, scratch_option, small_params, tiny_videos
+from han_core.baselines.cnn_lstm.model_file import load_cnn_lstm
+from han_core.baselines.fisher.codebook import ChannelCodebook, codebook_identity, read_codebook
+from han_core.baselines.fisher.fisherfile import read_half
+from han_core.baselines.fisher.stacked_file import read_stacked
+from han_core.baselines.trajectories.trajectories import CHANNELS
+from han_core.baselines.trajectories.trajectoryfile import read_facts, read_trajectories
 from han_core.baselines.two_stream.scorefile import read_scores
 from han_core.cache.verify import verify_clip_file
 from han_core.clipfile.reader import ClipFile
@@ -79,6 +85,11 @@ def kinds_of(workspace: Workspace) -> dict[str, Kind]:
         "flow": Kind(tuple(sorted(data.glob("flow/*/*.h5"))), use_flow),
         "cubes": Kind(tuple(sorted(data.glob("cubes/*/*/*.h5"))), use_cubes),
         "scores": Kind(tuple(sorted(data.glob("scores/*/*/*.h5"))), use_scores),
+        "trajectories": Kind(tuple(sorted(data.glob("trajectories/*/*.h5"))), use_trajectories),
+        "Fisher vectors": Kind(tuple(sorted(data.glob("fisher/*/*/*.h5"))), use_vectors),
+        "codebook": Kind(tuple(sorted(models.glob("codebooks/fisher-*"))), use_codebook),
+        "stacked model": Kind(tuple(sorted(models.glob("codebooks/stacked-*"))), use_stacked),
+        "CNN + LSTM": Kind(tuple(sorted(models.glob("cnn_lstm/*"))), use_cnn_lstm),
         "net": Kind(tuple(sorted(models.glob("nets/*"))), use_net),
         "HAN": Kind(tuple(sorted(models.glob("han/*"))), use_han),
         "checkpoint": Kind((checkpoint,), use_checkpoint),
@@ -127,6 +138,41 @@ def use_cubes(path: Path) -> str:
 def use_scores(path: Path) -> str:
     """As stage two-stream does."""
     return _digest(read_trailer(path).content, read_scores(path))
+
+
+def use_trajectories(path: Path) -> str:
+    """As stages codebook, fisher and stacked do."""
+    found = read_trajectories(path)
+    values = [found.points, found.start, found.scale, *(found.channel(name) for name in CHANNELS)]
+    return _digest(read_trailer(path).content, read_facts(path), *values)
+
+
+def use_vectors(path: Path) -> str:
+    """As the stages of SVMs do."""
+    return _digest(read_trailer(path).content, *(read_half(path, channel) for channel in CHANNELS))
+
+
+def use_codebook(path: Path) -> str:
+    """As stage fisher does."""
+    codebook, metadata = read_codebook(path)
+    return _digest(metadata, codebook_identity(metadata), *(_channel(one) for one in codebook.channels.values()))
+
+
+def use_stacked(path: Path) -> str:
+    """As stage stacked does."""
+    model, metadata = read_stacked(path)
+    fitted = [_channel(model.local), vars(model.compression), vars(model.whitening), vars(model.second)]
+    return _digest(metadata, model.params, *fitted)
+
+
+def _channel(codebook: ChannelCodebook) -> dict[str, object]:
+    return {**vars(codebook.projection), **vars(codebook.mixture)}
+
+
+def use_cnn_lstm(path: Path) -> str:
+    """As stage classify-cnn-lstm does."""
+    trained = load_cnn_lstm(path)
+    return _digest(trained.model.state_dict(), (trained.classes, trained.source, trained.model.config))
 
 
 def use_net(path: Path) -> str:
@@ -265,6 +311,13 @@ def finished_workspace(folder: Path) -> Workspace:
     """A small project, run to its end; one of its videos cannot be decoded."""
     params = small_params("videos")
     params["dataset"]["allowed_failures"] = 1
+    params["trajectories"].update(source=["flow"], length=6)
+    params["fisher"].update(splits=[1], gaussians=2, samples=500, iterations=3)
+    params["stacked"].update(
+        splits=[1], samples=500, local_dimensions=8, gaussians=2, reduced=4, second_gaussians=2, frames=[8], least=2,
+        iterations=3, epochs=1,
+    )  # fmt: skip
+    params["cnn_lstm"].update(splits=[1], units=8, layers=2, epochs=2)
     workspace = copied(folder / "project", folder / "cache", params)
     videos = workspace.path / "videos"
     tiny_videos(videos, 2, 4)

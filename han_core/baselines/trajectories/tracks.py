@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from han_core.baselines.trajectories import kernels
-from han_core.baselines.trajectories.params import TIME, TrajectoryParams
+from han_core.baselines.trajectories.params import SPACE, TIME, TrajectoryParams
 from han_core.baselines.trajectories.pyramid import Level
 
 
@@ -32,8 +32,8 @@ class Tracks:
 
     def __init__(self, level: Level, params: TrajectoryParams) -> None:
         self.level, self.params = level, params
-        cell = max(1, min(params.patch, level.height) // 2), max(1, min(params.patch, level.width) // 2)
-        self._patch = 2 * cell[0], 2 * cell[1]
+        # Even, and within the frame; 0 in a frame that has no room for two cells, in which no track starts.
+        self._patch = tuple(min(params.patch, side) // SPACE * SPACE for side in (level.height, level.width))
         self._slots = np.empty(0, np.int32)
         self._free = np.empty(0, np.int32)
         self._points = np.empty((0, params.length + 1, 2), np.float32)
@@ -53,6 +53,8 @@ class Tracks:
     def start(self, texture: np.ndarray, numbers: Callable[[int], np.ndarray]) -> None:
         """Start tracks at the free points of the grid where there is texture (H, W) float32, each with a number:
         ``numbers(n)`` gives those of n tracks, (n,) float64."""
+        if not all(self._patch):
+            return
         threshold = self.params.quality * float(texture.max())
         found = kernels.grid_points(texture, threshold, self.params.stride, self._points, self._slots, self._ages)
         if len(found) > len(self._free):

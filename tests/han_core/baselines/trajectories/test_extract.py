@@ -12,6 +12,8 @@ import pytest
 from han_core.baselines.trajectories.camera import homography
 from han_core.baselines.trajectories.extract import Extractor, extract
 from han_core.baselines.trajectories.params import TrajectoryParams
+from han_core.baselines.trajectories.pyramid import Level
+from han_core.baselines.trajectories.tracks import Tracks
 from han_core.baselines.trajectories.trajectories import HISTOGRAMS, Trajectories
 from tests.han_core.baselines.trajectories import reference
 from tests.han_core.baselines.trajectories.scenes import constant, pan, pan_with_square, texture, wobbling
@@ -240,6 +242,18 @@ def test_to_know_how_many_frames_will_come_changes_no_result():
     assert sum(map(len, few._tracks)) == 0
 
 
+def test_memory_does_not_grow_with_the_clip():
+    frames, fields = wobbling(40, 64, 80)
+    extractor = Extractor(64, 80, replace(ALL, most=20))
+    rooms, held = [], []
+    for t in range(160):
+        extractor.add(frames[t % 40], fields[t % 39] if t else None)
+        rooms.append(sum(len(tracks._ages) for tracks in extractor._tracks))
+        held.append(len(extractor._drawn.items() or []))
+    assert rooms[-1] == rooms[40]
+    assert max(held) == 20
+
+
 PROGRAM = """
 import hashlib
 from han_core.baselines.trajectories.extract import extract
@@ -325,10 +339,20 @@ def test_what_does_not_fit_is_refused():
         Extractor(64, 80, ALL).add(frames[0], fields[0])
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 300), (24, 30), (31, 200)])
-def test_frames_smaller_than_a_patch_have_one_scale(size):
-    extractor = run([texture(*size)] * 17, [constant((0.5, 0.1), *size)] * 16, STILL_CAMERA)
+@pytest.mark.parametrize("stride", [5, 1])
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (2, 300), (3, 300), (24, 30), (31, 200)])
+def test_frames_smaller_than_a_patch_have_one_scale(size, stride):
+    params = replace(STILL_CAMERA, stride=stride)
+    extractor = run([texture(*size)] * 17, [constant((0.5, 0), *size)] * 16, params)
     found = extractor.trajectories()
-    assert np.isfinite(found.channel("hog")).all()
+    for name in HISTOGRAMS:
+        assert np.isfinite(found.channel(name)).all()
     assert (found.scale == 0).all()
-    assert (len(found) > 0) == (min(size) > 20)
+    assert (len(found) > 0) == (min(size) > max(2, stride))
+
+
+@pytest.mark.parametrize("size", [(1, 40), (40, 1), (2, 2)])
+def test_no_track_starts_where_a_patch_has_no_room_for_two_cells(size):
+    tracks = Tracks(Level(size, size), replace(ALL, stride=1))
+    tracks.start(np.random.default_rng(0).random(size, np.float32), np.zeros)
+    assert (len(tracks) > 0) == (min(size) == 2)

@@ -46,7 +46,17 @@ def test_what_is_not_valid_is_named(field, value):
 
 @pytest.mark.parametrize(
     ("height", "width", "scales"),
-    [(240, 320, 6), (296, 400, 7), (480, 640, 8), (1080, 1920, 8), (70, 90, 3), (90, 70, 3), (40, 50, 1), (20, 30, 1)],
+    [
+        (240, 320, 6),
+        (296, 400, 7),
+        (480, 640, 8),
+        (1080, 1920, 8),
+        (70, 90, 3),
+        (90, 70, 3),
+        (45, 60, 2),
+        (40, 50, 1),
+        (20, 30, 1),
+    ],
 )
 def test_scales_of_a_frame(height, width, scales):
     sizes = pyramid_sizes(height, width, TrajectoryParams())
