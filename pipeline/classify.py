@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from pipeline.execution.costs import counted
 from pipeline.execution.told import told_plainly
 from pipeline.params import Model, Params, load_params, params_option
 
@@ -20,7 +21,7 @@ def main(params_path: Path, name: str, split: int) -> None:
     """Classify the test clips of one split with one model."""
     params = load_params(params_path)
 
-    with told_plainly(f"classify {name}-{split}"):
+    with told_plainly(f"classify {name}-{split}"), counted(params, f"classify@{name}-{split}"):
         run(params, name, split)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from pipeline.execution.costs import counted
 from pipeline.execution.told import told_plainly
 from pipeline.params import Params, load_params, params_option
 
@@ -19,7 +20,7 @@ def main(params_path: Path, split: int) -> None:
     """Classify the test clips of one split."""
     params = load_params(params_path)
 
-    with told_plainly(f"classify deep_lstm-{split}"):
+    with told_plainly(f"classify deep_lstm-{split}"), counted(params, f"classify-cnn-lstm@{split}"):
         run(params, split)
 
 

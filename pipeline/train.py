@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.execution.costs import counted
 from pipeline.execution.told import told_plainly
 from pipeline.params import Model, Params, Train, load_params, params_option
 
@@ -37,7 +38,7 @@ def main(params_path: Path, name: str, split: int) -> None:
     arguments = ["--params", str(params_path), "--model", name, "--split", str(split)]
     if relaunched(params.run, "pipeline.train", arguments):
         return
-    with told_plainly(f"train {name}-{split}"):
+    with told_plainly(f"train {name}-{split}"), counted(params, f"train@{name}-{split}"):
         run(params, name, split)
 
 

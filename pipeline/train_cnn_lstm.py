@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.execution.costs import counted
 from pipeline.execution.told import told_plainly
 from pipeline.params import CnnLstm, Params, load_params, params_option
 
@@ -33,7 +34,7 @@ def main(params_path: Path, split: int) -> None:
 
     if relaunched(params.run, "pipeline.train_cnn_lstm", ["--params", str(params_path), "--split", str(split)]):
         return
-    with told_plainly(f"train {NAME}-{split}"):
+    with told_plainly(f"train {NAME}-{split}"), counted(params, f"train-cnn-lstm@{split}"):
         run(params, split)
 
 

@@ -1,10 +1,11 @@
 """What the stages cost: ``logs/<dataset>/costs.csv``, a line appended whenever one has made something.
 
-Processor time is that of the stage and of its local workers, and not of a cluster's. Like all logs it is never part of
-an output: the same params give the same bytes, at whatever price.
+Processor time is that of the stage and of its local workers, not of a cluster's, and of processes that train together
+that of the first. Like all logs it is never part of an output: the same params give the same bytes, at whatever price.
 """
 
 import csv
+import os
 import resource
 import time
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ def counted(params: Params, stage: str, made: int = 1) -> Iterator[Cost]:
     cost = Cost(stage, made)
     began, cpu_before = time.monotonic(), _cpu_seconds()
     yield cost
-    if cost.made:
+    if cost.made and os.environ.get("RANK", "0") == "0":
         cost.cpu_seconds, cost.seconds = _cpu_seconds() - cpu_before, time.monotonic() - began
         _append(Paths.of(params).logs / "costs.csv", cost)
 

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from han_core.clips import Clip, ClipTable, write_clips
@@ -43,6 +44,24 @@ def test_what_failed_or_made_nothing_is_not_noted(params):
     with pytest.raises(ValueError, match="no"), counted(params, "flow"):
         raise ValueError("no")
     assert read_costs(costs_csv(params)) == []
+
+
+def test_of_processes_that_train_together_the_first_notes(params, monkeypatch):
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        with counted(params, f"train@han-{rank}"):
+            pass
+    assert [cost.stage for cost in read_costs(costs_csv(params))] == ["train@han-0"]
+
+
+def test_every_stage_but_those_that_are_no_method_s_cost_notes_what_it_took(repository, params):
+    """In the module of its command, or in what that calls."""
+    noting = {"clip_tasks": "do(", "net_training": "make_net(", "costs": "counted("}
+    for stage in yaml.safe_load((repository / "dvc.yaml").read_text(encoding="utf-8"))["stages"].items():
+        if stage[0] not in command._FREE:
+            module = repository / Path(*stage[1]["cmd"].split()[2].split("."))
+            code = module.with_suffix(".py").read_text(encoding="utf-8")
+            assert any(call in code for call in noting.values()), stage[0]
 
 
 def test_half_a_line_is_passed_over(params):
