@@ -167,7 +167,7 @@ def copied(folder: Path, cache: Path, params: Mapping, *, revision: str = "") ->
 
 
 def small_params(videos: str) -> dict:
-    """Params under which every stage runs, in seconds."""
+    """Params under which every stage on the way to HAN runs, in seconds."""
     params = yaml.safe_load((REPOSITORY / "presets" / "folder.yaml").read_text(encoding="utf-8"))
     params["dataset"].update(name=NAME, root=videos)
     params["dataset"]["folder"]["test_share"] = 0.34
