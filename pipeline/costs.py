@@ -99,12 +99,13 @@ def cost_of(params: Params, run: StageRun, clips: int) -> tuple[float | None, in
 
 def _document(params: Params, costs: Mapping[str, tuple[float | None, int]], clips: int) -> Document:
     runs = {run.name: run for run in stage_runs(params)}
+    counting = [name for name in costs if name.partition("@")[0] not in _FREE]
     split = params.splits[0]
     rows = []
     for family in params.families:
-        names = behind(runs, Paths.of(params).predictions(family, split))
+        names = [name for name in behind(runs, Paths.of(params).predictions(family, split)) if name in counting]
         known = [costs[name][0] for name in names if costs[name][0] is not None]
-        silent = [name for name in names if costs[name][0] is None and name not in _FREE]
+        silent = [name for name in names if costs[name][0] is None]
         rows.append(
             [
                 ", ".join(row.name for row in rows_of(family)),
@@ -115,8 +116,7 @@ def _document(params: Params, costs: Mapping[str, tuple[float | None, int]], cli
         )
     stages = [
         [name, "-" if seconds is None else f"{seconds:.3g}", f"{size / 1e6:.3g}"]
-        for name, (seconds, size) in costs.items()
-        if name not in _FREE
+        for name, (seconds, size) in ((name, costs[name]) for name in counting)
     ]
     text = (
         f"{params.dataset.name}, {clips} clips, split {split}: processor time (CPU seconds, not a GPU's) and megabytes "

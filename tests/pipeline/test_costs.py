@@ -106,6 +106,7 @@ def test_the_table(params):
     # 12 s for 4 frames files; 2 s of an SVM for 4 clips; 4 MB for 4 clips.
     assert [cell.strip() for cell in row.split("|")[2:4]] == ["3.5", "1"]
     assert "codebook@1" in row
+    assert "generate" not in done.output
     assert (paths.logs / "costs.md").is_file()
 
 
