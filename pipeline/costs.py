@@ -1,8 +1,8 @@
 """What each row of the tables costs: processor time and bytes on disk for a clip, ``python -m pipeline.costs``.
 
 Not a stage: it looks at the logs of the stages that were run here (``logs/<dataset>/costs.csv``) and at their outputs,
-and says it on the terminal and in ``logs/<dataset>/costs.md``. A row costs what all stages behind it cost, by
-``dvc.yaml``; what several rows stand on counts for each of them.
+and says it on the terminal and in ``logs/<dataset>/costs.md``; the report has the rows' part of it (``report.costs``).
+A row costs what all stages behind it cost, by ``dvc.yaml``; what several rows stand on counts for each of them.
 """
 
 import re
@@ -38,6 +38,18 @@ class StageRun:
     deps: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class RowCost:
+    """Of the rows of one family, for a clip."""
+
+    cpu_seconds: float | None
+    """Of the stages whose log says something; None where none does."""
+    size: int
+    """Bytes on disk."""
+    silent: tuple[str, ...]
+    """Names of the stages whose log says nothing: their files came from a cache or a remote."""
+
+
 @click.command(help=__doc__)
 @params_option
 def main(params_path: Path) -> None:
@@ -45,8 +57,7 @@ def main(params_path: Path) -> None:
     params = load_params(params_path)
     with told_plainly("costs"):
         clips = len(read_clips(Paths.of(params).clips).clips)
-        costs = {run.name: cost_of(params, run, clips) for run in stage_runs(params)}
-        document = _document(params, costs, clips)
+        document = _document(params, {run.name: run for run in stage_runs(params)}, clips)
         path = Paths.of(params).logs / "costs.md"
         write_markdown(document, path)
         click.echo(path.read_text(encoding="utf-8"))
@@ -97,34 +108,52 @@ def cost_of(params: Params, run: StageRun, clips: int) -> tuple[float | None, in
     return seconds, sum(map(_size, run.outs)) // clips
 
 
-def _document(params: Params, costs: Mapping[str, tuple[float | None, int]], clips: int) -> Document:
-    runs = {run.name: run for run in stage_runs(params)}
-    counting = [name for name in costs if name.partition("@")[0] not in _FREE]
-    split = params.splits[0]
-    rows = []
+def cost_of_rows(
+    params: Params, runs: Mapping[str, StageRun], costs: Mapping[str, tuple[float | None, int]]
+) -> dict[str, RowCost]:
+    """What each family of rows costs that the params ask for, by its name, on the first split.
+
+    Args:
+        runs: the stages, by name.
+        costs: of each of them, as :func:`cost_of` gives it.
+    """
+    found = {}
     for family in params.families:
-        names = [name for name in behind(runs, Paths.of(params).predictions(family, split)) if name in counting]
-        known = [costs[name][0] for name in names if costs[name][0] is not None]
-        silent = [name for name in names if costs[name][0] is None]
-        rows.append(
-            [
-                ", ".join(row.name for row in rows_of(family)),
-                f"{sum(known):.3g}" if known else "-",
-                f"{sum(costs[name][1] for name in names) / 1e6:.3g}",
-                ", ".join(silent),
-            ]
-        )
+        behind_it = behind(runs, Paths.of(params).predictions(family, params.splits[0]))
+        names = [name for name in behind_it if name.partition("@")[0] not in _FREE]
+        known = [seconds for seconds, _ in map(costs.__getitem__, names) if seconds is not None]
+        silent = tuple(name for name in names if costs[name][0] is None)
+        found[family] = RowCost(sum(known) if known else None, sum(costs[name][1] for name in names), silent)
+    return found
+
+
+def cost_cells(cost: RowCost) -> list[str]:
+    """CPU seconds, megabytes, and the stages whose log says nothing, for a table."""
+    seconds = "-" if cost.cpu_seconds is None else f"{cost.cpu_seconds:.3g}"
+    return [seconds, f"{cost.size / 1e6:.3g}", ", ".join(cost.silent)]
+
+
+COLUMNS = ["CPU s a clip", "MB a clip", "without the stages, whose log says nothing"]
+"""Of :func:`cost_cells`."""
+
+
+def _document(params: Params, runs: Mapping[str, StageRun], clips: int) -> Document:
+    costs = {name: cost_of(params, run, clips) for name, run in runs.items()}
+    rows = [
+        [", ".join(row.name for row in rows_of(family)), *cost_cells(cost)]
+        for family, cost in cost_of_rows(params, runs, costs).items()
+    ]
     stages = [
         [name, "-" if seconds is None else f"{seconds:.3g}", f"{size / 1e6:.3g}"]
-        for name, (seconds, size) in ((name, costs[name]) for name in counting)
+        for name, (seconds, size) in costs.items()
+        if name.partition("@")[0] not in _FREE
     ]
     text = (
-        f"{params.dataset.name}, {clips} clips, split {split}: processor time (CPU seconds, not a GPU's) and megabytes "
-        "on disk for a clip. A row costs what all stages behind it cost."
+        f"{params.dataset.name}, {clips} clips, split {params.splits[0]}: processor time (CPU seconds, not a GPU's) "
+        "and megabytes on disk for a clip. A row costs what all stages behind it cost."
     )
-    header = ["Rows", "CPU s a clip", "MB a clip", "without the stages, whose log says nothing"]
-    table = Table(["Stage", "CPU s a clip", "MB a clip"], stages)
-    return Document(f"Costs of {params.dataset.name}", [Paragraph(text), Table(header, rows), table])
+    table = Table(["Stage", *COLUMNS[:2]], stages)
+    return Document(f"Costs of {params.dataset.name}", [Paragraph(text), Table(["Rows", *COLUMNS], rows), table])
 
 
 _FREE = ("check", "generate", "prepare", "evaluate", "report")

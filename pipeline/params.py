@@ -634,6 +634,9 @@ class Evaluate(Group):
 class Report(Group):
     clips: Annotated[int, Field(ge=0, le=10_000)] | tuple[Annotated[Text, AfterValidator(_clip)], ...] = 4
     """Test clips whose attention maps are drawn: how many, or their names."""
+    costs: bool = False
+    """A table of what each row took to compute and to store, from the logs of the stages that were run here. With it
+    the report's bytes are not the same from run to run."""
 
 
 class Params(Group):

@@ -2,7 +2,7 @@
 
 Writes ``report/<dataset>/report.html``, one page that opens without a server and asks for nothing, and its twin
 ``report.md`` with the pictures as files beside it. Nothing in them depends on the time: the same results give the
-same bytes.
+same bytes, but for what the stages took, where ``report.costs`` asks for it.
 """
 
 from pathlib import Path
@@ -32,6 +32,7 @@ def run(params: Params) -> None:
     from pipeline.execution.outputs import clear
     from pipeline.paths import Paths
     from pipeline.report import figure4, pictures, tables
+    from pipeline.report.costs import costs
 
     paths = Paths.of(params)
     table = read_clips(paths.clips)
@@ -48,6 +49,7 @@ def run(params: Params) -> None:
             *tables.table_1(params, summaries),
             *tables.table_2(params, summaries),
             *tables.other_models(own),
+            *costs(params, table, own),
             *tables.cues(own),
             *figure4.where_it_looked(params, table, paths),
             *tables.attention_scores(paths.metrics / "attention.json"),

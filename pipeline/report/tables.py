@@ -96,7 +96,7 @@ def table_2(params: Params, summaries: Mapping[str, Summary]) -> list[Block]:
     if notes:
         text = (
             "What others got with these methods (top-1 in per cent, UCF-101 / HMDB-51), and how ours differ from the "
-            "originals. What each row took to compute and to store is said by: python -m pipeline.costs"
+            "originals."
         )
         header = ["Method", "Row", "Reruns", "Ours differs"]
         blocks += [Paragraph(text), Fold("Reruns and differences", [Table(header, notes)])]

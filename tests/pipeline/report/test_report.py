@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from han_core.clips import read_clips
 from han_core.predictions import read_attention, write_attention
+from pipeline.costs import stage_runs
 from pipeline.curve import Curve
 from pipeline.params import load_params
 from pipeline.paths import Paths
@@ -69,6 +70,26 @@ def test_table_2_has_ours_beside_the_papers(project):
     assert shown == ["75.0 ± 0.0 (3 / 4)", "missing", "88.0", "missing", "59.4"]
     assert rows["iDT + stacked Fisher vectors [13]"] == ["missing", "missing", "-", "missing", "66.8"]
     assert rows["Soft attention + LSTM [15]"][:3] == ["missing", "missing", "84.96"]
+
+
+def test_what_a_row_took_stands_beside_its_accuracy_where_it_is_asked_for(project):
+    run()
+    assert "What it costs" not in markdown(project), "reports of the same results have the same bytes"
+    logs = project / "logs/toy/costs.csv"
+    logs.parent.mkdir(parents=True)
+    (project / "data/toy/flow").mkdir(parents=True, exist_ok=True)
+    (project / "data/toy/flow/failures.csv").touch()
+    stages = [stage for stage in stage_runs(load_params()) if stage.name.startswith(("classify@", "flow"))]
+    lines = [f"{stage.name},{8 if stage.name == 'flow' else 1},80.0,1" for stage in stages]
+    logs.write_text("\n".join(["stage,made,cpu_seconds,seconds", *lines, ""]), encoding="utf-8")
+    edit(project, lambda params: params["report"].update(costs=True))
+    run()
+    rows = table(markdown(project), "What it costs")
+    clips = len(read_clips(project / "data/toy/clips.csv").clips)
+    han = rows["Full HAN (spatial CNN cube + temporal CNN cube)"]
+    assert han[:2] == ["50.0", f"{80 / clips + 10:.3g}"], "a run of classify is for all clips, flow made eight files"
+    assert "train@" in han[3]
+    assert "classify@" not in han[3]
 
 
 def test_how_a_row_differs_from_the_original_stands_below_table_2(project):
