@@ -9,8 +9,8 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 
-from han_core.baselines.trajectories.camera import homography
 from han_core.baselines.trajectories.params import TrajectoryParams
+from han_core.camera.motion import homography
 
 BINS = {"hog": 8, "hof": 9, "mbhx": 8, "mbhy": 8}
 

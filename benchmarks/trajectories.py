@@ -35,8 +35,8 @@ from han_core.baselines.trajectories import extract as extracting
 from han_core.baselines.trajectories import judging, kernels, making, pyramid
 from han_core.baselines.trajectories.making import make_trajectories
 from han_core.baselines.trajectories.params import TrajectoryParams
-from han_core.baselines.trajectories.storedflow import field_of_levels
 from han_core.baselines.trajectories.trajectoryfile import read_facts, read_trajectories
+from han_core.camera.storedflow import field_of_levels
 from han_core.clipfile.reader import ClipFile
 from han_core.clipfile.trailer import read_trailer
 from han_core.flow.flowfile import grey_frame, read_flow_levels, write_flow

@@ -91,7 +91,7 @@ def main(dataset: str, data: Path, work: Path, seeds: int, jobs: int, out: Path)
         folder.mkdir(parents=True, exist_ok=True)
         params = params_of(dataset, variant, data.resolve())
         for seed in range(1, seeds + 1):
-            params["seed"] = seed
+            params["train"]["seeds"] = [seed]
             (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
             for stages in (*(cube_stages(params) if seed == 1 else ()), *han_stages(params)):
                 with ThreadPoolExecutor(jobs) as pool:
@@ -143,8 +143,8 @@ def cube_stages(params: dict) -> Iterator[list[list[str]]]:
 def han_stages(params: dict) -> Iterator[list[list[str]]]:
     """Commands after the cubes."""
     yield [
-        ["train", "--model", model, "--split", str(split)]
-        for split, model in product(params["splits"], params["models"])
+        ["train", "--model", model, "--split", str(split), "--seed", str(seed)]
+        for split, model, seed in product(params["splits"], params["models"], params["train"]["seeds"])
     ]
     yield [["evaluate"]]
 

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -43,6 +44,7 @@ from pipeline.params import Params, Run, load_params, params_option
 from pipeline.paths import Paths, clip_file
 from pipeline.scores import scores_work
 from pipeline.stacked import stacked_work
+from pipeline.steady import steady_work
 from pipeline.tdd import tdd_work
 from pipeline.tdd_cubes import tdd_cubes_work
 from pipeline.tdd_samples import samples_work
@@ -60,9 +62,9 @@ log = logging.getLogger("pipeline.adopt")
 def main(stages: tuple[str, ...], sample: int, seed: int | None, origin: str | None, params_path: Path) -> None:
     """Show on a sample that a stage's new code makes the same files, and keep those of the code before.
 
-    STAGE is decode, flow, trajectories, cubes-spatial, cubes-temporal, and likewise scores-, tdd-samples- and tdd-;
-    fisher, stacked, tdd-cubes or scores-slow-fusion. cubes stands for both streams, cubes-spatial@2 for one split. The
-    files are those that the params ask for.
+    STAGE is decode, flow, steady, trajectories, cubes-spatial, cubes-temporal, and likewise scores-, tdd-samples- and
+    tdd-; fisher, stacked, tdd-cubes or scores-slow-fusion. cubes stands for both streams, cubes-spatial@2 for one
+    split. The files are those that the params ask for.
     """
     params = load_params(params_path)
     cache = ClipCache.from_environment()
@@ -215,12 +217,14 @@ def _works(params: Params, names: Sequence[str]) -> Iterator[AbstractContextMana
             works = (_OF_SPLITS[stage](params, number) for number in numbers)
         else:
             streams = [stream] if stream else STREAMS
-            works = (_OF_STREAMS[kind](params, one, number) for one in streams for number in numbers)
+            views = ("", *params.cubes.views) if kind == "cubes" else ("",)
+            opens = [partial(_OF_STREAMS[kind], **({"view": view} if view else {})) for view in views]
+            works = (opened(params, one, number) for one in streams for number in numbers for opened in opens)
         yield from (nullcontext(work) if isinstance(work, ClipWork) else work for work in works)
 
 
 STREAMS = ("spatial", "temporal")
-_WHOLE = {"decode": decode_work, "flow": flow_work, "trajectories": trajectories_work}
+_WHOLE = {"decode": decode_work, "flow": flow_work, "steady": steady_work, "trajectories": trajectories_work}
 _OF_STREAMS = {"cubes": cubes_work, "scores": scores_work, "tdd-samples": samples_work, "tdd": tdd_work}
 _OF_SPLITS = {
     "fisher": fisher_work,

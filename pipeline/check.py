@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from han_core.datasets.synthetic.generate import BOXES, CLASSES
+from pipeline.chosen import not_chosen
 from pipeline.execution.outputs import clear
 from pipeline.execution.told import told_plainly
 from pipeline.params import Params, ParamsError, load_params, params_option
@@ -43,7 +44,7 @@ def _is_generated(path: Path) -> bool:
     )
 
 
-CHECKS: tuple[Callable[[Params], Iterable[str]], ...] = (own_videos,)
+CHECKS: tuple[Callable[[Params], Iterable[str]], ...] = (own_videos, not_chosen)
 """What is looked at beyond the params themselves: each yields problems that start with the key concerned. Cheap things
 only that need no other stage."""
 

@@ -19,7 +19,7 @@ from han_core.report.document import Document, Paragraph, Table
 from han_core.report.markdown import write_markdown
 from han_core.rows import rows_of
 from pipeline.execution.code import ROOT
-from pipeline.execution.costs import read_costs
+from pipeline.execution.costs import Cost, read_costs
 from pipeline.execution.ledger import LEDGER
 from pipeline.execution.told import told_plainly
 from pipeline.params import Params, load_params, params_option
@@ -33,7 +33,7 @@ class StageRun:
     """One stage, of one item of its matrix."""
 
     name: str
-    """As DVC has it: ``train@han-1``."""
+    """As DVC has it: ``train@han-1-1``."""
     outs: tuple[Path, ...]
     deps: tuple[str, ...]
 
@@ -68,7 +68,7 @@ def stage_runs(params: Params) -> Iterator[StageRun]:
     values = params.model_dump(mode="json", by_alias=True)
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     for name, stage in stages.items():
-        for item in _items(stage.get("matrix", {}), values):
+        for item in items_of(stage.get("matrix", {}), values):
             filled = {**values, "item": item}
             outs = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
             paths = (next(iter(out)) if isinstance(out, dict) else out for out in outs)
@@ -99,10 +99,13 @@ def cost_of(params: Params, run: StageRun, clips: int) -> tuple[float | None, in
     run, spread over all clips of the dataset.
     """
     name = run.name.replace("trajectories@flow", "trajectories")
-    noted = [cost for cost in read_costs(Paths.of(params).logs / "costs.csv") if cost.stage == name]
+    noted: dict[str, list[Cost]] = {}
+    for cost in read_costs(Paths.of(params).logs / "costs.csv"):
+        if cost.stage == name or cost.stage.startswith(f"{name}-"):  # of several views of the clips one each
+            noted.setdefault(cost.stage, []).append(cost)
     seconds = None
     if noted:
-        seconds = sum(cost.cpu_seconds for cost in noted) / sum(cost.made for cost in noted)
+        seconds = sum(sum(c.cpu_seconds for c in one) / sum(c.made for c in one) for one in noted.values())
         if not any((out / LEDGER).exists() for out in run.outs):
             seconds /= clips
     return seconds, sum(map(_size, run.outs)) // clips
@@ -111,7 +114,7 @@ def cost_of(params: Params, run: StageRun, clips: int) -> tuple[float | None, in
 def cost_of_rows(
     params: Params, runs: Mapping[str, StageRun], costs: Mapping[str, tuple[float | None, int]]
 ) -> dict[str, RowCost]:
-    """What each family of rows costs that the params ask for, by its name, on the first split.
+    """What each family of rows costs that the params ask for, by its name, on the first split, of one seed.
 
     Args:
         runs: the stages, by name.
@@ -119,7 +122,8 @@ def cost_of_rows(
     """
     found = {}
     for family in params.families:
-        behind_it = behind(runs, Paths.of(params).predictions(family, params.splits[0]))
+        first = Paths.of(params).predictions(family, params.splits[0], params.seeds_of(family)[0])
+        behind_it = behind(runs, first)
         names = [name for name in behind_it if name.partition("@")[0] not in _FREE]
         known = [seconds for seconds, _ in map(costs.__getitem__, names) if seconds is not None]
         silent = tuple(name for name in names if costs[name][0] is None)
@@ -160,7 +164,7 @@ _FREE = ("check", "generate", "prepare", "evaluate", "report")
 """Stages that are no method's cost."""
 
 
-def _items(matrix: Mapping[str, object], values: Mapping) -> Iterator[dict[str, object]]:
+def items_of(matrix: Mapping[str, object], values: Mapping) -> Iterator[dict[str, object]]:
     """The items of a matrix as DVC counts them; one empty item for a stage without."""
     items: list[dict[str, object]] = [{}]
     for key, source in matrix.items():

@@ -1,11 +1,13 @@
 """Stage ``cubes``: T frames of every clip through a fine-tuned net, ``data/<dataset>/cubes/<stream>-<split>``.
 
-Every clip that has a role in the split gets one file: training, validation and test clips.
+Every clip that has a role in the split gets one file: training, validation and test clips. Further views of the clips,
+where ``cubes.views`` asks for them, are stores of their own beside it:
+``data/<dataset>/views/<stream>-<split>/<view>``.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     from han_core.cache.store import ClipCache
     from han_core.nets.extract import CubeNet
     from pipeline.execution.jobs import ClipTask
-    from pipeline.execution.runner import Summary
     from pipeline.execution.work import ClipWork
 
 
@@ -37,8 +38,8 @@ def main(stream: str, split: int, params_path: Path) -> None:
 
 
 @contextmanager
-def cubes_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]:
-    """What the stage makes, while its net is open."""
+def cubes_work(params: Params, stream: str, split: int, view: str = "") -> Iterator["ClipWork"]:
+    """What the stage makes of one view, while its net is open."""
     from han_core.clips import read_clips
     from han_core.devices import choose_device, resolve_precision
     from han_core.nets.extract import CubeNet
@@ -54,7 +55,10 @@ def cubes_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]:
         net_file(params, stream, split),
         stream,
         stack=params.stack,
+        camera=params.camera,
         convention=getattr(params.finetune, stream).input,
+        architecture=wanted.net,
+        layer=wanted.layer,
     )
     settings = CubeSettings(
         net=net.identity,
@@ -66,6 +70,7 @@ def cubes_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]:
         fc=wanted.fc,
         batch=min(wanted.batch, wanted.frames),
         precision=resolve_precision(wanted.precision, device),
+        view=view,
     )
     click.echo(
         f"cubes {stream}-{split}: {wanted.layer} and {wanted.fc} of {wanted.frames} frames per clip, on {device} in "
@@ -73,7 +78,7 @@ def cubes_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]:
     )
     running = CubeNet(
         net.net,
-        net.input,
+        net.scale,
         layer=settings.layer,
         fc=settings.fc,
         batch=settings.batch,
@@ -81,7 +86,7 @@ def cubes_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]:
         device=device,
     )
     with running, clip_threads() as pool:
-        yield stream_work(
+        work = stream_work(
             "cubes",
             MakeCubes(running, settings),
             params,
@@ -90,17 +95,27 @@ def cubes_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]:
             split,
             roles=("train", "validation", "test"),
             fingerprint=settings.fingerprint,
-            output=paths.cubes(stream, split),
+            output=paths.cubes(stream, split, view),
             executor=pool,
         )
+        yield replace(work, name=f"{work.name}-{view}") if view else work
 
 
-def cubes(params: Params, stream: str, split: int, cache: "ClipCache") -> "Summary":
+def cubes(params: Params, stream: str, split: int, cache: "ClipCache") -> None:
     """Run the stage."""
     from pipeline.execution.clip_tasks import do
+    from pipeline.execution.outputs import clear
+    from pipeline.paths import Paths
 
-    with cubes_work(params, stream, split) as work:
-        return do(work, params, cache)
+    folder, views = Paths.of(params).views(stream, split), params.cubes.views
+    folder.mkdir(parents=True, exist_ok=True)
+    clear(*(path for path in folder.iterdir() if path.name not in views))
+    for view in ("", *views):
+        with cubes_work(params, stream, split, view) as work:
+            do(work, params, cache)
+
+
+_PLAIN = ("view", "")
 
 
 @dataclass(frozen=True)
@@ -119,13 +134,15 @@ class CubeSettings:
     batch: int
     """Images of a forward pass: rounding may depend on it."""
     precision: str
+    view: str = ""
+    """Name of a further view (:mod:`han_core.nets.views`)."""
 
     def fingerprint(self, source: str) -> str:
         """Identity of a clip's cube file, given the content of its frames or flow file."""
         from han_core.cache.fingerprint import fingerprint
         from pipeline.execution.code import stage_code
 
-        parameters = {name: value for name, value in vars(self).items() if name != "net"}
+        parameters = {name: value for name, value in vars(self).items() if name != "net" and (name, value) != _PLAIN}
         code = stage_code(f"cubes-{self.stream}")
         return fingerprint("cubes", code, parameters, {"net": self.net, "source": source})
 
@@ -148,9 +165,11 @@ class MakeCubes:
 
         from han_core.cubes.cubefile import write_cubes
         from han_core.nets.clip_inputs import read_clip_frames
+        from han_core.nets.views import ClipView
 
         settings = self.settings
-        clip = read_clip_frames(task.arguments, settings.frames, stack=settings.stack)
+        view = ClipView.of(settings.view)
+        clip = read_clip_frames(task.arguments, settings.frames, stack=settings.stack, view=view)
         write_cubes(
             path,
             clip=task.clip.name,
@@ -159,7 +178,8 @@ class MakeCubes:
             layer=settings.layer,
             fc=settings.fc,
             values=self.net.compute(clip),
-            attributes={key: getattr(settings, key) for key in ("stream", "stack", "net", "input", "precision")},
+            attributes={key: getattr(settings, key) for key in ("stream", "stack", "net", "input", "precision")}
+            | ({"view": settings.view} if settings.view else {}),
             torch_threads=torch.get_num_threads(),
         )
 

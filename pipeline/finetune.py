@@ -1,7 +1,7 @@
 """Stage ``finetune``: one VGG-16 of a stream, trained on the training clips of a split.
 
 Reads the clip files of the stream (frames or flow) and writes the net and its training curve, the latter as it grows
-(``pipeline/net_training.py``).
+(``pipeline/net_training.py``). A net other than VGG-16 (``cubes.net``) is written with the weights that it comes with.
 """
 
 import json
@@ -16,6 +16,7 @@ import click
 from pipeline.execution.launch import relaunched
 from pipeline.execution.told import told_plainly
 from pipeline.net_training import ClipFiles, NetJob, clip_files, make_net
+from pipeline.params import VGG16 as VGG16_NAME
 from pipeline.params import Params, Recipe, load_params, params_option
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     from han_core.finetune.sgd import SGDSchedule
     from han_core.nets.clip_inputs import TrainingClips
     from han_core.nets.preprocess import Convention
+    from han_core.nets.torchvision_net import TorchvisionNet
     from han_core.nets.vgg16 import VGG16
     from han_core.runs.processes import Processes
 
@@ -63,6 +65,9 @@ def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", gr
     paths = Paths.of(params)
     table = read_clips(paths.clips)
     table.require(split)
+    if params.cubes.net != VGG16_NAME:
+        make_net(_taken(params, stream, split), params, cache, group)
+        return
     convention = resolve_convention(recipe.weights, recipe.input)
     learnt, held_out = ClipFiles(), ClipFiles()
     if recipe.iterations:
@@ -96,6 +101,46 @@ def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", gr
     make_net(job, params, cache, group)
 
 
+def _taken(params: Params, stream: str, split: int) -> NetJob:
+    """The job of a net other than VGG-16, which is not trained and knows nothing of the dataset."""
+    from han_core.nets.torchvision_file import scale_metadata
+    from han_core.nets.torchvision_weights import torchvision_identity, torchvision_net, torchvision_scale
+    from pipeline.paths import Paths
+
+    recipe: Recipe = getattr(params.finetune, stream)
+    paths, wanted = Paths.of(params), params.cubes.net
+    scale = torchvision_scale(wanted, recipe.weights)
+    settings = {
+        **scale_metadata(wanted, scale),
+        "weights": torchvision_identity(wanted, recipe.weights),
+        "input": "torchvision",
+        "seed": params.seed,
+        "stream": stream,
+    } | ({"stack": params.stack} if stream == "temporal" else {})
+    return NetJob(
+        stage=f"finetune-{stream}",
+        name=f"{stream}-{split}",
+        split=split,
+        settings=settings,
+        iterations=0,
+        batch=recipe.batch,
+        learnt=ClipFiles(),
+        held_out=ClipFiles(),
+        output=replace(paths, nets=paths.dataset).net(stream, split),
+        knows_classes=False,
+        initial=partial(
+            torchvision_net,
+            wanted,
+            recipe.weights,
+            size=scale.size,
+            in_channels=3 if stream == "spatial" else 2 * params.stack,
+            seed=params.seed,
+        ),
+        train=_train,
+        write=partial(_write_taken, settings),
+    )
+
+
 def net_settings(
     params: Params, stream: str, convention: "Convention", classes: Sequence[str], device: "torch.device"
 ) -> dict[str, Any]:
@@ -109,6 +154,8 @@ def net_settings(
     settings |= {"weights": weights_identity(recipe.weights), "input": convention}
     settings |= {"seed": params.seed, "stream": stream, "classes": list(classes)}
     settings |= {"stack": params.stack} if stream == "temporal" else {}
+    moved = stream == "temporal" and recipe.iterations and params.camera != "none"
+    settings |= {"camera": params.camera} if moved else {}
     return settings
 
 
@@ -158,7 +205,7 @@ def _write_net(settings: dict[str, Any], path: Path, net: "VGG16", facts: dict[s
     """
     from han_core.nets.net_file import write_net
 
-    apart = ("classes", "input", "seed", "stack", "stream")
+    apart = ("camera", "classes", "input", "seed", "stack", "stream")
     recipe = {"iterations": 0} | {name: value for name, value in settings.items() if name not in apart}
     metadata = {
         "architecture": "torchvision vgg16",
@@ -169,8 +216,18 @@ def _write_net(settings: dict[str, Any], path: Path, net: "VGG16", facts: dict[s
         "seed": str(settings["seed"]),
         "stack": str(settings.get("stack", 0)),
         "stream": settings["stream"],
-    }
+    } | {name: settings[name] for name in ("camera",) if name in settings}
     write_net(path, net, metadata)
+
+
+def _write_taken(settings: dict[str, Any], path: Path, net: "TorchvisionNet", facts: dict[str, str]) -> None:
+    """As :func:`_write_net`, of a net other than VGG-16; its last layer is nobody's, so it names no classes."""
+    from han_core.nets.torchvision_file import write_torchvision_net
+
+    metadata = {"stack": "0"} | {name: str(value) for name, value in settings.items() if name != "weights"}
+    metadata |= {"recipe": json.dumps({"iterations": 0, "weights": settings["weights"]}, sort_keys=True)}
+    metadata |= {name: facts[name] for name in ("fingerprint", "tools")}
+    write_torchvision_net(path, net, metadata)
 
 
 if __name__ == "__main__":

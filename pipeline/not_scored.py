@@ -9,6 +9,9 @@ import click
 
 def why_not(metadata: Mapping[str, str], classes: Sequence[str]) -> str:
     """Why a net's scores would mean nothing for a dataset of these classes; "" if they mean something."""
+    architecture = metadata.get("architecture", "")
+    if architecture.startswith("torchvision ") and architecture != "torchvision vgg16":
+        return f"it is a {architecture.removeprefix('torchvision ')}, and only a VGG-16 is scored (cubes.net)"
     if metadata.get("classifier") == "random":
         return "its last layer is random: it was not trained (finetune iterations: 0)"
     if metadata.get("classifier") != "trained" or "classes" not in metadata:

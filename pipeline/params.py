@@ -22,17 +22,20 @@ from pydantic import (
     Field,
     PositiveFloat,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from han_core.clips import unfit_name
 from han_core.datasets.synthetic.generate import SyntheticSpec
-from han_core.rows import families, table_lines
+from han_core.nets.views import FURTHER
+from han_core.rows import ROWS, families, table_lines
 from pipeline.plain_yaml import PlainYamlError, read_plain_yaml
 
 Model = Literal[families("classify")]
 Baseline = Literal[families("baselines")]
+RowName = Literal[tuple(row.name for row in ROWS if row.stage and not row.ensemble_of)]
 SYSTEMS = {
     "deep_lstm": "cnn_lstm",
     "fisher": "fisher",
@@ -42,7 +45,7 @@ SYSTEMS = {
     "slow_fusion": "slow_fusion",
 }
 """Family of rows -> the group whose ``splits`` say whether it is made: those of ``splits``, or [] for none."""
-TABLE_1: tuple[Model, ...] = tuple(row.name for rows in table_lines(1).values() for row in rows)
+TABLE_1: tuple[Model, ...] = tuple(rows[0].name for rows in table_lines(1).values())
 Layer = Literal[
     "conv1_1", "conv1_2", "pool1", "conv2_1", "conv2_2", "pool2", "conv3_1", "conv3_2", "conv3_3", "pool3",
     "conv4_1", "conv4_2", "conv4_3", "pool4", "conv5_1", "conv5_2", "conv5_3", "pool5", "fc6", "fc7",
@@ -56,6 +59,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 # Upper bounds are far beyond use; what is more would end as a lack of memory, hours into the work.
 Split = Annotated[int, Field(ge=1, le=9999)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Frames = Annotated[int, Field(ge=1, le=10_000)]
 Pixels = Annotated[int, Field(ge=1, le=16_384)]
 Units = Annotated[int, Field(ge=1, le=16_384)]
@@ -63,6 +67,13 @@ Batch = Annotated[int, Field(ge=1, le=65_536)]
 Processes = Annotated[int, Field(ge=0, le=1024)]
 Count = Annotated[int, Field(ge=0, le=10**9)]
 PositiveCount = Annotated[int, Field(ge=1, le=10**9)]
+
+VGG16 = "vgg16"
+"""The net that is fine-tuned here; ``cubes.net`` names others."""
+_VGG16_MAPS = ("conv5_3", "pool4", "pool5")
+
+NOTHING_CHOSEN = "none"
+"""Value of ``train.chosen``. Not null: DVC, too, has to find a file of this name, ``choices/none.yaml``."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -108,6 +119,19 @@ def _pattern(pattern: str) -> str:
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"is not a regular expression: {error}; it is {_shown(pattern)}") from None
     return pattern
+
+
+def _architecture(name: str) -> str:
+    """Whether torchvision has it is found out by the stages: importing torchvision takes seconds."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,99}", name):
+        raise ValueError(f"must be {VGG16} or the name of a classification model of torchvision, not {_shown(name)}")
+    return name
+
+
+def _module(name: str) -> str:
+    if len(name) > 200 or not re.fullmatch(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*", name):
+        raise ValueError(f"must be the name of a layer, or of a module as layer4.2.conv3, not {_shown(name)}")
+    return name
 
 
 def _each_once(values: tuple) -> tuple:
@@ -329,17 +353,35 @@ class Finetune(Group):
 
 
 class Cubes(Group):
+    views: tuple[Literal[FURTHER], ...] = ()
+    """Further views of each clip that cubes are made of, for ``train.views`` and ``evaluate.samplings``: the frames
+    ``mirrored`` left to right (the x component of flow negated), taken a third (``shift1``) or two thirds (``shift2``)
+    of their distance later, or both. Each takes the time and the disk of the plain view."""
     nets: Name
     """Name of the dataset whose nets are used; HMDB-51 uses those of UCF-101, as the paper does."""
     frames: Frames = 25
     """T: frames per clip, equally spaced in time."""
-    layer: Literal["conv5_3", "pool4", "pool5"] = "conv5_3"
+    net: Annotated[str, AfterValidator(_architecture)] = VGG16
+    """``vgg16``, which is fine-tuned here, or another classification model of torchvision, e.g. ``resnet50``, which is
+    used with the weights that it comes with (``docs/cubes.md``, Other nets). Both streams have the same."""
+    layer: Annotated[str, AfterValidator(_module)] = "conv5_3"
+    """Whose output is the cube. Of ``vgg16``: conv5_3, pool4 or pool5; of another net the name of a module that gives
+    maps, as torchvision has it, e.g. ``layer4``."""
     fc: Literal["fc6", "fc7"] = "fc7"
+    """The fully connected layer of Table 1's third row. With another net than ``vgg16`` either name stands for the
+    input of the net's last linear layer."""
     batch: Batch = 25
     """Images a forward pass; never of two clips, so that a clip's cube does not depend on its neighbours."""
     precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     """Arithmetic of the net. ``bfloat16`` differs by about 1.5 % from float32 and is twice as fast on processors that
     have it; ``auto`` takes it where torch says that the device has it, float32 elsewhere."""
+
+    @field_validator("layer")
+    @classmethod
+    def _of_the_net(cls, layer: str, info: ValidationInfo) -> str:
+        if info.data.get("net") == VGG16 and layer not in _VGG16_MAPS:
+            raise ValueError(f"must be {', '.join(_VGG16_MAPS)} where cubes.net is {VGG16}, not {_shown(layer)}")
+        return layer
 
 
 class Scores(Group):
@@ -369,6 +411,9 @@ class Optimizer(Group):
 class Train(Group):
     """HAN, eq. 2 to 6 of the paper."""
 
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (1,)
+    """One model a seed, of each variant and split: initial weights, order of the clips and dropout. Figures are means
+    over them, and their spread is told. Another seed trains that one only."""
     lstm_size: Units = 1024
     """D', units of each LSTM layer."""
     layers: Annotated[int, Field(ge=1, le=100)] = 2
@@ -378,6 +423,18 @@ class Train(Group):
     dropout: Share = 0.5
     attention: Literal["location", "content"] = "location"
     """``location`` is eq. 3; ``content`` also looks at the region's feature, as the code of [15] does."""
+    attention_rate: Annotated[float, Field(ge=0, le=10**6)] = 1.0
+    """Learning rate of the weights W of eq. 3 (with content: of all that scores) as a multiple of the others'; 0 keeps
+    them as they were drawn."""
+    attention_deviation: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """W of eq. 3 starts from a normal distribution of this standard deviation; null: torch's default, uniform within
+    1 / sqrt(units of all streams). Of ``location``, so not of row ``soft_attention_lstm``."""
+    region_dropout: Share = 0.0
+    """Share of a frame's regions, drawn anew for each clip, frame and batch, that attention may not look at during
+    training; never all. The map sums to one over the others. Nothing where there is one region: fully connected
+    features, and rows without attention, whose cubes are averaged over all regions while they are read."""
+    views: tuple[Literal[FURTHER], ...] = ()
+    """Of ``cubes.views`` those that are learnt from beside the plain one: of each clip one is drawn anew each epoch."""
     initial_state: Literal["zeros", "mean"] = "zeros"
     forget_bias: Literal["span"] | float = "span"
     """Initial bias of the LSTMs' forget gates; ``span`` lets every layer remember its whole sequence at the start."""
@@ -390,6 +447,20 @@ class Train(Group):
     epochs: Annotated[int, Field(ge=1, le=10**6)] = 100
     clip_gradient: Annotated[float, Field(ge=0)] = 0.0
     optimizer: Optimizer = Optimizer()
+    chosen: Name = NOTHING_CHOSEN
+    """``none``, or the name of a file ``choices/<name>.yaml`` that ``python -m pipeline.select`` wrote: settings chosen
+    inside the training groups of each split, which stand in place of those here."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        return _each_once(seeds)
+
+    @model_validator(mode="after")
+    def _of_the_attention(self) -> "Train":
+        if self.attention_deviation is not None and self.attention != "location":
+            raise ValueError(f"attention_deviation is of attention: location, but attention is {self.attention}")
+        return self
 
 
 class CnnLstm(Group):
@@ -404,8 +475,9 @@ class CnnLstm(Group):
     layers: Annotated[int, Field(ge=1, le=100)] = 5
     dropout: Share = 0.5
     """Between the layers."""
-    forget_bias: Literal["span"] | float = "span"
-    """As ``train.forget_bias``."""
+    forget_bias: Literal["span"] | float = 0.0
+    """As ``train.forget_bias``. With five layers a gate that is open from the start costs accuracy: an order task of
+    toy sequences is learnt to 92 % with a bias of 0, to 70 % with 1, to 41 % with ``span``."""
     standardize: bool = True
     """As ``train.standardize``."""
     batch: Batch = 128
@@ -630,13 +702,26 @@ class Evaluate(Group):
     """Weights of the spatial and the temporal stream's scores in ``two_stream`` and ``deep_lstm``; [16] takes the plain
     mean."""
 
+    ensemble: bool = False
+    """Beside each row of HAN with several ``train.seeds`` a row ``<row>_ensemble``: the mean of their probabilities."""
+    samplings: Annotated[Literal[1, 3], BeforeValidator(_no_boolean)] = 1
+    """Of the T frames by which HAN classifies a clip: 3 gives the mean of the probabilities of the plain view and of
+    ``shift1`` and ``shift2``, which ``cubes.views`` must have."""
+
 
 class Report(Group):
     clips: Annotated[int, Field(ge=0, le=10_000)] | tuple[Annotated[Text, AfterValidator(_clip)], ...] = 4
     """Test clips whose attention maps are drawn: how many, or their names."""
+    tuned: tuple[RowName, ...] = ()
+    """Rows whose settings in this file were picked by looking at the clips they are scored on; the tables say so."""
     costs: bool = False
     """A table of what each row took to compute and to store, from the logs of the stages that were run here. With it
     the report's bytes are not the same from run to run."""
+
+    @field_validator("tuned")
+    @classmethod
+    def _once(cls, tuned: tuple[str, ...]) -> tuple[str, ...]:
+        return _each_once(tuned)
 
 
 class Params(Group):
@@ -645,6 +730,10 @@ class Params(Group):
     models: Annotated[tuple[Model, ...], Field(min_length=1)] = TABLE_1
     stack: Annotated[int, Field(ge=1, le=1000)] = 10
     """L: flow fields in one input of the temporal net."""
+    camera: Literal["none", "mean", "homography"] = "none"
+    """The camera's motion in the flow of the temporal net: left in, as in the paper (``none``); taken for the mean of
+    each field and subtracted, as [16] does; or for a homography fitted to it, as trajectories do. The stored flow stays
+    as it is: trajectories read it, and stage ``steady`` makes the other out of it."""
     dataset: Dataset
     synthetic: Synthetic | None = None
     run: Run = Run()
@@ -672,11 +761,16 @@ class Params(Group):
         systems = (family for family, group in SYSTEMS.items() if getattr(self, group).splits)
         return (*self.models, *two_stream, *systems, *self.evaluate.baselines)
 
+    def seeds_of(self, family: str) -> tuple[int | None, ...]:
+        """The seeds of a family's models, each with predictions of its own; (None,) where that is no setting."""
+        return self.train.seeds if family in self.models else (None,)
+
     @model_validator(mode="after")
     def _consistent(self) -> "Params":
         problems = []
-        for key in ("splits", "models"):
-            if len(set(getattr(self, key))) < len(getattr(self, key)):
+        lists = {"splits": self.splits, "models": self.models, "cubes.views": self.cubes.views}
+        for key, values in (lists | {"train.views": self.train.views}).items():
+            if len(set(values)) < len(values):
                 problems.append(f"{key}: holds a value twice")
         if self.dataset.kind == "synthetic" and self.synthetic is None:
             problems.append("synthetic: is missing, but dataset.kind is synthetic")
@@ -699,6 +793,8 @@ class Params(Group):
             problems.append("finetune.splits: must equal splits, because cubes.nets names this dataset's own nets")
         if not own and self.finetune.splits:
             problems.append(f"finetune.splits: must be [], because cubes.nets takes the nets of {self.cubes.nets}")
+        if self.cubes.net != VGG16:
+            problems += self._other_net()
         for group in SYSTEMS.values():
             if getattr(self, group).splits not in ((), self.splits):
                 problems.append(f"{group}.splits: must equal splits, or be [] for none of its rows")
@@ -712,6 +808,10 @@ class Params(Group):
             problems.append("fisher.splits: must equal splits, because stacked.splits asks for row idt_sfv")
         if self.stacked.span > self.stacked.cells:
             problems.append("stacked.span: must be at most stacked.cells")
+        if absent := [view for view in self.train.views if view not in self.cubes.views]:
+            problems.append(f"train.views: {', '.join(absent)} must be among cubes.views, too")
+        if self.evaluate.samplings == 3 and not {"shift1", "shift2"} <= set(self.cubes.views):
+            problems.append("evaluate.samplings: 3 needs shift1 and shift2 among cubes.views")
         if not any(self.evaluate.fusion):
             problems.append("evaluate.fusion: one of the two weights must be more than 0")
         if self.run.executor == "dask" and not self.run.scheduler:
@@ -719,6 +819,23 @@ class Params(Group):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _other_net(self) -> list[str]:
+        """What must not be asked of a net other than VGG-16."""
+        problems, net = [], self.cubes.net
+        for stream in ("spatial", "temporal"):
+            recipe: Recipe = getattr(self.finetune, stream)
+            if self.finetune.splits and recipe.iterations:
+                why = f"because cubes.net is {net} and only {VGG16} is fine-tuned"
+                problems.append(f"finetune.{stream}.iterations: must be 0, {why}")
+            if recipe.input == "caffe":
+                why = f"because cubes.net is {net}; mean and std may stand in the metadata of its weights"
+                problems.append(f"finetune.{stream}.input: must be auto or torchvision, {why}")
+        if self.tdd.splits:
+            problems.append(f"tdd.splits: must be [], because cubes.net is {net} and TDD pools layers of {VGG16}")
+        if self.tdd_cubes.splits:
+            problems.append(f"tdd_cubes.splits: must be [], because maps of cubes.net {net} may hold negative numbers")
+        return problems
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
@@ -740,18 +857,26 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        problems = dict.fromkeys(line for item in error.errors() for line in _describe(item, raw))
-        raise ParamsError.of(path, tuple(problems)) from None
+        raise ParamsError.of(path, problems_of(error, raw)) from None
 
 
-def _describe(item: dict, raw: dict) -> list[str]:
-    """One pydantic error as plain lines that start with the dotted key."""
+def problems_of(error: ValidationError, raw: dict, group: type[Group] = Params) -> tuple[str, ...]:
+    """What is wrong with a file, each problem as a plain line that starts with the dotted key.
+
+    Args:
+        raw: the file's content, out of which ``group`` could not be made.
+    """
+    return tuple(dict.fromkeys(line for item in error.errors() for line in _describe(item, raw, group)))
+
+
+def _describe(item: dict, raw: dict, group: type[Group]) -> list[str]:
+    """One pydantic error as plain lines."""
     location = _keys(item["loc"], raw)
     key = ".".join(map(_printable, location))
     if not key and item["type"] == "value_error":
         return str(item["ctx"]["error"]).splitlines()
     if item["type"] == "extra_forbidden":
-        known = _known_keys(item["loc"][:-1])
+        known = _known_keys(item["loc"][:-1], group)
         close = difflib.get_close_matches(_printable(item["loc"][-1]), known, n=1)
         return [f"{key}: unknown key" + (f"; did you mean {close[0]}?" if close else "; known: " + ", ".join(known))]
     if item["type"] == "missing":
@@ -798,13 +923,19 @@ def _shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _known_keys(location: tuple) -> list[str]:
-    group: type[BaseModel] = Params
+def _known_keys(location: tuple, group: type[BaseModel]) -> list[str]:
     for part in location:
-        annotation = next(f.annotation for n, f in group.model_fields.items() if part in (n, f.alias))
-        candidates = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type)]
-        group = next(a for a in candidates if issubclass(a, BaseModel))
+        field = next((f for name, f in group.model_fields.items() if part in (name, f.alias)), None)
+        if field is not None:  # else it is a key of a mapping
+            group = _group_in(field.annotation) or group
     return sorted(field.alias or name for name, field in group.model_fields.items())
+
+
+def _group_in(annotation: object) -> type[BaseModel] | None:
+    """The group that a field may hold, or hold mappings of."""
+    if get_args(annotation):
+        return next((found for part in get_args(annotation) if (found := _group_in(part))), None)
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
 params_option = click.option(
@@ -815,6 +946,10 @@ params_option = click.option(
     show_default=True,
     help="The params file.",
 )
+
+
+SEED = click.IntRange(0, 2**32 - 1)
+"""Type of the option ``--seed``."""
 
 
 def synthetic_spec(params: Params) -> SyntheticSpec:

@@ -21,11 +21,13 @@ class Paths:
     dataset: str
     nets: str
     """Name of the dataset whose fine-tuned nets are used."""
+    camera: str = "none"
+    """What the camera's motion is taken for in the flow that the temporal net looks at; "none" where it stays."""
 
     @classmethod
     def of(cls, params: Params) -> Self:
         """The paths that a params file implies."""
-        return cls(params.dataset.name, params.cubes.nets)
+        return cls(params.dataset.name, params.cubes.nets, params.camera)
 
     @property
     def data(self) -> Path:
@@ -44,13 +46,24 @@ class Paths:
     def flow(self) -> Path:
         return self.data / "flow"
 
+    @property
+    def steady(self) -> Path:
+        """Flow without the camera's motion."""
+        return self.data / "steady"
+
     def source(self, stream: str) -> tuple[Path, Literal["frames", "flow"]]:
         """Folder and kind of the clip files that a stream's net looks at."""
-        return (self.frames, "frames") if stream == "spatial" else (self.flow, "flow")
+        if stream == "spatial":
+            return self.frames, "frames"
+        return self.flow if self.camera == "none" else self.steady, "flow"
 
-    def cubes(self, stream: str, split: int) -> Path:
-        """Folder of one stream's cubes, made with the nets of one split."""
-        return self.data / "cubes" / f"{stream}-{split}"
+    def cubes(self, stream: str, split: int, view: str = "") -> Path:
+        """Folder of one stream's cubes, made with the nets of one split; of a further view where one is named."""
+        return self.views(stream, split) / view if view else self.data / "cubes" / f"{stream}-{split}"
+
+    def views(self, stream: str, split: int) -> Path:
+        """Folder of the further views' cubes."""
+        return self.data / "views" / f"{stream}-{split}"
 
     def scores(self, stream: str, split: int) -> Path:
         """Folder of what the net of one stream and split says of each clip."""
@@ -80,9 +93,10 @@ class Paths:
         """Folder of each clip's stacked Fisher vector, by the model of a split."""
         return self.data / "stacked" / str(split)
 
-    def predictions(self, family: str, split: int) -> Path:
-        """Folder of the predictions of a row, or of a family of rows (``han_core/rows.py``), on one split."""
-        return self.data / "predictions" / f"{family}-{split}"
+    def predictions(self, family: str, split: int, seed: int | None = None) -> Path:
+        """Folder of the predictions of a row, or of a family of rows (``han_core/rows.py``), on one split, and where
+        it has several models by one of them (``Params.seeds_of``)."""
+        return self.data / "predictions" / run_name(family, split, seed)
 
     @property
     def models(self) -> Path:
@@ -96,9 +110,9 @@ class Paths:
         """Projections and mixtures learnt from the training clips of a split."""
         return self.models / "codebooks" / f"{name}-{split}.safetensors"
 
-    def han(self, model: str, split: int) -> Path:
+    def han(self, model: str, split: int, seed: int) -> Path:
         """One trained HAN, or one of its variants."""
-        return self.models / "han" / f"{model}-{split}.safetensors"
+        return self.models / "han" / f"{run_name(model, split, seed)}.safetensors"
 
     def cnn_lstm(self, split: int) -> Path:
         """The trained two-stream CNN + LSTM of a split."""
@@ -116,6 +130,10 @@ class Paths:
     def plots(self) -> Path:
         return Path("plots", self.dataset)
 
+    def training_curve(self, model: str, split: int, seed: int | None = None) -> Path:
+        """Folder of the learning curve of one model on cubes."""
+        return self.plots / "train" / run_name(model, split, seed)
+
     @property
     def report(self) -> Path:
         return Path("report", self.dataset)
@@ -128,6 +146,21 @@ class Paths:
     def log(self, stage: str) -> Path:
         """The log of a stage's last run, e.g. of ``decode`` or ``cubes-spatial-1``."""
         return self.logs / f"{stage}.log"
+
+
+def run_name(name: str, split: int, seed: int | None = None) -> str:
+    """What files of one model, or row, and split are called: ``han-1-seed2``, and without a seed ``linear-1``."""
+    return f"{name}-{split}" if seed is None else f"{name}-{split}-seed{seed}"
+
+
+def choices_file(name: str) -> Path:
+    """The file that ``train.chosen`` names: one for a dataset, which people commit. ``dvc.yaml`` spells it, too."""
+    return Path("choices", f"{name}.yaml")
+
+
+def inner_scores(dataset: str, model: str, split: int) -> Path:
+    """How the settings of a variant of HAN were chosen for a split, beside the file of choices."""
+    return Path("choices", dataset, f"{model}-{split}.yaml")
 
 
 def clip_file(folder: Path, class_name: str, clip: str) -> Path:

@@ -5,9 +5,16 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from han_core.evaluation.results import Result
-from han_core.predictions import attention_file, probabilities_file, read_left_out, read_predictions
-from han_core.rows import Row, rows_of
+from han_core.evaluation.results import Result, ensemble
+from han_core.predictions import (
+    Attention,
+    attention_file,
+    probabilities_file,
+    read_attention,
+    read_left_out,
+    read_predictions,
+)
+from han_core.rows import Row, ensemble_of, rows_of
 from pipeline.params import Params
 from pipeline.paths import Paths
 
@@ -16,7 +23,8 @@ if TYPE_CHECKING:
 
 
 def read_results(params: Params, table: "ClipTable") -> list[Result]:
-    """One result for each split and row, in the order of the params; NaN for clips without a prediction.
+    """One result for each split, row and seed, in the order of the params; NaN for clips without a prediction. Below
+    those of a row with several seeds that of their ensemble, where ``evaluate.ensemble`` asks for it.
 
     Rows that could not be made are said, with the reason, and left out.
 
@@ -27,17 +35,34 @@ def read_results(params: Params, table: "ClipTable") -> list[Result]:
     for split in params.splits:
         clips = table.select(split, "test")
         for family in params.families:
-            folder = Paths.of(params).predictions(family, split)
-            left_out = read_left_out(folder)
-            for row in rows_of(family):
-                if row.name in left_out:
-                    click.echo(f"no row {row.name} of split {split}: {left_out[row.name]}")
-                    continue
-                found = read_predictions(probabilities_file(folder, row.name), table.classes)
-                gap = np.full(len(table.classes), np.nan)
-                probabilities = np.array([found.get(clip.key, gap) for clip in clips])
-                results.append(Result(row.name, split, clips, probabilities))
+            of_seeds: dict[str, list[Result]] = {}
+            for seed in params.seeds_of(family):
+                folder = Paths.of(params).predictions(family, split, seed)
+                left_out = read_left_out(folder)
+                for row in rows_of(family):
+                    if row.name in left_out:
+                        click.echo(f"no row {row.name} of split {split}: {left_out[row.name]}")
+                        continue
+                    found = read_predictions(probabilities_file(folder, row.name), table.classes)
+                    gap = np.full(len(table.classes), np.nan)
+                    probabilities = np.array([found.get(clip.key, gap) for clip in clips])
+                    of_seeds.setdefault(row.name, []).append(Result(row.name, split, clips, probabilities, seed))
+            for name, own in of_seeds.items():
+                results += own
+                joined = ensemble_of(name)
+                if params.evaluate.ensemble and len(own) > 1 and joined:
+                    results.append(ensemble(joined.name, own))
     return results
+
+
+def read_maps(params: Params, row: Row, split: int) -> list[Attention]:
+    """The attention maps that a row left for one split, one a seed.
+
+    Raises:
+        PredictionsError: a file is missing or damaged.
+    """
+    folders = [Paths.of(params).predictions(row.family, split, seed) for seed in params.seeds_of(row.family)]
+    return [read_attention(attention_file(folder, row.name)) for folder in folders]
 
 
 def attending_rows(params: Params) -> list[Row]:
@@ -47,5 +72,5 @@ def attending_rows(params: Params) -> list[Row]:
         row
         for family in params.families
         for row in rows_of(family)
-        if attention_file(paths.predictions(family, split), row.name).is_file()
+        if attention_file(paths.predictions(family, split, params.seeds_of(family)[0]), row.name).is_file()
     ]

@@ -74,7 +74,8 @@ def scores_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]
     table.require(split)
     net_path = net_file(params, stream, split)
     device = choose_device(params.run.device)
-    net = open_net(net_path, stream, stack=params.stack, convention=getattr(params.finetune, stream).input)
+    convention = getattr(params.finetune, stream).input
+    net = open_net(net_path, stream, stack=params.stack, camera=params.camera, convention=convention)
     plan = Plan(
         net=net.identity,
         input=net.input,

@@ -102,6 +102,7 @@ def open_pooling(params: Params, stream: str, split: int, said: Callable[[str], 
         net_file(params, stream, split),
         stream,
         stack=params.stack,
+        camera=params.camera,
         convention=getattr(params.finetune, stream).input,
     )
     settings = PoolingSettings(

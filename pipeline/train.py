@@ -1,8 +1,8 @@
-"""Stage ``train``: fit one variant of HAN to the cubes of one split's training clips (eq. 2 to 6).
+"""Stage ``train``: fit one variant of HAN to the cubes of one split's training clips (eq. 2 to 6), with one seed.
 
-Reads ``data/<dataset>/cubes/<stream>-<split>``, writes ``models/<dataset>/han/<model>-<split>.safetensors`` and,
-epoch by epoch, the learning curve ``plots/<dataset>/train/<model>-<split>``. Interrupted, it goes on from its last
-checkpoint, which lies beside the clip cache. Several processes: ``run.processes``, or by hand ``torchrun -m
+Reads ``data/<dataset>/cubes/<stream>-<split>``, writes ``models/<dataset>/han/<model>-<split>-seed<k>.safetensors``
+and, epoch by epoch, the learning curve ``plots/<dataset>/train/<model>-<split>-seed<k>``. Interrupted, it goes on from
+its last checkpoint, which lies beside the clip cache. Several processes: ``run.processes``, or by hand ``torchrun -m
 pipeline.train ..``.
 """
 
@@ -14,7 +14,8 @@ import click
 
 from pipeline.execution.costs import counted
 from pipeline.execution.told import told_plainly
-from pipeline.params import Model, Params, Train, load_params, params_option
+from pipeline.params import SEED, Model, Params, Train, load_params, params_option
+from pipeline.paths import Paths, run_name
 
 if TYPE_CHECKING:
     import torch
@@ -29,21 +30,23 @@ if TYPE_CHECKING:
 @params_option
 @click.option("--model", "name", required=True, type=click.Choice(Model.__args__), help="The variant of Table 1.")
 @click.option("--split", required=True, type=int, help="The split whose training clips are learnt from.")
-def main(params_path: Path, name: str, split: int) -> None:
+@click.option("--seed", required=True, type=SEED, help="Of initial weights, order of the clips and dropout.")
+def main(params_path: Path, name: str, split: int, seed: int) -> None:
     """Train one variant on one split."""
     params = load_params(params_path)
 
     from pipeline.execution.launch import relaunched
 
-    arguments = ["--params", str(params_path), "--model", name, "--split", str(split)]
+    arguments = ["--params", str(params_path), "--model", name, "--split", str(split), "--seed", str(seed)]
     if relaunched(params.run, "pipeline.train", arguments):
         return
-    with told_plainly(f"train {name}-{split}"), counted(params, f"train@{name}-{split}"):
-        run(params, name, split)
+    title = f"train {run_name(name, split, seed)}"
+    with told_plainly(title), counted(params, f"train@{name}-{split}-{seed}"):
+        run(params, name, split, seed)
 
 
-def run(params: Params, name: str, split: int) -> None:
-    """Train the variant ``name`` on ``split`` and write its outputs."""
+def run(params: Params, name: str, split: int, seed: int) -> None:
+    """Train the variant ``name`` on ``split`` with one seed and write its outputs."""
     import torch
 
     from han_core.clipfile.provenance import made_with
@@ -53,34 +56,35 @@ def run(params: Params, name: str, split: int) -> None:
     from han_core.han.model_file import TrainedHAN, save_model
     from han_core.han.variants import VARIANTS
     from han_core.runs.processes import processes
+    from pipeline.chosen import with_chosen
     from pipeline.execution.outputs import clear
     from pipeline.features import open_store
-    from pipeline.paths import Paths
     from pipeline.training import fit, repeatable, run_identity, schedule
 
     paths, variant = Paths.of(params), VARIANTS[name]
     table = read_clips(paths.clips)
+    params = with_chosen(params, name, split, table)
     source = variant.array(params.cubes.fc)
     reading = {"streams": variant.streams, "array": source, "pooled": variant.pooled}
-    store = open_store(params, split, table.select(split, "train"), **reading)
+    store = open_store(params, split, table.select(split, "train"), **reading, views=params.train.views)
     held_out = table.select(split, "validation")
     validation = open_store(params, split, held_out, **reading) if held_out else None
     config = model_config(params.train, variant, store, len(table.classes))
     settings = {
         "model": name,
-        "seed": params.seed,
-        "train": params.train.model_dump(mode="json"),
+        "seed": seed,
+        "train": params.train.model_dump(mode="json", exclude={"seeds"}),
         "config": config.to_dict(),
         "classes": list(table.classes),
     }
     repeatable()
     with processes(choose_device(params.run.device)) as group:
-        torch.manual_seed(params.seed)
+        torch.manual_seed(seed)
         model = HAN(config)
         model.product_type = product_type(params.train, group.device)
 
         def write() -> Path:
-            path = paths.han(name, split)
+            path = paths.han(name, split, seed)
             recipe = feature_settings(params, config.streams, store)
             clear(path)
             trained = TrainedHAN(model, name, table.classes, source, recipe)
@@ -90,11 +94,12 @@ def run(params: Params, name: str, split: int) -> None:
         fit(
             params,
             model,
-            schedule(params.train, params.seed),
+            schedule(params.train, seed),
             store,
             validation,
             name=name,
             split=split,
+            seed=seed,
             identity=run_identity("train", settings, store, validation),
             group=group,
             write=write,
@@ -113,6 +118,7 @@ def model_config(settings: Train, variant: "Variant", store: "CubeStore", classe
         **variant.fixed,
     }
     layers = chosen["layers"]
+    scored_by_place = chosen["attention"] == "location"
     span = settings.forget_bias == "span"
     return HANConfig(
         streams=variant.streams,
@@ -122,6 +128,8 @@ def model_config(settings: Train, variant: "Variant", store: "CubeStore", classe
         lstm_size=settings.lstm_size,
         skip=settings.skip,
         dropout=settings.dropout,
+        attention_deviation=settings.attention_deviation if scored_by_place else None,
+        region_dropout=settings.region_dropout if regions > 1 else 0.0,
         forget_bias=span_forget_bias(frames, layers, settings.skip) if span else (settings.forget_bias,) * layers,
         **chosen,
     )
@@ -154,6 +162,7 @@ def feature_settings(params: Params, streams: Sequence[str], store: "CubeStore")
         flow=flow.model_dump(include={"bound", "rounding", "codec", "quality", "size"}),
         tvl1=flow.tvl1.model_dump(),
         backend=flow.backend,
+        camera=params.camera,
         clip_frames=store.median_length(),
         nets={stream: found["net"] for stream, found in made.items() if "net" in found},
         inputs={stream: found["input"] for stream, found in made.items() if "input" in found},

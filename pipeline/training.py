@@ -39,6 +39,7 @@ def fit(
     *,
     name: str,
     split: int,
+    seed: int | None = None,
     identity: str,
     group: "Processes",
     write: Callable[[], Path],
@@ -47,6 +48,7 @@ def fit(
     ``plots/<dataset>/train/<name>-<split>`` epoch by epoch, and a line in the logs.
 
     Args:
+        seed: part of those names (``<name>-<split>-seed<seed>``) for a model that is trained with several.
         validation: clips held out, which are only looked at.
         identity: the run's fingerprint, of :func:`run_identity`.
         group: the processes that train together; its main one writes.
@@ -59,9 +61,10 @@ def fit(
     from han_core.runs.progress import Progress
     from pipeline.curve import Curve
     from pipeline.execution.resume import run_checkpoint
-    from pipeline.paths import Paths
+    from pipeline.paths import Paths, run_name
 
-    paths, title = Paths.of(params), f"train {name}-{split}"
+    paths, this = Paths.of(params), run_name(name, split, seed)
+    title = f"train {this}"
     features, place = placed(store, params.run.store, group.device)
     held_out = placed(validation, params.run.store, group.device)[0] if validation else None
     cache = ClipCache.from_environment()
@@ -71,8 +74,9 @@ def fit(
     checkpoint = run_checkpoint(title, cache, identity, seconds=params.run.checkpoint_seconds, main=group.main)
     if group.main:
         frames, _, _ = next(iter(store.shapes.values()))
+        chosen = "" if seed is None else f", seed {seed}"
         click.echo(
-            f"train {name}, split {split}: {len(store)} clips ({len(store.missing)} without cubes), "
+            f"train {name}, split {split}{chosen}: {len(store)} clips ({len(store.missing)} without cubes), "
             f"{len(validation) if validation else 0} held out, T = {frames}, "
             f"{sum(p.numel() for p in model.parameters()):,} weights; "
             f"{store.bytes_in_memory / 1e6:,.0f} MB of features ({place}), processes: {group.size}, on {group.device}"
@@ -82,7 +86,7 @@ def fit(
     paces: list[Pace] = []
     with (
         Progress(title, schedule.epochs, unit="epoch", quiet=not group.main) as progress,
-        Curve(paths.plots / "train" / f"{name}-{split}") if group.main else nullcontext() as curve,
+        Curve(paths.training_curve(name, split, seed)) if group.main else nullcontext() as curve,
     ):
 
         def on_epoch(epoch: "Epoch", pace: "Pace | None") -> None:
@@ -107,7 +111,7 @@ def fit(
     if paces:
         rate, waiting = (sum(getattr(p, key) for p in paces) / len(paces) for key in ("clips_per_second", "waiting"))
         line += f", {rate:.0f} clips/s, {100 * waiting:.1f} % of the time waiting for data"
-    log = paths.log(f"train-{name}-{split}")
+    log = paths.log(f"train-{this}")
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text(line + "\n", encoding="utf-8")
     click.echo(f"{line} -> {written}")
@@ -126,7 +130,9 @@ def schedule(settings: Train | CnnLstm, seed: int) -> "TrainingSchedule":
         eps=settings.optimizer.eps,
         weight_decay=settings.optimizer.weight_decay,
         clip_gradient=settings.clip_gradient,
+        attention_rate=settings.attention_rate if isinstance(settings, Train) else 1.0,
         standardize=settings.standardize,
+        views=settings.views if isinstance(settings, Train) else (),
         seed=seed,
     )
 

@@ -137,13 +137,13 @@ def checkout(repository, tmp_path_factory):
 
 DROPOUT = 0.25
 AFTER_TRAIN = {"classify", "evaluate", "report"}
-AFTER_FLOW = {"finetune-temporal", "cubes-temporal", "scores-temporal", "train", *AFTER_TRAIN}
+AFTER_FLOW = {"steady", "finetune-temporal", "cubes-temporal", "scores-temporal", "train", *AFTER_TRAIN}
 
 
 def test_one_command_runs_everything(checkout):
     before = {"check", "prepare", "decode", "flow", "finetune-spatial", "cubes-spatial", "scores-spatial", "two-stream"}
     assert checkout.first_run == before | AFTER_FLOW
-    for name in ("metrics/tiny/evaluate.json", "report/tiny/report.md", "models/tiny/han/han-1.safetensors"):
+    for name in ("metrics/tiny/evaluate.json", "report/tiny/report.md", "models/tiny/han/han-1-seed1.safetensors"):
         assert (checkout.path / name).is_file()
 
 

@@ -15,7 +15,7 @@ from han_core.clipfile.trailer import read_trailer
 from han_core.clips import read_clips
 from tests.test_repro import AFTER_TRAIN, DROPOUT, Checkout
 
-HAN = "models/tiny/han/han-1.safetensors"
+HAN = "models/tiny/han/han-1-seed1.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +90,11 @@ def test_a_flipped_bit_is_told_and_repaired_without_a_trace(checkout):
         command, cwd=checkout.path, env=checkout.environment(), capture_output=True, text=True, check=False
     )
     assert failed.returncode != 0
-    assert f"train han-1: data/tiny/cubes/spatial-1/{learnt.key}.h5: clip {learnt.name}: " in failed.stderr
+    assert f"train han-1-seed1: data/tiny/cubes/spatial-1/{learnt.key}.h5: clip {learnt.name}: " in failed.stderr
     assert "run `han cache verify --remove`, then `dvc repro`" in failed.stderr + failed.stdout
     said = checkout.han("cache", "verify", "--remove", code=1)
     assert "1 bad" in said
-    assert "made by cubes-spatial@1; may have been read by train@han-1 classify@han-1 evaluate report" in said
+    assert "made by cubes-spatial@1; may have been read by train@han-1-1 classify@han-1-1 evaluate report" in said
     assert not cube.exists()
     ran, _ = checkout.repro()
     assert ran == {"cubes-spatial", "train", *AFTER_TRAIN}
@@ -114,7 +114,7 @@ def test_a_damaged_model_is_told_and_all_that_read_it_made_again(checkout):
     model.chmod(status.st_mode)
     os.utime(model, ns=(status.st_atime_ns, status.st_mtime_ns))
     said = checkout.han("cache", "verify", "--remove", "--force-downstream", code=1)
-    assert "made by train@han-1; may have been read by classify@han-1 evaluate report" in said
+    assert "made by train@han-1-1; may have been read by classify@han-1-1 evaluate report" in said
     assert checkout.repro()[0] == {"train", *AFTER_TRAIN}
     assert model.read_bytes() == checkout.undamaged
     checkout.params["train"]["dropout"] = checkout.first_dropout

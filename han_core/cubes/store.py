@@ -12,8 +12,10 @@ over their regions) have R = 1 and are dense; cubes are :class:`han_core.cubes.s
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -32,6 +34,9 @@ from han_core.errors import HanError
 Values = Tensor | SparseCubes
 """The features of one stream for a batch: (B, T, D, R)."""
 
+
+PLAIN = ""
+"""Name of the view of a clip that is there always."""
 
 _MEASURED = 200
 """Clips whose length is looked at for the median; of more, so many are taken evenly."""
@@ -54,6 +59,8 @@ class Features(Protocol):
 
     labels: Tensor
     """(N,) int64."""
+    views: tuple[str, ...]
+    """Names of the V views of each clip, the plain one first; view v of clip n has number v N + n."""
 
     def batch(self, indices: Sequence[int]) -> dict[str, Values]:
         """{stream: (len(indices), T, D, R)}."""
@@ -72,6 +79,9 @@ class CubeStore:
     Args:
         folders: {stream: folder of its cube files, ``<folder>/<class>/<clip>.h5``}.
         clips: the clips wanted.
+        further: such folders of further views of the same clips, by the views' names. Wherever a clip is asked for by
+            its number n, v N + n is its view v, 0 being that of ``folders``; statistics and all that is said of the
+            store are of that one.
         array: ``cubes``, or the name of a fully connected layer, e.g. ``fc7``.
         pooled: average the cubes over their regions while reading, which leaves R = 1. Equals attention that is
             uniform, at 1/196 of the memory.
@@ -81,21 +91,27 @@ class CubeStore:
     """
 
     def __init__(
-        self, folders: Mapping[str, Path], clips: Sequence[Clip], *, array: str = "cubes", pooled: bool = False
+        self,
+        folders: Mapping[str, Path],
+        clips: Sequence[Clip],
+        *,
+        further: Mapping[str, Mapping[str, Path]] = MappingProxyType({}),
+        array: str = "cubes",
+        pooled: bool = False,
     ) -> None:
         self.array = array
         self.pooled = pooled
         self.clips: list[Clip] = []
         self.missing: list[Clip] = []
         self._entries: dict[str, list[_Entry]] = {stream: [] for stream in folders}
+        self.views = (PLAIN, *further)
+        sets = [folders, *further.values()]
         for clip in clips:
-            paths = {stream: folder / clip.class_name / f"{clip.name}.h5" for stream, folder in folders.items()}
-            if not all(path.is_file() for path in paths.values()):
-                self.missing.append(clip)
-                continue
-            self.clips.append(clip)
-            for stream, path in paths.items():
-                self._entries[stream].append(self._index(path))
+            there = (folder / _file_of(clip) for one in sets for folder in one.values())
+            (self.clips if all(path.is_file() for path in there) else self.missing).append(clip)
+        for one in sets:
+            for stream, folder in one.items():
+                self._entries[stream] += [self._index(folder / _file_of(clip)) for clip in self.clips]
         if not self.clips:
             wanted = ", ".join(str(folder) for folder in folders.values())
             raise CubeStoreError(
@@ -112,20 +128,32 @@ class CubeStore:
         """Size of what :meth:`load` returns."""
         total = 0
         for stream, (frames, channels, regions) in self.shapes.items():
-            dense = len(self) * frames * channels
+            dense = len(self.views) * len(self) * frames * channels
             if not self._sparse:
                 total += dense * regions * (4 if self.pooled else 2)
             else:
                 wide = 1 if regions <= 255 else 2
                 stored = sum(nonzeros(entry.trailer) for entry in self._entries[stream])
-                total += stored * (wide + 2) + dense * wide + len(self) * frames * 8
+                total += stored * (wide + 2) + dense * wide + len(self.views) * len(self) * frames * 8
         return total
+
+    def subset(self, indices: Sequence[int]) -> "CubeStore":
+        """The store of some of its clips, in the order given; no file is indexed again."""
+        part = copy(self)
+        part.clips = [self.clips[index] for index in indices]
+        part.missing = []
+        part.labels = self.labels[torch.as_tensor(indices)]
+        numbers = [view * len(self) + index for view in range(len(self.views)) for index in indices]
+        part._entries = {stream: [rows[number] for number in numbers] for stream, rows in self._entries.items()}
+        return part
 
     def contents(self) -> dict[str, str]:
         """{clip: contents of its files}: what was trained on, for the identity of a run."""
-        columns = zip(*self._entries.values(), strict=True)
-        names = (clip.key for clip in self.clips)
-        return {name: " ".join(e.trailer.content for e in row) for name, row in zip(names, columns, strict=True)}
+        found = {}
+        for number, clip in enumerate(self.clips):
+            own = (entry for entries in self._entries.values() for entry in entries[number :: len(self)])
+            found[clip.key] = " ".join(entry.trailer.content for entry in own)
+        return found
 
     def attributes(self, stream: str) -> dict:
         """How a stream's cubes were made: the attributes of its first file.
@@ -143,7 +171,7 @@ class CubeStore:
             ClipFileError: a file is damaged.
         """
         entries = next(iter(self._entries.values()))
-        return np.stack([self._frames_of(entry) for entry in entries])
+        return np.stack([self._frames_of(entry) for entry in entries[: len(self)]])
 
     def median_length(self) -> int:
         """Median length of the clips in frames, out of ``_MEASURED`` of them. The last of a clip's T frames is its
@@ -152,7 +180,7 @@ class CubeStore:
         Raises:
             ClipFileError: a file is damaged.
         """
-        entries = next(iter(self._entries.values()))
+        entries = next(iter(self._entries.values()))[: len(self)]
         lengths = []
         for place in np.linspace(0, len(entries) - 1, min(_MEASURED, len(entries))).round().astype(int):
             lengths.append(int(self._frames_of(entries[place])[-1]) + 1)
@@ -189,12 +217,13 @@ class CubeStore:
 
     def load(self) -> "MemoryFeatures":
         """Read everything once: cubes in sparse form, as many clips at a time as there are cores."""
-        return MemoryFeatures({stream: self._load(stream) for stream in self._entries}, self.labels)
+        return MemoryFeatures({stream: self._load(stream) for stream in self._entries}, self.labels, self.views)
 
     def _load(self, stream: str) -> Values:
         entries = self._entries[stream]
         if not self._sparse:
-            values = torch.empty(len(self), *self.shapes[stream], dtype=torch.float32 if self.pooled else torch.float16)
+            kind = torch.float32 if self.pooled else torch.float16
+            values = torch.empty(len(entries), *self.shapes[stream], dtype=kind)
 
             def put(number: int) -> None:
                 values[number].numpy()[:] = self._read(entries[number])
@@ -202,7 +231,7 @@ class CubeStore:
         else:
             sizes = [nonzeros(entry.trailer) for entry in entries]
             places = np.concatenate(([0], np.cumsum(sizes)))
-            values = SparseCubes.empty(len(self), *self.shapes[stream], int(places[-1]))
+            values = SparseCubes.empty(len(entries), *self.shapes[stream], int(places[-1]))
 
             def put(number: int) -> None:
                 values.put(number, int(places[number]), self._read(entries[number]))
@@ -267,11 +296,15 @@ class CubeStore:
 
 
 class MemoryFeatures:
-    """Features in memory, or on a GPU: {stream: (N, T, D, R)} and labels (N,)."""
+    """Features in memory, or on a GPU: {stream: (N, T, D, R)} and labels (N,).
 
-    def __init__(self, arrays: Mapping[str, Values], labels: Tensor) -> None:
+    Of V views of each clip the arrays hold V N, as :class:`CubeStore` numbers them.
+    """
+
+    def __init__(self, arrays: Mapping[str, Values], labels: Tensor, views: Sequence[str] = (PLAIN,)) -> None:
         self.arrays = dict(arrays)
         self.labels = labels
+        self.views = tuple(views)
 
     def batch(self, indices: Sequence[int]) -> dict[str, Values]:
         """{stream: (len(indices), T, D, R)}; sparse cubes are not copied."""
@@ -281,15 +314,25 @@ class MemoryFeatures:
             for stream, values in self.arrays.items()
         }
 
+    def subset(self, indices: Sequence[int]) -> "MemoryFeatures":
+        """The features of some of the clips, in the order given; sparse cubes are not copied."""
+        numbers = [view * len(self.labels) + index for view in range(len(self.views)) for index in indices]
+        return MemoryFeatures(self.batch(numbers), self.labels[torch.as_tensor(indices)], self.views)
+
     def to(self, device: torch.device) -> "MemoryFeatures":
         """The same on another device. Labels stay where they are."""
-        return MemoryFeatures({stream: values.to(device) for stream, values in self.arrays.items()}, self.labels)
+        arrays = {stream: values.to(device) for stream, values in self.arrays.items()}
+        return MemoryFeatures(arrays, self.labels, self.views)
 
 
 def _joined(clips: Sequence[SparseRows | np.ndarray]) -> Values:
     if isinstance(clips[0], SparseRows):
         return SparseCubes.of(clips)
     return torch.from_numpy(np.stack(clips))
+
+
+def _file_of(clip: Clip) -> str:
+    return f"{clip.class_name}/{clip.name}.h5"
 
 
 def _version(path: Path) -> tuple[int, int, int]:
@@ -315,7 +358,7 @@ def prefetched(features: Features, batches: Sequence[Sequence[int]]) -> Iterator
     """Each batch's features and labels, the next batch being read from disk while the last one is used."""
     if isinstance(features, MemoryFeatures):  # nothing to wait for
         for indices in batches:
-            yield features.batch(indices), features.labels[torch.as_tensor(indices)]
+            yield features.batch(indices), _labels(features, indices)
         return
     with ThreadPoolExecutor(max_workers=1) as pool:
         coming = None
@@ -323,7 +366,11 @@ def prefetched(features: Features, batches: Sequence[Sequence[int]]) -> Iterator
             ready = coming
             coming = None if indices is None else (pool.submit(features.batch, indices), indices)
             if ready is not None:
-                yield ready[0].result(), features.labels[torch.as_tensor(ready[1])]
+                yield ready[0].result(), _labels(features, ready[1])
+
+
+def _labels(features: Features, numbers: Sequence[int]) -> Tensor:
+    return features.labels[torch.as_tensor(numbers) % len(features.labels)]
 
 
 def glimpse_statistics(features: Features, *, batch: int = 16) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,8 @@ or removed leaves the order of the others as it was.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 
 def rank(names: Iterable[str], *key: int | str) -> list[str]:
@@ -38,6 +39,28 @@ def deal_groups(classes_of: Mapping[str, frozenset[str]], folds: int, *key: int 
     """Deal the groups into folds 1 to ``folds`` in turn, class by class where every group has one class only."""
     ranked = [name for _, names in sorted(_strata(classes_of).items()) for name in rank(names, *key)]
     return {name: i % folds + 1 for i, name in enumerate(ranked)}
+
+
+def deal_evenly(classes_of_clips: Mapping[str, Sequence[str]], folds: int, *key: int | str) -> dict[str, int]:
+    """Deal groups of unequal size into folds 1 to ``folds`` that hold about as many clips, of each class too.
+
+    The largest group comes first, equal ones in the order of :func:`rank`; each goes to the fold that has the fewest
+    clips of its classes, then the fewest clips, then the lowest number. With as many groups, no fold is empty.
+
+    Args:
+        classes_of_clips: group -> the class of each of its clips.
+        folds: at least 1.
+        key: the seed and the purpose of the draw.
+    """
+    dealt: dict[str, int] = {}
+    held = {fold: Counter[str]() for fold in range(1, folds + 1)}
+    ranked = rank(classes_of_clips, *key)
+    for name in sorted(ranked, key=lambda name: -len(classes_of_clips[name])):  # stable
+        classes = Counter(classes_of_clips[name])
+        fold = min(held, key=lambda fold: (sum(held[fold][c] for c in classes), held[fold].total(), fold))
+        held[fold] += classes
+        dealt[name] = fold
+    return dealt
 
 
 def _strata(classes_of: Mapping[str, frozenset[str]]) -> dict[str, list[str]]:

@@ -30,6 +30,11 @@ class HANConfig:
     """Initial bias of the forget gate, one per layer; empty is 0 everywhere. See :func:`span_forget_bias`."""
     initial_state: Literal["zeros", "mean"] = "zeros"
     """h_0 and c_0: zeros, or an MLP of the clip's mean feature as in [15]."""
+    attention_deviation: float | None = None
+    """Standard deviation of the normal distribution that W of eq. 3 starts from; None is torch's default for a linear
+    layer. Of ``location`` alone."""
+    region_dropout: float = 0.0
+    """Rate at which regions are hidden from attention during training; see :meth:`Dropout.kept_regions`."""
 
     def __post_init__(self) -> None:
         for name in ("classes", "channels", "regions", "lstm_size", "layers", "skip"):
@@ -41,10 +46,22 @@ class HANConfig:
             raise ValueError(
                 f"forget_bias must have one value for each of {self.layers} layers, not {self.forget_bias}"
             )
+        if self.attention_deviation is not None and not 0 < self.attention_deviation < math.inf:
+            raise ValueError(f"attention_deviation must be more than 0, not {self.attention_deviation}")
+        if self.attention_deviation is not None and self.attention != "location":
+            raise ValueError(f"attention_deviation is of attention location, not of {self.attention}")
+        if not 0 <= self.region_dropout < 1:
+            raise ValueError(f"region_dropout must be at least 0 and less than 1, not {self.region_dropout}")
 
     def to_dict(self) -> dict:
-        """Plain values, as they stand in a model's file, where ``channels`` has its old name."""
+        """Plain values, as they stand in a model's file, where ``channels`` has its old name.
+
+        Options that came later stand there only where they are used, so that a model without them keeps its bytes.
+        """
         values = asdict(self)
+        for name, unused in (("attention_deviation", None), ("region_dropout", 0.0)):
+            if values[name] == unused:
+                del values[name]
         return {"features": values.pop("channels"), **values}
 
     @classmethod

@@ -29,6 +29,8 @@ class _Config(Strict):
     dropout: Annotated[float, Field(ge=0, le=1)]
     forget_bias: Annotated[tuple[float, ...], Field(max_length=1000)]
     initial_state: Literal["zeros", "mean"]
+    attention_deviation: _Positive | None = None
+    region_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class _Flow(Strict):
@@ -60,7 +62,7 @@ class _Recipe(Strict):
     """Of :meth:`FeatureSettings.to_dict`."""
 
     frames: whole(1, 100_000)
-    layer: Literal["conv5_3", "pool4", "pool5"]
+    layer: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$", max_length=200)]
     fc: Literal["fc6", "fc7"]
     batch: whole(1, 1 << 31)
     precision: Literal["float32", "bfloat16", "float16"]
@@ -73,6 +75,7 @@ class _Recipe(Strict):
     clip_frames: whole(1, 1 << 31)
     nets: dict[_Stream, Text] = Field(default_factory=dict)
     inputs: dict[_Stream, Literal["caffe", "torchvision"]] = Field(default_factory=dict)
+    camera: Literal["none", "mean", "homography"] = "none"
 
 
 class Description(Strict):

@@ -33,9 +33,14 @@ class FeatureSettings:
     """Stream -> identity of the net (:func:`han_core.nets.sealed_net.net_identity`)."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Stream -> input convention of the net (:data:`han_core.nets.preprocess.Convention`)."""
+    camera: str = "none"
+    """What is taken out of the temporal net's flow as the camera's motion (:data:`han_core.camera.steady.Camera`)."""
 
     def to_dict(self) -> dict:
-        return asdict(self)
+        values = asdict(self)
+        if self.camera == "none":  # as in the files of models that were made before there was a choice
+            del values["camera"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping) -> "FeatureSettings":

@@ -1,4 +1,5 @@
-"""What recurrent models on cube files are built of: the LSTM cell of eq. 2, and dropout for a batch in several shares.
+"""What recurrent models on cube files are built of: the LSTM cell of eq. 2, and dropout, of features and of regions,
+for a batch in several shares.
 
 Symbols as in :mod:`han_core.han.model`.
 """
@@ -37,11 +38,16 @@ class Dropout(nn.Module):
 
     Where a batch is spread over processes each draws the masks of all of it and keeps its own rows, so that the
     result does not depend on how many there are.
+
+    Args:
+        rate: of features.
+        region_rate: of regions that attention may not look at.
     """
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, region_rate: float = 0.0) -> None:
         super().__init__()
         self.rate = rate
+        self.region_rate = region_rate
         self.rows: slice | None = None
         """This process's rows of the whole batch; None is all."""
         self.batch: int | None = None
@@ -53,5 +59,22 @@ class Dropout(nn.Module):
             return None
         keep = 1 - self.rate
         masks = like.new_empty(steps, self.batch or batch, size).bernoulli_(keep)
-        own = masks if self.rows is None else masks[:, self.rows]
+        own = self._own(masks)
         return own / keep if keep else own
+
+    def kept_regions(self, steps: int, batch: int, regions: int, like: Tensor) -> Tensor | None:
+        """(steps, batch, regions) bool: the regions that attention may look at; None where none is dropped.
+
+        Each is dropped with probability ``region_rate``, but of each frame one is always kept. A single region, as of
+        features without a place, is never dropped, and nothing is drawn for it.
+        """
+        if not self.training or not self.region_rate or regions == 1:
+            return None
+        drawn = like.new_empty(steps, self.batch or batch, regions).uniform_()
+        kept = drawn >= self.region_rate
+        kept.scatter_(2, drawn.argmax(dim=2, keepdim=True), True)
+        return self._own(kept)
+
+    def _own(self, whole: Tensor) -> Tensor:
+        """This process's clips of (steps, clips of the whole batch, any)."""
+        return whole if self.rows is None else whole[:, self.rows]

@@ -64,6 +64,10 @@ class Learner(nn.Module, ABC):
     def answer(self, features: Mapping[str, Tensor | SparseCubes]) -> Answer:
         """The class probabilities of a batch, whose ``features`` are for each stream (B, T, D, R)."""
 
+    def attention_parameters(self) -> Sequence[nn.Parameter]:
+        """The weights that make its attention maps, which may have a learning rate of their own; by default none."""
+        return []
+
     def parts(self) -> Sequence[Sequence[nn.Parameter]]:
         """The weights of each part of the model that learns by itself. A gradient is clipped by the norm of its part,
         so that parts trained together end as they would alone. By default the model is one."""

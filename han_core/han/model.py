@@ -52,9 +52,9 @@ class LocationAttention(nn.Module):
         super().__init__()
         self.regions = nn.Linear(state_size, regions, bias=False)  # row i is w_i
 
-    def forward(self, h: Tensor, cubes: Sequence[Tensor]) -> Tensor:
-        """h (B, state_size), cubes one (B, D, R) per stream -> l (B, R)."""
-        return torch.softmax(self.regions(h), dim=1)
+    def forward(self, h: Tensor, cubes: Sequence[Tensor], kept: Tensor | None = None) -> Tensor:
+        """h (B, state_size), cubes one (B, D, R) per stream, kept (B, R) or None for all regions -> l (B, R)."""
+        return _softmax(self.regions(h), kept)
 
 
 class ContentAttention(nn.Module):
@@ -66,19 +66,21 @@ class ContentAttention(nn.Module):
         self.feature = nn.ModuleList(nn.Linear(features, size, bias=False) for _ in range(streams))
         self.score = nn.Linear(size, 1, bias=False)
 
-    def forward(self, h: Tensor, cubes: Sequence[Tensor]) -> Tensor:
-        """h (B, state_size), cubes one (B, D, R) per stream -> l (B, R)."""
+    def forward(self, h: Tensor, cubes: Sequence[Tensor], kept: Tensor | None = None) -> Tensor:
+        """As of :class:`LocationAttention`."""
         hidden = self.state(h).unsqueeze(1)
         for project, cube in zip(self.feature, cubes, strict=True):
             hidden = hidden + project(cube.transpose(1, 2))
-        return torch.softmax(self.score(torch.tanh(hidden)).squeeze(2), dim=1)
+        return _softmax(self.score(torch.tanh(hidden)).squeeze(2), kept)
 
 
 class UniformAttention(nn.Module):
     """No attention: every region counts the same, so the glimpse is the mean over the regions."""
 
-    def forward(self, h: Tensor, cubes: Sequence[Tensor]) -> Tensor:
-        """h (B, any), cubes one (B, D, R) per stream -> l (B, R), every entry 1 / R."""
+    def forward(self, h: Tensor, cubes: Sequence[Tensor], kept: Tensor | None = None) -> Tensor:
+        """h (B, any), cubes one (B, D, R) per stream -> l (B, R): every entry 1 / R, or 1 / (kept regions) and 0."""
+        if kept is not None:
+            return _uniform(kept, h.dtype)
         batch, _, regions = cubes[0].shape
         return h.new_full((batch, regions), 1 / regions)
 
@@ -140,11 +142,13 @@ class HAN(Learner):
                     for s in config.streams
                 }
             )
-        self.dropout = Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout, config.region_dropout)
         self.classifier = nn.Linear(streams * config.layers * size, config.classes)
         self.product_type: torch.dtype | None = None
         self.register_buffer("mean", torch.zeros(streams, config.channels))
         self.register_buffer("deviation", torch.ones(streams, config.channels))
+        if config.attention_deviation is not None:  # last, so that all other weights are those that a seed gives anyway
+            nn.init.normal_(self.attention.regions.weight, std=config.attention_deviation)
 
     @staticmethod
     def _make_attention(config: HANConfig) -> nn.Module:
@@ -184,7 +188,8 @@ class HAN(Learner):
             self.mean.device.type, self.product_type, enabled=self.product_type is not None and not fast
         ):
             initial = self._initial_states(cubes, lengths)
-            states, maps = first_layer(cubes, initial)
+            kept = self.dropout.kept_regions(frames, batch, cubes[0].shape[3], self.mean)
+            states, maps = first_layer(cubes, initial, kept)
             last = []
             for stream, sequence in zip(self.config.streams, states, strict=True):
                 last.append(_state_at(sequence, lengths))
@@ -208,10 +213,21 @@ class HAN(Learner):
         output = self(features)
         return Answer(torch.softmax(output.logits.float(), dim=1), output.attention.float())
 
+    def attention_parameters(self) -> Sequence[nn.Parameter]:
+        """W of eq. 3; of content-based attention all its weights; none of uniform attention."""
+        return list(self.attention.parameters())
+
     def _first_layer(
-        self, cubes: Sequence[Tensor], initial: Mapping[str, Sequence[tuple[Tensor, Tensor]]]
+        self,
+        cubes: Sequence[Tensor],
+        initial: Mapping[str, Sequence[tuple[Tensor, Tensor]]],
+        kept: Tensor | None,
     ) -> tuple[list[Tensor], Tensor]:
-        """Eq. 2 to 4 over time: states (B, T, H) per stream, and the maps (B, T, R)."""
+        """Eq. 2 to 4 over time: states (B, T, H) per stream, and the maps (B, T, R).
+
+        Args:
+            kept: (T, B, R) bool, the regions that attention may look at; None is all.
+        """
         batch, frames = cubes[0].shape[:2]
         state = [initial[stream][0] for stream in self.config.streams]
         states: list[list[Tensor]] = [[] for _ in cubes]
@@ -221,7 +237,7 @@ class HAN(Learner):
             frame = [cube[:, t].to(self.mean.dtype) for cube in cubes]
             joint = torch.cat([h for h, _ in state], dim=1)
             content = [self._standardized(s, p) for s, p in enumerate(frame)] if self._sees_content else frame
-            weights = self.attention(joint, content)
+            weights = self.attention(joint, content, None if kept is None else kept[t])
             maps.append(weights)
             for s, stream in enumerate(self.config.streams):
                 glimpse = torch.bmm(frame[s], weights.unsqueeze(2))
@@ -242,7 +258,10 @@ class HAN(Learner):
         return torch.stack(states, dim=1)
 
     def _first_layer_fast(
-        self, cubes: Sequence[Tensor | SparseCubes], initial: Mapping[str, Sequence[tuple[Tensor, Tensor]]]
+        self,
+        cubes: Sequence[Tensor | SparseCubes],
+        initial: Mapping[str, Sequence[tuple[Tensor, Tensor]]],
+        kept: Tensor | None,
     ) -> tuple[list[Tensor], Tensor]:
         """As :meth:`_first_layer`."""
         batch, frames = cubes[0].shape[:2]
@@ -252,12 +271,15 @@ class HAN(Learner):
         scale = 1 / self.deviation
         if isinstance(self.attention, UniformAttention):
             states = []
+            weights = None if kept is None else _uniform(kept, self.mean.dtype)
             for s, cube in enumerate(cubes):
-                x = (self._region_means(cube) - self.mean[s]) * scale[s]
+                means = self._region_means(cube) if weights is None else self._weighted(cube, weights)
+                x = (means - self.mean[s]) * scale[s]
                 x = x.transpose(0, 1) if masks[s] is None else x.transpose(0, 1) * masks[s]
                 states.append(lstm(x, h[s], c[s], *cells[s].parameters_in_order(), self._product_type))
             regions = cubes[0].shape[3]
             maps = self.mean.new_full((batch, frames, regions), 1 / regions)
+            maps = maps if weights is None else weights.transpose(0, 1)
         else:
             maps, states = attended_lstms(
                 [self._glimpses(cube) for cube in cubes],
@@ -268,6 +290,7 @@ class HAN(Learner):
                 h,
                 c,
                 *zip(*(cell.parameters_in_order() for cell in cells), strict=True),
+                kept=kept,
                 frames=frames,
                 dtype=self._product_type,
             )
@@ -293,6 +316,11 @@ class HAN(Learner):
         if isinstance(cube, SparseCubes):
             return cube.moments()[0].to(self.mean)
         return cube.to(self.mean.dtype).mean(dim=3)
+
+    def _weighted(self, cube: Tensor | SparseCubes, weights: Tensor) -> Tensor:
+        """(B, T, D): eq. 4 with maps (T, B, R) that are known beforehand."""
+        source = self._glimpses(cube)
+        return torch.stack([source.glimpse(t, weights[t]) for t in range(len(weights))], dim=1)
 
     def _dropped(self, values: Tensor) -> Tensor:
         """values (B, T, any) with dropout."""
@@ -345,6 +373,16 @@ class HAN(Learner):
                     f"{stream} cubes have {tuple(cube.shape[:2])} clips and frames, not {tuple(cubes[0].shape[:2])}"
                 )
         return cubes
+
+
+def _softmax(scores: Tensor, kept: Tensor | None) -> Tensor:
+    """Scores (B, R) -> maps over the regions that are kept, 0 at the others; kept (B, R) bool, None is all."""
+    return torch.softmax(scores if kept is None else scores.masked_fill(~kept, -torch.inf), dim=1)
+
+
+def _uniform(kept: Tensor, dtype: torch.dtype) -> Tensor:
+    """Maps (.., R) that look at all regions that are kept (.., R) alike."""
+    return kept.to(dtype) / kept.sum(dim=-1, keepdim=True)
 
 
 def every_kth(states: Tensor, lengths: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -78,6 +78,7 @@ def attended_lstms(
     recurrent_weights: Sequence[Tensor],
     biases: Sequence[Tensor],
     *,
+    kept: Tensor | None = None,
     frames: int,
     dtype: torch.dtype,
 ) -> tuple[Tensor, list[Tensor]]:
@@ -90,6 +91,7 @@ def attended_lstms(
         attention: W of eq. 3, (R, S * H).
         h, c: the states before the first frame, (B, H) per stream.
         input_weights, recurrent_weights, biases: of each stream's LSTM, as in :func:`lstm`.
+        kept: (T, B, R) bool, the regions that attention may look at, at least one of each frame; None is all.
         frames: T.
         dtype: of the matrix products with weights.
 
@@ -98,7 +100,7 @@ def attended_lstms(
     """
     masks = [None] * len(sources) if masks is None else masks
     maps, *states = _AttendedLSTMs.apply(
-        sources, scale, shift, masks, frames, dtype,
+        sources, scale, shift, masks, kept, frames, dtype,
         attention, *h, *c, *input_weights, *recurrent_weights, *biases,
     )  # fmt: skip
     return maps, states
@@ -151,6 +153,7 @@ class _AttendedLSTMs(Function):
         scale: Tensor,
         shift: Tensor,
         masks: Sequence[Tensor | None],
+        kept: Tensor | None,
         frames: int,
         dtype: torch.dtype,
         attention: Tensor,
@@ -171,7 +174,10 @@ class _AttendedLSTMs(Function):
         for s in range(streams):
             joint[0, :, s * size : (s + 1) * size], cells[s][0] = h[s], c[s]
         for t in range(frames):
-            torch.softmax(torch.matmul(joint[t], attention.t()), dim=1, out=maps[t])
+            logits = torch.matmul(joint[t], attention.t())
+            if kept is not None:
+                logits.masked_fill_(~kept[t], -torch.inf)
+            torch.softmax(logits, dim=1, out=maps[t])
             for s, source in enumerate(sources):
                 own = slice(s * size, (s + 1) * size)
                 x = inputs[s][t, :, :channels]
@@ -214,7 +220,7 @@ class _AttendedLSTMs(Function):
                     d_glimpse *= ctx.masks[s][t]
                 d_map += source.regions_of(t, d_glimpse)  # p_i . d_glimpse
                 d_h[s] = d_input[:, channels:]  # (B, H)
-            # softmax: dl_i -> ds_i = l_i (dl_i - sum_j l_j dl_j)
+            # softmax: dl_i -> ds_i = l_i (dl_i - sum_j l_j dl_j), which is 0 for regions that were not kept
             d_map -= (maps[t] * d_map).sum(dim=1, keepdim=True)
             torch.mul(maps[t], d_map, out=d_logits[t])
             d_joint = torch.matmul(d_logits[t], attention)  # (B, R) @ (R, S * H)
@@ -232,7 +238,7 @@ class _AttendedLSTMs(Function):
         d_attention = torch.matmul(
             d_logits.view(frames * batch, regions).t(), joint[:-1].view(frames * batch, streams * size)
         )
-        return None, None, None, None, None, None, d_attention, *d_h, *d_c, *d_w, *d_u, *d_bias
+        return None, None, None, None, None, None, None, d_attention, *d_h, *d_c, *d_w, *d_u, *d_bias
 
 
 def _product(values: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:

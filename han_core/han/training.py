@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from han_core.cubes.store import Features, Values, glimpse_statistics, prefetched
+from han_core.cubes.store import PLAIN, Features, Values, glimpse_statistics, prefetched
 from han_core.errors import HanError
 from han_core.han.learner import Learner
 from han_core.runs.checkpoint import Checkpoint
@@ -42,7 +42,11 @@ class TrainingSchedule:
     """Adadelta and Adam."""
     weight_decay: float = 0.0
     clip_gradient: float = 0.0
+    attention_rate: float = 1.0
+    """Learning rate of the weights of attention (:meth:`Learner.attention_parameters`) as a multiple of the others'."""
     standardize: bool = True
+    views: tuple[str, ...] = ()
+    """Names of further views of the features: of each clip and epoch one of them or the plain one is drawn."""
     seed: int = 1
 
 
@@ -81,9 +85,9 @@ def train(
 ) -> None:
     """Fit ``model`` to ``features`` in place: minimise its loss, for HAN eq. 6.
 
-    Clips are shuffled again each epoch. The last state is kept: nothing is selected, neither on test nor on validation
-    clips, whose figures are only reported. Several processes share each batch among them and give the result of
-    one, to rounding.
+    Clips are shuffled again each epoch, and of each the view is drawn that is learnt from. The last state is kept:
+    nothing is selected, neither on test nor on validation clips, whose figures are only reported. Several processes
+    share each batch among them and give the result of one, to rounding.
 
     Args:
         processes: those that train together, and the device; this one alone on the CPU by default.
@@ -92,7 +96,10 @@ def train(
 
     Raises:
         TrainingError: the loss is no longer finite.
+        ValueError: the features lack a view that the schedule names.
     """
+    if missing := [name for name in schedule.views if name not in features.views]:
+        raise ValueError(f"the features have no view {missing[0]}; they have {', '.join(features.views[1:]) or 'none'}")
     processes = processes or Processes()
     model.to(processes.device)
     if schedule.standardize:
@@ -141,6 +148,9 @@ def _one_epoch(
     shuffle = torch.Generator().manual_seed(int(state[0]) >> 1)
     torch.manual_seed(int(state[1]) >> 1)
     order = torch.randperm(clips, generator=shuffle)
+    if schedule.views:
+        views = torch.tensor([features.views.index(name) for name in (PLAIN, *schedule.views)])
+        order += clips * views[torch.randint(len(views), (clips,), generator=shuffle)]
     batches = order.split(schedule.batch)
     shares = [processes.share(batch).tolist() for batch in batches]
     sums = torch.zeros(2, dtype=torch.float64, device=device)  # read once an epoch: reading waits for the GPU
@@ -191,19 +201,28 @@ def _place_dropout(model: Learner, batch: Tensor, share: list[int], processes: P
     model.dropout.rows, model.dropout.batch = slice(first, first + len(share)), len(batch)
 
 
-def make_optimizer(model: nn.Module, schedule: TrainingSchedule) -> torch.optim.Optimizer:
+def make_optimizer(model: Learner, schedule: TrainingSchedule) -> torch.optim.Optimizer:
     """The optimiser that a schedule names."""
     rate, decay = schedule.learning_rate, schedule.weight_decay
+    parameters = _with_rates(model, schedule)
     match schedule.optimizer:
         case "adadelta":
-            return torch.optim.Adadelta(
-                model.parameters(), lr=rate, rho=schedule.rho, eps=schedule.eps, weight_decay=decay
-            )
+            return torch.optim.Adadelta(parameters, lr=rate, rho=schedule.rho, eps=schedule.eps, weight_decay=decay)
         case "adam":
-            return torch.optim.Adam(model.parameters(), lr=rate, eps=schedule.eps, weight_decay=decay)
+            return torch.optim.Adam(parameters, lr=rate, eps=schedule.eps, weight_decay=decay)
         case "sgd":
-            return torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=decay)
+            return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=decay)
     raise ValueError(f"optimizer must be adadelta, adam or sgd, not {schedule.optimizer!r}")
+
+
+def _with_rates(model: Learner, schedule: TrainingSchedule) -> list[nn.Parameter] | list[dict]:
+    """The weights; in two groups where those of attention have a rate of their own."""
+    attending = list(model.attention_parameters())
+    if schedule.attention_rate == 1 or not attending:
+        return list(model.parameters())
+    own = set(map(id, attending))
+    others = [parameter for parameter in model.parameters() if id(parameter) not in own]
+    return [{"params": others}, {"params": attending, "lr": schedule.learning_rate * schedule.attention_rate}]
 
 
 @torch.no_grad()
@@ -211,6 +230,7 @@ def classify(
     model: Learner,
     features: Features,
     *,
+    view: str = PLAIN,
     details: bool = False,
     batch: int = 32,
     device: torch.device | None = None,
@@ -218,6 +238,7 @@ def classify(
     """What a model says of every clip; of HAN eq. 5.
 
     Args:
+        view: of each clip that is classified.
         details: also keep what the model says besides, e.g. HAN's attention maps, T x R numbers per clip.
         batch: clips at once.
 
@@ -226,7 +247,8 @@ def classify(
     """
     device = device or torch.device("cpu")
     model.to(device).eval()
-    order = list(range(len(features.labels)))
+    first = features.views.index(view) * len(features.labels)
+    order = list(range(first, first + len(features.labels)))
     probabilities, kept = [], []
     for values, _ in prefetched(features, [order[i : i + batch] for i in range(0, len(order), batch)]):
         answer = model.answer(_to_device(values, device))

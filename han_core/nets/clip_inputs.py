@@ -9,6 +9,7 @@ import numpy as np
 
 from han_core.images.reader import ImageReader
 from han_core.nets.sampling import sample_frames, stack_fields
+from han_core.nets.views import PLAIN, ClipView
 
 
 class TrainingClips(Protocol):
@@ -96,20 +97,21 @@ class ClipFrames:
         return len(self.pixels) if self.fields is None else len(self.fields)
 
 
-def read_clip_frames(path: str | Path, frames: int, *, stack: int = 0) -> ClipFrames:
+def read_clip_frames(path: str | Path, frames: int, *, stack: int = 0, view: ClipView = PLAIN) -> ClipFrames:
     """Read T equally spaced frames of a clip, or the flow stacks around them. Holds no lock of HDF5's but for a moment.
 
     Args:
         path: a clip file of kind frames (``stack`` 0) or flow.
-        frames: T; the first and the last frame are among them.
+        frames: T; the first and the last frame are among them in the plain view.
         stack: L, flow fields of a stack; 0 for the spatial stream.
+        view: which frames, and whether they are mirrored.
 
     Raises:
         ClipFileError: the file is damaged, or holds no images.
     """
     path, reader = Path(path), ImageReader()
     count = reader.count(path, "x") + 1 if stack else reader.count(path, "frames")
-    chosen = sample_frames(count, frames)
+    chosen = sample_frames(count, frames, thirds=view.thirds)
     distinct, order = np.unique(chosen, return_inverse=True)
 
     def image(name: str, number: int) -> np.ndarray:
@@ -117,7 +119,11 @@ def read_clip_frames(path: str | Path, frames: int, *, stack: int = 0) -> ClipFr
         return decoded if stack else decoded[..., ::-1]  # BGR, as OpenCV reads it, to RGB
 
     if not stack:
-        return ClipFrames(chosen, order, np.stack([image("frames", i) for i in distinct.tolist()]))
+        pixels = np.stack([image("frames", i) for i in distinct.tolist()])
+        return ClipFrames(chosen, order, pixels[:, :, ::-1].copy() if view.mirrored else pixels)
     wanted, fields = np.unique(stack_fields(distinct, stack, count - 1), return_inverse=True)
     levels = np.stack([[image("x", i), image("y", i)] for i in wanted.tolist()])
+    if view.mirrored:
+        levels = levels[..., ::-1].copy()
+        levels[:, 0] = 255 - levels[:, 0]  # around 127.5, no motion: what moved to the left moves to the right
     return ClipFrames(chosen, order, levels, fields.reshape(len(distinct), stack))

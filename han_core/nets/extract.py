@@ -15,7 +15,8 @@ from torch import Tensor
 from han_core.devices import Precision
 from han_core.errors import ClipError
 from han_core.nets.clip_inputs import ClipFrames
-from han_core.nets.preprocess import Convention, spatial_input, temporal_input
+from han_core.nets.preprocess import Convention, Scale, spatial_input, temporal_input
+from han_core.nets.torchvision_net import TorchvisionNet
 from han_core.nets.vgg16 import VGG16
 
 _LARGEST = float(np.finfo(np.float16).max)
@@ -35,8 +36,8 @@ class CubeNet:
 
     def __init__(
         self,
-        net: VGG16,
-        convention: Convention,
+        net: VGG16 | TorchvisionNet,
+        convention: Convention | Scale,
         *,
         layer: str = "conv5_3",
         fc: str = "fc7",

@@ -13,10 +13,12 @@ name           spatial                                  temporal (flow levels 0.
 =============  =======================================  ==================================
 
 127.5 is the level of no motion. In both conventions the temporal input has the scale of the spatial one, because a
-temporal net may start from the weights of a spatial one; 0.226 is the mean of ImageNet's three deviations.
+temporal net may start from the weights of a spatial one; 0.226 is the mean of ImageNet's three deviations. A net that
+says itself which input it was trained with has a :class:`Scale` in place of a convention.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -33,15 +35,31 @@ _FIELDS = 8  # rescaled at a time: their buffers stay in the processor's cache a
 _FLOW_SCALE = {"caffe": 1.0, "torchvision": 0.226 * 255}
 
 
-def normalize_frames(images: Tensor, convention: Convention) -> Tensor:
+@dataclass(frozen=True)
+class Scale:
+    """The input that a net was trained with, where it is no convention: as ``torchvision`` with other numbers. Flow is
+    divided by the mean of the three deviations."""
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Of RGB values 0..1; ImageNet's are the default."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    size: int = SIZE
+    """Side of the input image in pixels."""
+
+
+def normalize_frames(images: Tensor, convention: Convention | Scale) -> Tensor:
     """RGB values 0..255 (n, 3, height, width) float -> the scale of the convention."""
-    mean = torch.tensor(_MEAN[_known(convention)], device=images.device)[:, None, None]
-    scale = torch.tensor(_SCALE[convention], device=images.device)[:, None, None]
+    if isinstance(convention, Scale):
+        means, scales = ([255 * value for value in values] for values in (convention.mean, convention.std))
+    else:
+        means, scales = _MEAN[_known(convention)], _SCALE[convention]
+    mean = torch.tensor(means, device=images.device)[:, None, None]
+    scale = torch.tensor(scales, device=images.device)[:, None, None]
     return (images - mean) / scale
 
 
 def normalize_flow(
-    levels: Tensor, convention: Convention, zoom: tuple[float, float] | Sequence[tuple[float, float]]
+    levels: Tensor, convention: Convention | Scale, zoom: tuple[float, float] | Sequence[tuple[float, float]]
 ) -> Tensor:
     """Flow levels (n, 2L, height, width) float, x and y interleaved -> the scale of the convention.
 
@@ -50,30 +68,36 @@ def normalize_flow(
             grow with them. A negative first value is a mirrored image, whose x runs the other way. One pair for all
             images, or one for each.
     """
-    factor = torch.tensor(zoom, device=levels.device, dtype=torch.float32) / _FLOW_SCALE[_known(convention)]
+    own = isinstance(convention, Scale)
+    scale = 255 * sum(convention.std) / 3 if own else _FLOW_SCALE[_known(convention)]
+    factor = torch.tensor(zoom, device=levels.device, dtype=torch.float32) / scale
     factors = factor.reshape(-1, 2).repeat(1, levels.shape[1] // 2)
     return (levels - _NO_MOTION).mul_(factors[:, :, None, None])
 
 
 def spatial_input(
     frames: np.ndarray,
-    convention: Convention,
+    convention: Convention | Scale,
     *,
     device: torch.device | str = "cpu",
-    size: int = SIZE,
+    size: int | None = None,
 ) -> Tensor:
-    """Frames (n, height, width, 3) uint8 RGB -> (n, 3, size, size) float32, rescaled, not cropped."""
+    """Frames (n, height, width, 3) uint8 RGB -> (n, 3, size, size) float32, rescaled, not cropped.
+
+    Args:
+        size: None is that of the convention.
+    """
     images = torch.from_numpy(frames).to(device).permute(0, 3, 1, 2)
-    return normalize_frames(resize(images, size), convention)
+    return normalize_frames(resize(images, size or input_size(convention)), convention)
 
 
 def temporal_input(
     levels: np.ndarray,
     fields: np.ndarray,
-    convention: Convention,
+    convention: Convention | Scale,
     *,
     device: torch.device | str = "cpu",
-    size: int = SIZE,
+    size: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Flow fields -> stacks (n, 2L, size, size) of ``dtype``, rescaled (in float32), not cropped.
@@ -81,13 +105,20 @@ def temporal_input(
     Args:
         levels: (m, 2, height, width) uint8, x first; each field once, however many stacks it is in.
         fields: (n, L) indices into ``levels``, e.g. from :func:`stack_fields`.
+        size: None is that of the convention.
     """
+    size = size or input_size(convention)
     height, width = levels.shape[2:]
     zoom = (size / width, size / height)
     parts = (torch.from_numpy(levels[i : i + _FIELDS]).to(device) for i in range(0, len(levels), _FIELDS))
     inputs = torch.cat([normalize_flow(resize(part, size), convention, zoom).to(dtype) for part in parts])
     wanted = torch.from_numpy(np.asarray(fields, np.int64)).to(device)
     return inputs[wanted].flatten(1, 2)
+
+
+def input_size(convention: Convention | Scale) -> int:
+    """Side of the input image in pixels."""
+    return convention.size if isinstance(convention, Scale) else SIZE
 
 
 def resize(images: Tensor, size: int = SIZE) -> Tensor:

@@ -5,11 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def sample_frames(count: int, frames: int) -> np.ndarray:
+def sample_frames(count: int, frames: int, *, thirds: int = 0) -> np.ndarray:
     """Indices (frames,) int32 of equally spaced frames of a clip, first and last frame included.
 
     A clip of fewer frames repeats some of them, so every clip gives exactly as many as asked for. One frame asked
     for is the middle one.
+
+    Args:
+        count: frames of the clip.
+        frames: T.
+        thirds: 0 to 2; all frames are taken so many thirds of their distance later, at most the last one.
 
     Raises:
         ValueError: the clip has no frames, or none are asked for.
@@ -17,6 +22,8 @@ def sample_frames(count: int, frames: int) -> np.ndarray:
     Example:
         >>> sample_frames(100, 5).tolist()
         [0, 25, 50, 74, 99]
+        >>> sample_frames(100, 5, thirds=1).tolist()
+        [8, 33, 58, 83, 99]
         >>> sample_frames(2, 5).tolist()
         [0, 0, 1, 1, 1]
     """
@@ -25,8 +32,9 @@ def sample_frames(count: int, frames: int) -> np.ndarray:
     if frames == 1:
         return np.array([(count - 1) // 2], np.int32)
     # Rounded half up in integers, so that no floating point decides which frame is taken.
-    steps = np.arange(frames, dtype=np.int64) * (count - 1)
-    return ((2 * steps + frames - 1) // (2 * (frames - 1))).astype(np.int32)
+    steps = (3 * np.arange(frames, dtype=np.int64) + thirds) * (count - 1)
+    whole = 3 * (frames - 1)
+    return np.minimum((2 * steps + whole) // (2 * whole), count - 1).astype(np.int32)
 
 
 def stack_fields(centres: np.ndarray | Sequence[int], stack: int, count: int) -> np.ndarray:

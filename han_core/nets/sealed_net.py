@@ -84,13 +84,20 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     return read_weights(path)[0]
 
 
-def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """As :func:`read_tensors`, with the file's metadata."""
+def read_weights(path: str | Path, *, integers: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """As :func:`read_tensors`, with the file's metadata.
+
+    Args:
+        integers: leave out int64 tensors, which nets keep beside their weights (counts of batches, tables of places),
+            in place of refusing the file.
+    """
     try:
         tensors, metadata = tensorfile.read_tensors(path, sealed=False)
     except TensorFileError as error:
         raise _told(path, error) from None
     _check_metadata(path, metadata)
+    if integers:
+        tensors = {name: tensor for name, tensor in tensors.items() if tensor.dtype != torch.int64}
     for name, tensor in sorted(tensors.items()):
         if tensor.dtype not in _FLOATS:
             raise WeightsError(f"{path}: {name} holds {tensor.dtype}, not floating point numbers; they are no weights")

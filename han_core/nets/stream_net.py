@@ -1,15 +1,21 @@
 """The net of one stream, opened and checked once for whoever runs it."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from han_core.nets.net_file import read_net
-from han_core.nets.preprocess import Convention
-from han_core.nets.sealed_net import WeightsError, net_identity
-from han_core.nets.vgg16 import VGG16
+from han_core.nets.preprocess import Convention, Scale
+from han_core.nets.sealed_net import WeightsError, net_identity, read_metadata
+from han_core.nets.torchvision_file import architecture_of, read_torchvision_net
+from han_core.nets.torchvision_net import TorchvisionNet
+from han_core.nets.vgg16 import MAPS, VGG16
 from han_core.nets.weights import resolve_convention
+
+_VGG16 = "vgg16"
+"""Also of a file that does not say which net it holds."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +23,12 @@ class StreamNet:
     """The net of a stream and what its input is."""
 
     path: Path
-    net: VGG16
+    net: VGG16 | TorchvisionNet
     identity: str
     """Hash of all that its file holds (:func:`han_core.nets.sealed_net.net_identity`)."""
     input: Convention
+    scale: Convention | Scale
+    """What its input is made by: the convention, or of a net other than VGG-16 what its file says."""
     stack: int
     """0 for the spatial stream."""
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -28,20 +36,42 @@ class StreamNet:
 
 
 def open_net(
-    path: Path, stream: str, *, stack: int, convention: Literal["caffe", "torchvision", "auto"] = "auto"
+    path: Path,
+    stream: str,
+    *,
+    stack: int,
+    camera: str = "none",
+    convention: Literal["caffe", "torchvision", "auto"] = "auto",
+    architecture: str | None = _VGG16,
+    layer: str | None = None,
 ) -> StreamNet:
     """Read the net of a stream, and check that it is one.
 
     Args:
         stack: L, flow fields in one input; ignored for the spatial stream.
-        convention: scale of the input; ``auto`` takes it from the file.
+        camera: what is taken out of its flow as the camera's motion; ignored for the spatial stream, and for a net that
+            was not trained.
+        convention: scale of the input; ``auto`` takes it from the file, and so does a net other than VGG-16.
+        architecture: which net it must be, as ``cubes.net`` of the params; None takes any.
+        layer: the one whose map is wanted; None wants none.
 
     Raises:
-        WeightsError: the file is missing or damaged, or the net is not one for this stream and stack.
+        WeightsError: the file is missing or damaged, the net is not one for this stream, stack and flow, is another
+            than wanted, or gives no such map.
     """
     if not path.exists():
         raise WeightsError(f"{path}: is missing; make it with stage finetune")
-    net, metadata = read_net(path)
+    stated = architecture_of(read_metadata(path)) or _VGG16
+    if architecture not in (None, stated):
+        advice = f"set cubes.net to {stated}, or run stage finetune again"
+        raise WeightsError(f"{path}: is a {stated}, but {architecture} is wanted; {advice}")
+    scale: Scale | None = None
+    if stated == _VGG16:
+        net, metadata = read_net(path)
+        if layer not in (None, *MAPS):
+            raise WeightsError(f"{path}: VGG-16 has no layer {layer!r} that gives maps; those are {', '.join(MAPS)}")
+    else:
+        net, scale, metadata = _read_other(path, convention, layer)
     stack = stack if stream == "temporal" else 0
     channels = 2 * stack or 3
     if net.in_channels != channels:
@@ -52,6 +82,34 @@ def open_net(
     learnt_stream = metadata.get("stream", stream)
     if learnt_stream != stream:
         raise WeightsError(f"{path}: is a net of the {learnt_stream} stream")
-    return StreamNet(
-        path, net, net_identity(path, metadata), resolve_convention(str(path), convention), stack, metadata
-    )
+    learnt_camera = metadata.get("camera", "none")
+    if stream == "temporal" and _iterations(metadata) and learnt_camera != camera:
+        raise WeightsError(f"{path}: the net was trained on flow with camera: {learnt_camera}, not {camera}")
+    named = "torchvision" if scale else resolve_convention(str(path), convention)
+    return StreamNet(path, net, net_identity(path, metadata), named, scale or named, stack, metadata)
+
+
+def _read_other(path: Path, convention: str, layer: str | None) -> tuple[TorchvisionNet, Scale, dict[str, str]]:
+    """A net other than VGG-16, its input, and the file's metadata."""
+    net, scale, metadata = read_torchvision_net(path)
+    if convention not in ("auto", "torchvision"):
+        raise WeightsError(
+            f"{path}: is a {net.architecture}, whose file says what its input is; `input` must be auto or torchvision, "
+            f"not {convention}"
+        )
+    if layer is not None:
+        try:
+            net.require_map(layer)
+        except WeightsError as error:
+            raise WeightsError(f"{path}: {error}") from None
+    return net, scale, metadata
+
+
+def _iterations(metadata: Mapping[str, str]) -> int:
+    """For how long stage finetune trained the net; 0 where the file does not say."""
+    try:
+        recipe = json.loads(metadata.get("recipe", "{}"))
+    except (ValueError, RecursionError):
+        return 0
+    iterations = recipe.get("iterations") if isinstance(recipe, dict) else None
+    return iterations if isinstance(iterations, int) else 0

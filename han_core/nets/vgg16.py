@@ -31,7 +31,9 @@ def _name_features() -> dict[str, int]:
 _FEATURES = _name_features()
 _LAST_FEATURE = max(_FEATURES.values())
 _CLASSIFIER = {"fc6": 2, "fc7": 5, "fc8": 7}  # modules of ``classifier`` up to and with the layer's ReLU
-LAYERS = (*_FEATURES, "fc6", "fc7")
+MAPS = tuple(_FEATURES)
+"""Layers that give maps (n, channels, K, K)."""
+LAYERS = (*MAPS, "fc6", "fc7")
 LEARNT = {
     **{f"features.{end - 2}": name for name, end in _FEATURES.items() if name.startswith("conv")},
     **{f"classifier.{number}": name for number, name in ((0, "fc6"), (3, "fc7"), (6, "fc8"))},

@@ -1,5 +1,6 @@
 """A trained HAN together with the nets that its features come from, from given paths or found in a workspace."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from han_core.han.model_file import TrainedHAN, load_model
 from han_core.nets.extract import CubeNet
 from han_core.nets.sealed_net import WeightsError, net_identity, read_metadata
 from han_core.nets.stream_net import open_net
+
+_FULL = re.compile(r"han-(?P<split>\d+)-seed(?P<seed>\d+)")
+"""Name of a file that holds the full HAN."""
 
 
 class PredictError(HanError, ValueError):
@@ -70,7 +74,8 @@ def load_recogniser(
 
 
 def find_model(workspace: Path) -> Path:
-    """The last trained model below ``models/*/han``: of the dataset trained last, the full HAN if it has one.
+    """The last trained model below ``models/*/han``: of the dataset trained last, the full HAN if it has one, of the
+    lowest split and seed.
 
     Raises:
         PredictError: there is none.
@@ -82,8 +87,12 @@ def find_model(workspace: Path) -> Path:
             "or run `dvc repro` in a project folder first"
         )
     last = max(found, key=lambda path: path.stat().st_mtime)
-    full = [path for path in found if path.parent == last.parent and path.stem.rpartition("-")[0] == "han"]
-    return full[0] if full else last
+    full = {
+        (int(name["split"]), int(name["seed"])): path
+        for path in found
+        if path.parent == last.parent and (name := _FULL.fullmatch(path.stem))
+    }
+    return full[min(full)] if full else last
 
 
 def find_net(workspace: Path, stream: str, identity: str | None, model: Path) -> Path:
@@ -108,13 +117,22 @@ def find_net(workspace: Path, stream: str, identity: str | None, model: Path) ->
 
 
 def _load_net(path: Path, stream: str, recipe: FeatureSettings, model: Path, device: torch.device) -> CubeNet:
-    opened = open_net(path, stream, stack=recipe.stack, convention=recipe.inputs.get(stream, "auto"))
+    convention = recipe.inputs.get(stream, "auto")
+    opened = open_net(
+        path,
+        stream,
+        stack=recipe.stack,
+        camera=recipe.camera,
+        convention=convention,
+        architecture=None,  # its identity, below, says more
+        layer=recipe.layer,
+    )
     wanted = recipe.nets.get(stream)
     if wanted is not None and opened.identity != wanted:
         raise PredictError(f"{path}: did not make the {stream} features that {model} was trained on")
     return CubeNet(
         opened.net,
-        opened.input,
+        opened.scale,
         layer=recipe.layer,
         fc=recipe.fc,
         batch=min(recipe.batch, recipe.frames),

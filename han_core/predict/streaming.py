@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from han_core.camera.steady import steady_images
 from han_core.errors import ClipError
 from han_core.flow.flowfile import encode_field, grey_frame
 from han_core.flow.levels import FlowFormat
@@ -150,8 +151,15 @@ class FeatureMaker:
             except ValueError as error:
                 raise ClipError(f"flow cannot be computed: {error}") from error
             for index, one in zip(indices, flow, strict=True):
-                components = encode_field(index, one, self._form)[:2]
-                self._fields[index] = np.stack([_decoded(component) for component in components])
+                levels = _levels(encode_field(index, one, self._form))
+                if self._recipe.camera != "none":
+                    levels = _levels(steady_images(index, levels, self._form, self._recipe.camera))
+                self._fields[index] = levels
+
+
+def _levels(encoded: tuple[bytes, bytes, int]) -> np.ndarray:
+    """(2, H, W) uint8 of what :func:`encode_field` gives."""
+    return np.stack([_decoded(component) for component in encoded[:2]])
 
 
 def _decoded(encoded: bytes) -> np.ndarray:

@@ -1,10 +1,11 @@
 """Stage ``evaluate``: the predictions of every system on the test clips of each split, which give Tables 1 and 2.
 
 Knows no system: it reads the files that the stages before it left in ``data/<dataset>/predictions``, for the rows that
-the params ask for. Writes ``metrics/<dataset>/evaluate.json`` (top-1, mean and standard deviation over the splits),
-``metrics/<dataset>/attention.json`` (how good the attention maps are, see ``pipeline/evaluate/attention.py``),
-``metrics/<dataset>/predictions.csv`` (one line for each row, split and clip), ``plots/<dataset>/per_class.csv`` and
-``plots/<dataset>/confusion/<row>.csv``. Test clips that failed in an earlier stage count as wrong.
+the params ask for. Writes ``metrics/<dataset>/evaluate.json`` (top-1, mean and standard deviation over the splits,
+and over the seeds where there are several), ``metrics/<dataset>/attention.json`` (how good the attention maps are, see
+``pipeline/evaluate/attention.py``), ``metrics/<dataset>/predictions.csv`` (one line for each row, split, seed and
+clip), ``plots/<dataset>/per_class.csv`` and ``plots/<dataset>/confusion/<row>.csv``. Test clips that failed in an
+earlier stage count as wrong.
 """
 
 from pathlib import Path
@@ -53,8 +54,8 @@ def run(params: Params) -> None:
     write_confusion(results, table, paths.plots / "confusion")
     for name, figures in summary.items():
         click.echo(
-            f"{name:24s} top-1 {100 * figures['top1']['mean']:5.1f} %  ({figures['right']}/{figures['clips']} clips, "
-            f"splits: {len(params.splits)})"
+            f"{name:24s} top-1 {100 * figures['top1']['mean']:5.1f} %  ({figures['right']:g}/{figures['clips']} clips, "
+            f"splits: {len(params.splits)}{', seeds: ' + str(len(figures['seeds'])) if 'seeds' in figures else ''})"
         )
     click.echo(f"-> {paths.metrics / 'evaluate.json'}")
 

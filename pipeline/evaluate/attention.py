@@ -1,5 +1,7 @@
 """How good the attention maps are: how widely they are spread and, of synthetic clips, whether they are right."""
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -7,17 +9,17 @@ import numpy as np
 
 import han_core.evaluation.attention_quality as quality
 from han_core.datasets.synthetic.generate import actor_boxes
-from han_core.predictions import attention_file, read_attention
+from han_core.predictions import Attention
+from han_core.rows import Row
 from pipeline.params import Params, synthetic_spec
-from pipeline.paths import Paths
-from pipeline.predictions import attending_rows
+from pipeline.predictions import attending_rows, read_maps
 
 if TYPE_CHECKING:
     from han_core.clips import ClipTable
 
 
 def attention_quality(params: Params, table: "ClipTable") -> dict[str, dict]:
-    """Scores of every system with attention, means over the test clips of all splits.
+    """Scores of every system with attention, means over the test clips of all splits, and over the seeds.
 
     ``effective_regions`` (over how many regions a map is spread) for any dataset; for the synthetic one, whose actor's
     place is known, also ``mass`` and ``pointing`` of ``han_core/evaluation/attention_quality.py``, of the maps as they
@@ -27,13 +29,14 @@ def attention_quality(params: Params, table: "ClipTable") -> dict[str, dict]:
     known = params.dataset.kind == "synthetic"
     size = (params.synthetic.width, params.synthetic.height) if known else None
     found: dict[str, list[dict]] = {}
+    clips: Counter[str] = Counter()
     for attending in attending_rows(params):
         name = attending.name
-        for split in params.splits:
-            attention = read_attention(attention_file(Paths.of(params).predictions(attending.family, split), name))
+        for number, split, attention in _maps(params, attending):
             for clip in table.select(split, "test"):
                 if clip.key not in attention.maps:
                     continue
+                clips[name] += number == 0
                 maps = attention.maps[clip.key]
                 row = {"effective_regions": quality.effective_regions(maps)}
                 if known:
@@ -47,10 +50,14 @@ def attention_quality(params: Params, table: "ClipTable") -> dict[str, dict]:
                         still = np.tile(one, (len(boxes), 1))
                         found.setdefault(blind, []).append(asdict(quality.map_quality(still, boxes, size)))
                 found.setdefault(name, []).append(row)
-    summary = {name: {**_mean(rows), "clips": len(rows)} for name, rows in found.items()}
-    for blind in ("uniform", "centre_prior"):
-        summary.get(blind, {}).pop("clips", None)
-    return summary
+    return {name: _mean(rows) | ({"clips": clips[name]} if name in clips else {}) for name, rows in found.items()}
+
+
+def _maps(params: Params, row: Row) -> Iterator[tuple[int, int, Attention]]:
+    """Number of the seed, split, and the maps that a row left for them."""
+    for split in params.splits:
+        for number, attention in enumerate(read_maps(params, row, split)):
+            yield number, split, attention
 
 
 def _mean(rows: list[dict]) -> dict:

@@ -42,18 +42,19 @@ def write_predictions(results: Iterable[Result], table: "ClipTable", path: Path)
         for clip, label, row in zip(result.clips, predicted, result.probabilities, strict=True):
             said = table.classes[label] if label >= 0 else ""
             sure = f"{row[label]:.4f}" if label >= 0 else ""
-            rows.append([result.model, result.split, clip.name, clip.class_name, said, sure])
-    write_rows(path, ["model", "split", "clip", "class", "predicted", "probability"], rows)
+            seed = "" if result.seed is None else result.seed
+            rows.append([result.model, result.split, seed, clip.name, clip.class_name, said, sure])
+    write_rows(path, ["model", "split", "seed", "clip", "class", "predicted", "probability"], rows)
 
 
 def write_per_class(results: Iterable[Result], table: "ClipTable", path: Path) -> None:
-    """Accuracy by class, clips of all splits added up."""
+    """Accuracy by class, clips of all splits and seeds added up."""
     counts = class_counts(results, table.classes)
     rows = [[model, name, f"{right / clips:.4f}", right, clips] for (model, name), (right, clips) in counts.items()]
     write_rows(path, ["model", "class", "top1", "right", "clips"], rows)
 
 
 def write_confusion(results: Iterable[Result], table: "ClipTable", folder: Path) -> None:
-    """One file per system, one row per test clip, as DVC's confusion plots read it."""
+    """One file per system, one row per test clip and seed, as DVC's confusion plots read it."""
     for model, pairs in confusion_pairs(results, table.classes).items():
         write_rows(folder / f"{model}.csv", ["actual", "predicted"], pairs)

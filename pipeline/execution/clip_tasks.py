@@ -22,7 +22,7 @@ Source = tuple[Path, str]
 """A folder of clip files, and their kind."""
 
 _CLIPS_IN_WORK = 3  # one being read, one computed, one written
-_MADE_BY = {"frames": "decode"}  # kinds that are not named as the stage that makes them
+_MADE_BY = {"frames": "decode", "steady": "steady"}  # folders whose stage is not named as the kind of their files
 
 
 def clip_tasks(
@@ -53,11 +53,11 @@ def clip_tasks(
         paths = [clip_file(folder, clip.class_name, clip.name) for folder, _ in sources]
         contents: list[str] = []
         if clip.key not in failed:
-            for path, (_, kind) in zip(paths, sources, strict=True):
+            for path, (folder, kind) in zip(paths, sources, strict=True):
                 try:
                     contents.append(read_trailer(path).content)
                 except ClipFileError as error:
-                    faults.setdefault(clip.key, f"{error} (made by stage {_MADE_BY.get(kind, kind)})")
+                    faults.setdefault(clip.key, f"{error} (made by stage {_MADE_BY.get(folder.name, kind)})")
         identity = fingerprint(*contents) if len(contents) == len(sources) else ""
         tasks.append(ClipTask(clip, identity, arguments(*paths)))
     return tasks, failed, faults

@@ -24,7 +24,7 @@ class Cost:
     """Of one run of a stage."""
 
     stage: str
-    """As DVC names it, with what its matrix makes of it: ``train@han-1``."""
+    """As DVC names it, with what its matrix makes of it: ``train@han-1-1``."""
     made: int = 0
     """How many files: clips, or one net or set of predictions. What was found in the cache was not made."""
     cpu_seconds: float = 0.0

@@ -31,7 +31,7 @@ def run(params: Params) -> None:
     from han_core.report.markdown import write_markdown
     from pipeline.execution.outputs import clear
     from pipeline.paths import Paths
-    from pipeline.report import figure4, pictures, tables
+    from pipeline.report import chosen, figure4, pictures, tables
     from pipeline.report.costs import costs
 
     paths = Paths.of(params)
@@ -48,16 +48,17 @@ def run(params: Params) -> None:
             Paragraph(text),
             *tables.table_1(params, summaries),
             *tables.table_2(params, summaries),
-            *tables.other_models(own),
+            *tables.other_models(params, summaries),
             *costs(params, table, own),
             *tables.cues(own),
             *figure4.where_it_looked(params, table, paths),
             *tables.attention_scores(paths.metrics / "attention.json"),
-            *tables.per_class(paths.plots / "per_class.csv"),
+            *tables.per_class(paths.plots / "per_class.csv", len(params.train.seeds)),
             *pictures.confusion(params, table, paths),
             *pictures.curves(params, paths),
             *tables.damage(table),
             *tables.store(params, table, paths),
+            *chosen.chosen_settings(params),
             *tables.origin(params),
         ],
     )

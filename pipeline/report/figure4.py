@@ -35,10 +35,10 @@ class ReportError(HanError, ValueError):
 
 
 def where_it_looked(params: Params, table: "ClipTable", paths: Paths) -> list[Block]:
-    """Figure 4 for the clips that ``report.clips`` names, or for as many as it says. Clips that failed in an earlier
-    stage, and so have no maps, are left out."""
+    """Figure 4 for the clips that ``report.clips`` names, or for as many as it says, by the models of the first seed.
+    Clips that failed in an earlier stage, and so have no maps, are left out."""
     shown = shown_rows(params)
-    looks = cache(lambda row, split: _Look(paths.predictions(row.family, split), row, table.classes))
+    looks = cache(lambda row, split: _Look(_folder(params, row, split), row, table.classes))
     chosen = [
         (split, clip)
         for split, clip in choose_clips(params, table)
@@ -50,6 +50,8 @@ def where_it_looked(params: Params, table: "ClipTable", paths: Paths) -> list[Bl
         f"Frames; the attention maps of {' and of '.join(shown.values())} over them, the strongest region circled; "
         "flow, whose hue is the direction."
     ]
+    if len(params.train.seeds) > 1:
+        text.append(f"Of the models that were trained with seed {params.train.seeds[0]}.")
     if any(looks(row, split).starts_uniform(clip) for row in shown for split, clip in chosen):
         text.append("The first map of HAN is uniform, because h_0 = 0.")
     if params.dataset.kind == "synthetic":
@@ -62,6 +64,11 @@ def where_it_looked(params: Params, table: "ClipTable", paths: Paths) -> list[Bl
         blocks.append(Paragraph(f"{clip.name}: {clip.class_name}. {answers}"))
         blocks.append(Picture(f"attention-{number}.jpg", _jpeg(strip), "jpeg", f"attention in {clip.name}", wide=True))
     return blocks
+
+
+def _folder(params: Params, row: Row, split: int) -> Path:
+    """Of the row's predictions, those of its first seed."""
+    return Paths.of(params).predictions(row.family, split, params.seeds_of(row.family)[0])
 
 
 def shown_rows(params: Params) -> dict[Row, str]:

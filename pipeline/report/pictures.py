@@ -18,23 +18,27 @@ if TYPE_CHECKING:
 
 
 def curves(params: Params, paths: "Paths") -> list[Block]:
-    """Means over the splits, of the training clips and of validation clips where there are any."""
+    """Means over the splits and seeds, of the training clips and of validation clips where there are any."""
     blocks: list[Block] = [Heading("Learning curves")]
     streams = ("spatial", "temporal")
     folder = paths.plots / "finetune"
     made = folder.is_dir()  # not where nets were put there by hand
-    lines = {name: mean for name in streams if made and (mean := _mean_curve(folder, name, params.finetune.splits))}
+    nets = {name: [folder / f"{name}-{split}" for split in params.finetune.splits] for name in streams if made}
+    lines = {name: mean for name, runs in nets.items() if (mean := _mean_curve(runs))}
     if lines:  # not where the nets are used as they are
         svg = line_chart(lines, x_label="iteration", y_label="fine-tuning loss")
         blocks.append(Picture("curve-finetune-loss.svg", svg, "svg", "fine-tuning loss by iteration, a line per net"))
-    folder = paths.plots / "train"
+    models = {
+        name: [paths.training_curve(name, split, seed) for split in params.splits for seed in params.seeds_of(name)]
+        for name in params.models
+    }
     for column, label in (
         ("loss", "training loss"),
         ("top1", "training top-1, dropout on"),
         ("validation_loss", "validation loss"),
         ("validation_top1", "validation top-1"),
     ):
-        lines = {name: mean for name in params.models if (mean := _mean_curve(folder, name, params.splits, column))}
+        lines = {name: mean for name, runs in models.items() if (mean := _mean_curve(runs, column))}
         if lines:
             top = 1.02 if column.endswith("top1") else None
             svg = line_chart(lines, x_label="epoch", y_label=label, top=top)
@@ -43,21 +47,20 @@ def curves(params: Params, paths: "Paths") -> list[Block]:
     return blocks
 
 
-def _mean_curve(folder: Path, name: str, splits: Sequence[int], figure: str = "loss") -> dict[int, float]:
-    """Step -> mean over the splits, at the steps that all of them have; empty where one lacks the figure."""
-    curves = [read_curve(folder / f"{name}-{split}", figure) for split in splits]
+def _mean_curve(runs: Sequence[Path], figure: str = "loss") -> dict[int, float]:
+    """Step -> mean over the curves of several runs, at the steps that all of them have; empty where one lacks the
+    figure."""
+    curves = [read_curve(folder, figure) for folder in runs]
     shared = [step for step in (curves[0] if curves else ()) if all(step in curve for curve in curves)]
     return {step: sum(curve[step] for curve in curves) / len(curves) for step in shared}
 
 
 def confusion(params: Params, table: "ClipTable", paths: "Paths") -> list[Block]:
-    """A matrix per model, test clips of all splits together; the first model's is open."""
-    blocks: list[Block] = [
-        Heading("Confusion"),
-        Paragraph(
-            "Rows are the true classes, columns the predicted ones. The fuller the colour, the larger the share."
-        ),
-    ]
+    """A matrix per model, test clips of all splits and seeds together; the first model's is open."""
+    text = "Rows are the true classes, columns the predicted ones. The fuller the colour, the larger the share."
+    if len(params.train.seeds) > 1:
+        text += f" Every clip counts once for each of the {len(params.train.seeds)} seeds."
+    blocks: list[Block] = [Heading("Confusion"), Paragraph(text)]
     place = {name: n for n, name in enumerate([*table.classes, "(failed)"])}
     for model in params.models:
         with (paths.plots / "confusion" / f"{model}.csv").open(encoding="utf-8", newline="") as file:

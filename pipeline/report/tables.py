@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 import yaml
 
 from han_core.report.document import Block, Code, Fold, Heading, Paragraph, Table
-from han_core.rows import DATASETS, by_name, table_lines, title_of
+from han_core.rows import DATASETS, Row, by_name, table_lines, title_of
 from pipeline.params import Params
+from pipeline.report.chosen import ABOUT_SETTINGS, settings_column, settings_of
 
 if TYPE_CHECKING:
     from han_core.clips import ClipTable
     from pipeline.paths import Paths
 
 Summary = Mapping[str, dict]
-"""``metrics/<dataset>/evaluate.json``: {model: {top1: {mean, std, ..}, right, clips, missing, ..}}."""
+"""``metrics/<dataset>/evaluate.json``: {model: {top1: {mean, std, ..}, right, clips, missing, ..}}; with several seeds
+also {seeds, over_seeds} (``han_core/evaluation/results.py``)."""
 
 MISSING = "missing"
 _TOOLS = (
@@ -45,24 +47,26 @@ def table_1(params: Params, summaries: Mapping[str, Summary]) -> list[Block]:
     """The variants of HAN on every dataset, the paper's figures beside ours."""
     columns = _columns(params, summaries)
     rows = []
-    for line, (row, *_) in table_lines(1).items():
-        cells = [line]
-        for dataset, paper in columns:
-            cells.append(_accuracy(summaries.get(dataset, {}).get(row.name)))
-            if paper:
-                cells.append(str(row.paper[paper]))
-        rows.append(cells)
+    for line, (whole, *parts) in table_lines(1).items():
+        for row in (whole, *(part for part in parts if _ran(part, summaries))):
+            cells = [line if row is whole else f"{line}: {_within_a_line(row.title)}"]
+            for dataset, paper in columns:
+                cells.append(_accuracy(summaries.get(dataset, {}).get(row.name)))
+                if paper:
+                    cells.append(str(row.paper[paper]) if row is whole else "-")
+            rows.append([*cells, settings_of(params, summaries, row.name)])
     blocks: list[Block] = [
         Heading("Table 1"),
         Paragraph(
             "Top-1 in per cent: mean over the splits, standard deviation over the splits, right / tested clips. "
-            f"“{MISSING}”: not run yet."
+            f"{_about_seeds(summaries)}“{MISSING}”: not run yet."
         ),
-        Table(["Variant", *_header(columns)], rows),
+        Table(["Variant", *_header(columns), settings_column(params)], rows),
+        Paragraph(ABOUT_SETTINGS),
     ]
     lost = max((figures["missing"] for figures in summaries[params.dataset.name].values()), default=0)
     if lost:
-        blocks.append(Paragraph(f"Test clips that failed in an earlier stage and count as wrong: {lost}."))
+        blocks.append(Paragraph(f"Test clips that failed in an earlier stage and count as wrong: {lost:g}."))
     return blocks
 
 
@@ -71,27 +75,30 @@ def table_2(params: Params, summaries: Mapping[str, Summary]) -> list[Block]:
     columns = _columns(params, summaries)
     rows = []
     for line, ours in table_lines(2).items():
-        ran = [row for row in ours if any(row.name in summary for summary in summaries.values())]
+        ran = [row for row in ours if _ran(row, summaries)]
+        several = len([row for row in ours if row in ran or not row.ensemble_of]) > 1
         figures = {dataset: figure for row in ours for dataset, figure in row.paper.items()}
         for row in ran or ours[:1]:
-            cells = [f"{line}: {_within_a_line(row.title)}" if row in ran and len(ours) > 1 else line]
+            cells = [f"{line}: {_within_a_line(row.title)}" if row in ran and several else line]
             # The paper's figure belongs to the line, whose first row shows it.
             first = row in (*ran, ours[0])[:1]
             for dataset, paper in columns:
                 cells.append(_accuracy(summaries.get(dataset, {}).get(row.name)) if row.stage else "-")
                 if paper:
                     cells.append(str(figures[paper]) if first and paper in figures else "-")
-            rows.append(cells)
+            rows.append([*cells, settings_of(params, summaries, row.name)])
     blocks: list[Block] = [
         Heading("Table 2"),
-        Paragraph("Other methods as the paper prints them. “-”: not printed, or not part of this project."),
-        Table(["Method", *_header(columns)], rows),
+        Paragraph(
+            "Other methods as the paper prints them, ours as in Table 1. “-”: not printed, or not part of this project."
+        ),
+        Table(["Method", *_header(columns), settings_column(params)], rows),
     ]
     notes = [
         [line, row.title, row.reruns or "-", row.deviations or "-"]
         for line, ours in table_lines(2).items()
         for row in ours
-        if (row.reruns or row.deviations) and any(row.name in summary for summary in summaries.values())
+        if (row.reruns or row.deviations) and _ran(row, summaries)
     ]
     if notes:
         text = (
@@ -103,16 +110,37 @@ def table_2(params: Params, summaries: Mapping[str, Summary]) -> list[Block]:
     return blocks
 
 
+def _ran(row: Row, summaries: Mapping[str, Summary]) -> bool:
+    """Whether there are figures of it, of any dataset."""
+    return any(row.name in summary for summary in summaries.values())
+
+
+def _about_seeds(summaries: Mapping[str, Summary]) -> str:
+    """What is shown of rows with several seeds; "" where there are none."""
+    if not any("over_seeds" in figures for summary in summaries.values() for figures in summary.values()):
+        return ""
+    return (
+        "Of rows that were trained with several seeds: mean over the seeds, ± the standard deviation over the seeds "
+        "(of each seed's mean over the splits), right clips as a mean over the seeds, of those tested; then, of "
+        "several splits, ± the standard deviation over the splits (of each split's mean over the seeds). "
+    )
+
+
 def _within_a_line(title: str) -> str:
     """A title that does not begin the line: "Both nets", but "HOF alone"."""
     return title if title[:2].isupper() else f"{title[:1].lower()}{title[1:]}"
 
 
-def other_models(summary: Summary) -> list[Block]:
+def other_models(params: Params, summaries: Mapping[str, Summary]) -> list[Block]:
     """What was scored and stands in neither table of the paper."""
+    summary = summaries[params.dataset.name]
     printed = {name for name in summary if (row := by_name(name)) and row.lines}
-    rows = [[title_of(name), _accuracy(figures)] for name, figures in summary.items() if name not in printed]
-    return [Heading("Baselines"), Table(["Model", "top-1 (%)"], rows)] if rows else []
+    rows = [
+        [title_of(name), _accuracy(figures), settings_of(params, summaries, name)]
+        for name, figures in summary.items()
+        if name not in printed
+    ]
+    return [Heading("Baselines"), Table(["Model", "top-1 (%)", settings_column(params)], rows)] if rows else []
 
 
 def cues(summary: Summary) -> list[Block]:
@@ -137,7 +165,7 @@ def attention_scores(path: Path) -> list[Block]:
         return []
     if "uniform" not in scores:
         rows = [[title_of(name), f"{found['effective_regions']:.0f}"] for name, found in scores.items()]
-        text = "Over how many of its regions a map is spread, mean over the test clips' frames."
+        text = "Over how many of its regions a map is spread, mean over the test clips' frames, and over the seeds."
         return [Heading("Attention"), Paragraph(text), Table(["Model", "regions"], rows)]
     blind = {"uniform": "Uniform map", "centre_prior": "Centre prior (Gaussian)"}
     rows = []
@@ -163,8 +191,12 @@ def attention_scores(path: Path) -> list[Block]:
     return [Heading("Attention scored"), Paragraph(text), Table(header, rows)]
 
 
-def per_class(path: Path) -> list[Block]:
-    """Rows are classes, columns models."""
+def per_class(path: Path, seeds: int = 1) -> list[Block]:
+    """Rows are classes, columns models.
+
+    Args:
+        seeds: of each model of HAN, whose answers are counted together.
+    """
     with path.open(encoding="utf-8", newline="") as file:
         found = list(csv.DictReader(file))
     models = list(dict.fromkeys(row["model"] for row in found))
@@ -172,7 +204,8 @@ def per_class(path: Path) -> list[Block]:
     for row in found:
         by_class.setdefault(row["class"], {})[row["model"]] = f"{100 * float(row['top1']):.0f}"
     rows = [[name, *(cells.get(model, "-") for model in models)] for name, cells in by_class.items()]
-    return [Heading("Accuracy by class (%)"), Table(["Class", *models], rows)]
+    about = [Paragraph(f"Of HAN the answers of all {seeds} seeds are counted together.")] if seeds > 1 else []
+    return [Heading("Accuracy by class (%)"), *about, Table(["Class", *models], rows)]
 
 
 def damage(table: "ClipTable") -> list[Block]:
@@ -250,8 +283,13 @@ def _header(columns: Sequence[tuple[str, str | None]]) -> list[str]:
 
 
 def _accuracy(figures: dict | None) -> str:
-    """``62.5 ± 1.2 (20 / 32)``."""
+    """``62.5 ± 1.2 (20 / 32)``; with several seeds ``62.5 ± 0.9 over 5 seeds (20.0 of 32), ± 1.2 over 3 splits``."""
     if figures is None:
         return MISSING
-    top1 = figures["top1"]
-    return f"{100 * top1['mean']:.1f} ± {100 * top1['std']:.1f} ({figures['right']} / {figures['clips']})"
+    top1, over_seeds = figures["top1"], figures.get("over_seeds")
+    if over_seeds is None:
+        return f"{100 * top1['mean']:.1f} ± {100 * top1['std']:.1f} ({figures['right']} / {figures['clips']})"
+    seeds = f"± {100 * over_seeds['top1']['std']:.1f} over {len(figures['seeds'])} seeds"
+    text = f"{100 * top1['mean']:.1f} {seeds} ({figures['right']:.1f} of {figures['clips']})"
+    splits = sum(name.startswith("split_") for name in top1)
+    return f"{text}, ± {100 * top1['std']:.1f} over {splits} splits" if splits > 1 else text

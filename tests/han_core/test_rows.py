@@ -3,7 +3,7 @@
 import pytest
 
 from han_core.han.variants import VARIANTS
-from han_core.rows import ROWS, by_name, families, rows_of, table_lines, title_of
+from han_core.rows import ROWS, by_name, ensemble_of, families, rows_of, table_lines, title_of
 
 TABLE_1 = {  # mean accuracy over three splits, UCF-101 and HMDB-51
     "han": (92.7, 64.3),
@@ -30,7 +30,7 @@ def test_names_are_unique():
 
 
 def test_table_1_is_the_papers():
-    rows = [row for line in table_lines(1).values() for row in line]
+    rows = [row for line in table_lines(1).values() for row in line if not row.ensemble_of]
     assert {row.name: (row.paper["ucf101"], row.paper["hmdb51"]) for row in rows} == TABLE_1
     assert list(VARIANTS)[:5] == list(TABLE_1)
 
@@ -45,6 +45,17 @@ def test_table_2_is_the_papers():
 
 def test_every_variant_of_han_is_a_row_that_classify_makes():
     assert set(families("classify")) == set(VARIANTS)
+
+
+def test_each_of_them_has_an_ensemble_below_it_that_the_paper_has_not():
+    for name in VARIANTS:
+        row, joined = by_name(name), ensemble_of(name)
+        assert ROWS.index(joined) == ROWS.index(row) + 1
+        assert (joined.name, joined.stage) == (f"{name}_ensemble", "evaluate")
+        assert (joined.lines, joined.paper) == (row.lines, {})
+        assert joined.title.startswith(row.title)
+    assert sum(bool(row.ensemble_of) for row in ROWS) == len(VARIANTS)
+    assert ensemble_of("linear") is None
 
 
 def test_rows_of_a_family_are_made_together():

@@ -36,7 +36,7 @@ def run(params):
 def test_what_is_written_is_the_same_for_all_sound_params(params, repository):
     assert run(params).exit_code == 0
     first = CHECKED.read_bytes()
-    for preset in sorted((repository / "presets").glob("*.yaml")):
+    for preset in sorted(set((repository / "presets").glob("*.yaml")) - set((repository / "presets").glob("select_*"))):
         assert run(yaml.safe_load(preset.read_text(encoding="utf-8"))).exit_code == 0, preset
         assert CHECKED.read_bytes() == first
 

@@ -26,14 +26,14 @@ def costs_csv(params):
 
 
 def test_what_a_block_takes_is_noted(params):
-    with counted(params, "train@han-1"):
+    with counted(params, "train@han-1-1"):
         end = time.process_time() + 0.2
         while time.process_time() < end:
             pass
     with counted(params, "decode", made=0) as cost:
         cost.made = 7
     one, two = read_costs(costs_csv(params))
-    assert (one.stage, one.made, two.stage, two.made) == ("train@han-1", 1, "decode", 7)
+    assert (one.stage, one.made, two.stage, two.made) == ("train@han-1-1", 1, "decode", 7)
     assert 0.2 <= one.cpu_seconds <= one.seconds + 0.5
     assert two.cpu_seconds < 0.1
 
@@ -74,8 +74,8 @@ def test_half_a_line_is_passed_over(params):
 
 def test_the_stages_are_those_of_dvc(params):
     runs = {run.name: run for run in command.stage_runs(params)}
-    assert {"check", "decode", "finetune-spatial@1", "train@han-1", "fisher@1", "baselines@linear-1"} <= runs.keys()
-    assert runs["train@han-1"].outs[0] == Path("models/synthetic/han/han-1.safetensors")
+    assert {"check", "decode", "finetune-spatial@1", "train@han-1-1", "fisher@1", "baselines@linear-1"} <= runs.keys()
+    assert runs["train@han-1-1"].outs[0] == Path("models/synthetic/han/han-1-seed1.safetensors")
 
 
 def test_a_row_stands_on_what_it_is_made_from_and_on_nothing_else(params):
@@ -83,9 +83,9 @@ def test_a_row_stands_on_what_it_is_made_from_and_on_nothing_else(params):
     idt = set(command.behind(runs, Paths.of(params).predictions("fisher", 1)))
     assert {"fisher-svm@1", "fisher@1", "codebook@1", "trajectories@flow", "flow", "decode"} <= idt
     assert not {name for name in idt if name.startswith(("cubes", "finetune", "train"))}
-    spatial = set(command.behind(runs, Paths.of(params).predictions("spatial", 1)))
-    assert {"classify@spatial-1", "train@spatial-1", "cubes-spatial@1"} <= spatial
-    assert "train@han-1" not in spatial
+    spatial = set(command.behind(runs, Paths.of(params).predictions("spatial", 1, 1)))
+    assert {"classify@spatial-1-1", "train@spatial-1-1", "cubes-spatial@1"} <= spatial
+    assert "train@han-1-1" not in spatial
 
 
 def test_the_table(params):
@@ -108,6 +108,17 @@ def test_the_table(params):
     assert "codebook@1" in row
     assert "generate" not in done.output
     assert (paths.logs / "costs.md").is_file()
+
+
+def test_the_cubes_of_further_views_count_with_the_plain_ones(params):
+    path = costs_csv(params)
+    path.parent.mkdir(parents=True)
+    lines = ["cubes-spatial@1,4,8.0,1", "cubes-spatial@1-mirrored,4,12.0,1", "cubes-spatial@10,4,99.0,1"]
+    path.write_text("\n".join(["stage,made,cpu_seconds,seconds", *lines, ""]), encoding="utf-8")
+    (run,) = (run for run in command.stage_runs(params) if run.name == "cubes-spatial@1")
+    run.outs[0].mkdir(parents=True)
+    (run.outs[0] / "failures.csv").touch()
+    assert command.cost_of(params, run, 4)[0] == 5
 
 
 def test_without_a_table_of_clips_it_says_what_to_run(params):

@@ -9,10 +9,12 @@ from safetensors.torch import load_file, save_file
 from han_core.clipfile.reader import ClipFile
 from han_core.clipfile.trailer import read_trailer
 from han_core.cubes.cubefile import read_cube
+from han_core.flow.flowfile import read_flow_levels
 from han_core.nets import extract as module
 from han_core.nets.clip_inputs import read_clip_frames
 from han_core.nets.net_file import read_net, write_net
 from han_core.nets.preprocess import spatial_input, temporal_input
+from han_core.nets.sampling import sample_frames, stack_fields
 from han_core.nets.sealed_net import net_identity, read_metadata
 from pipeline.execution.ledger import Failure, read_failures, write_failures
 
@@ -40,7 +42,8 @@ def only_a1(project):
     """All other clips failed before, and that is allowed."""
     project.params["dataset"]["allowed_failures"] = 9
     others = [Failure(CLASSES[clip[0]], clip, "x") for clip in ("a2", "a3", "b1", "b2", "b3")]
-    write_failures(project.folder / "data/toy/frames", others)
+    for source in ("frames", "flow"):
+        write_failures(project.folder / "data/toy" / source, others)
 
 
 def cube_path(project, clip, stream="spatial", split=1):
@@ -175,3 +178,52 @@ def test_nets_that_do_not_fit_are_refused(project):
     project.net().unlink()
     project.net().write_text("text")
     assert "is not a safetensors file" in project.refused("cubes")
+
+
+def test_further_views_are_stores_of_their_own_and_leave_the_plain_one_as_it_is(project):
+    only_a1(project)
+    project.params["cubes"]["frames"] = 3
+    for stream in ("spatial", "temporal"):
+        project.ok("cubes", stream)
+    plain = {stream: cube_path(project, "a1", stream).read_bytes() for stream in ("spatial", "temporal")}
+    project.params["cubes"]["views"] = ["mirrored", "mirrored-shift1", "shift2"]
+    for stream in ("spatial", "temporal"):
+        output = project.ok("cubes", stream)
+        assert f"cubes-{stream}-1: 6 clips: 1 reused, 0 computed" in output
+        assert f"cubes-{stream}-1-shift2: 6 clips: 0 reused, 1 computed" in output
+        assert cube_path(project, "a1", stream).read_bytes() == plain[stream]
+    net, _ = read_net(project.net())
+    frames = read_frames_of(project, "a1")
+    chosen = sample_frames(len(frames), 3, thirds=1)
+    with ClipFile(view_path(project, "a1", "mirrored-shift1")) as file:
+        assert file.array("frames").tolist() == chosen.tolist()
+        assert file.attributes["view"] == "mirrored-shift1"
+        expected = net.extract(spatial_input(frames[chosen][:, :, ::-1].copy(), "torchvision", size=64))["conv5_3"]
+        np.testing.assert_allclose(read_cube(file.path), expected, rtol=2e-3, atol=2e-3)
+    net, _ = read_net(project.net("temporal"))
+    levels = read_flow_levels(project.clip_path("flow", "a1"))
+    turned = levels[..., ::-1].astype(np.int16)
+    turned[:, 0] = 255 - turned[:, 0]
+    middle = sample_frames(len(levels) + 1, 3)
+    stacks = stack_fields(middle, 2, len(levels))
+    expected = net.extract(temporal_input(turned.astype(np.uint8), stacks, "torchvision", size=64))["conv5_3"]
+    np.testing.assert_allclose(
+        read_cube(view_path(project, "a1", "mirrored", "temporal")), expected, rtol=2e-3, atol=2e-3
+    )
+
+
+def test_a_view_that_is_no_longer_asked_for_is_removed(project):
+    only_a1(project)
+    project.params["cubes"]["views"] = ["mirrored", "shift1"]
+    project.ok("cubes")
+    project.params["cubes"]["views"] = ["shift1"]
+    assert "0 computed" in project.ok("cubes")
+    assert [path.name for path in (project.folder / "data/toy/views/spatial-1").iterdir()] == ["shift1"]
+
+
+def view_path(project, clip, view, stream="spatial"):
+    return project.folder / f"data/toy/views/{stream}-1/{view}/{CLASSES[clip[0]]}/{clip}.h5"
+
+
+def read_frames_of(project, clip):
+    return read_clip_frames(project.clip_path("frames", clip), 1000).pixels

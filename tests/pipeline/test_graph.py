@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.params import CnnLstm
+from pipeline.params import CnnLstm, Train
 from pipeline.paths import CHECKED
 
 PARAMS_CODE = ("pipeline/params.py", "pipeline/plain_yaml.py")
@@ -35,6 +36,7 @@ STAGES = [
     "prepare",
     "decode",
     "flow",
+    "steady",
     "finetune-spatial",
     "finetune-temporal",
     "cubes-spatial",
@@ -187,6 +189,53 @@ def test_an_edit_of_the_cnn_lstm_runs_its_stages_and_what_follows(key, graph):
     assert runs_after(graph, f"cnn_lstm.{key}") == ["train-cnn-lstm", "classify-cnn-lstm", "evaluate", "report"]
 
 
+@pytest.mark.parametrize("key", sorted(set(Train.model_fields) - {"seeds"}))
+def test_an_edit_of_han_s_training_runs_its_stages_and_what_follows(key, graph):
+    assert runs_after(graph, f"train.{key}") == ["train", "classify", "evaluate", "report"]
+
+
+def test_neither_another_seed_nor_an_ensemble_trains_a_model_again(graph):
+    """The stages of the new seed are new items of the matrix."""
+    assert runs_after(graph, "train.seeds") == ["evaluate", "report"]
+    assert runs_after(graph, "evaluate.ensemble") == ["evaluate", "report"]
+
+
+def test_the_seed_of_everything_else_leaves_han_where_its_cubes_are_the_same(graph):
+    assert "seed" not in graph["train"]["params"]
+    assert "seed" in graph["train-cnn-lstm"]["params"]
+
+
+@pytest.mark.parametrize("name", ["train", "classify"])
+def test_each_seed_has_outputs_of_its_own(name, graph):
+    for kind in ("outs", "metrics", "plots"):
+        for out in graph[name].get(kind, []):
+            assert "-seed${item.seed}" in (next(iter(out)) if isinstance(out, dict) else out)
+
+
+def test_dvc_trains_the_seeds_that_are_new(graph, dvc, tmp_path, repository):
+    params = yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))
+    params["models"] = ["han"]
+    put_stages(graph, tmp_path, params, "train", keys=("params",))
+    shutil.copytree(repository / "choices", tmp_path / "choices")
+
+    def trained(seeds, **others):
+        params["train"] |= {"seeds": seeds, **others}
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+        (tmp_path / "noted").unlink(missing_ok=True)
+        done = dvc("repro")
+        assert done.returncode == 0, done.stdout + done.stderr
+        noted = tmp_path / "noted"
+        lines = noted.read_text().splitlines() if noted.exists() else []
+        arguments = [json.loads(line) for line in lines]
+        return sorted(int(said[said.index("--seed") + 1]) for said in arguments)
+
+    assert trained([1]) == [1]
+    assert trained([1, 5]) == [5]
+    assert trained([5, 1]) == []
+    assert trained([5, 1], region_dropout=0.25) == [1, 5]
+    assert trained([5, 1], attention_deviation=0.25) == [1, 5]
+
+
 def test_another_split_trains_no_cnn_lstm_again_nor_does_the_weight_of_the_streams(graph):
     assert runs_after(graph, "cnn_lstm.splits") == ["evaluate", "report"]
     changed = runs_after(graph, "evaluate.fusion")
@@ -229,7 +278,7 @@ def test_an_edit_of_the_windows_trains_nothing(graph):
     assert [name for name in SLOW_FUSION if "slow_fusion.train" in watched[name]] == ["finetune-slow-fusion"]
     assert not any("slow_fusion" in params or "slow_fusion.splits" in params for params in watched.values())
     for name in ("evaluate", "report"):
-        assert {"slow_fusion", "slow_fusion.splits"} & set(graph[name]["params"])
+        assert any(key in graph[name]["params"] for key in ("slow_fusion", "slow_fusion.splits"))
 
 
 def test_package_inits_hold_a_docstring_and_nothing_else(repository):
@@ -315,11 +364,15 @@ def dvc(tmp_path):
     return run
 
 
-def put_stages(graph, folder, params, *names):
+def put_stages(graph, folder, params, *names, keys=()):
     """The real commands, of which a script that notes its arguments takes the place of the stage's module."""
     (folder / "note.py").write_text("import json, sys\nprint(json.dumps(sys.argv[1:]), file=open('noted', 'a'))\n")
     stages = {
-        name: {"matrix": graph[name]["matrix"], "cmd": re.sub(r"-m \S+", "note.py", graph[name]["cmd"])}
+        name: {
+            "matrix": graph[name]["matrix"],
+            "cmd": re.sub(r"-m \S+", "note.py", graph[name]["cmd"]),
+            **{key: graph[name][key] for key in keys},
+        }
         for name in names
     }
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
@@ -327,12 +380,15 @@ def put_stages(graph, folder, params, *names):
 
 
 def test_values_of_the_params_reach_no_shell(graph, dvc, tmp_path):
-    put_stages(graph, tmp_path, {"models": HOSTILE, "splits": ["1; touch pwned"]}, "train", "two-stream")
+    hostile = ["1; touch pwned"]
+    params = {"models": HOSTILE, "splits": hostile, "train": {"seeds": hostile}}
+    put_stages(graph, tmp_path, params, "train", "two-stream")
     done = dvc("repro")
     assert done.returncode == 0, done.stdout + done.stderr
     noted = [json.loads(line) for line in (tmp_path / "noted").read_text().splitlines()]
     split = ["--split", "1; touch pwned"]
-    assert sorted(noted) == sorted([split, *(["--model", value, *split] for value in HOSTILE)])
+    seed = ["--seed", *hostile]
+    assert sorted(noted) == sorted([split, *(["--model", value, *seed, *split] for value in HOSTILE)])
     assert not (tmp_path / "pwned").exists()
 
 
@@ -341,7 +397,7 @@ def test_values_of_the_params_reach_no_shell(graph, dvc, tmp_path):
 )
 def test_values_of_several_lines_reach_no_shell_either(graph, dvc, tmp_path, value):
     """DVC runs a command line by line; the first ends within quotes, so the shell refuses it and DVC stops."""
-    put_stages(graph, tmp_path, {"models": [value], "splits": [1]}, "train")
+    put_stages(graph, tmp_path, {"models": [value], "splits": [1], "train": {"seeds": [1]}}, "train")
     assert dvc("repro").returncode != 0
     assert not (tmp_path / "pwned").exists()
     assert not (tmp_path / "noted").exists()
@@ -352,6 +408,38 @@ def test_values_that_are_no_text_reach_no_shell_either(graph, dvc, tmp_path, mod
     """Keys are not quoted; but such a value is none that an output's name can hold."""
     kept = {key: graph["train"][key] for key in ("matrix", "cmd", "outs")}
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"train": kept}}))
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"models": models, "splits": [1], "dataset": {"name": "x"}}))
+    params = {"models": models, "splits": [1], "train": {"seeds": [1]}, "dataset": {"name": "x"}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     assert "Cannot interpolate" in dvc("repro").stderr
     assert not (tmp_path / "pwned").exists()
+
+
+def test_dvc_trains_again_when_other_settings_were_chosen_and_not_when_only_comments_differ(
+    graph, dvc, tmp_path, repository
+):
+    """DVC knows no optional dependency: where nothing is chosen it looks at ``choices/none.yaml``."""
+    params = yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))
+    params["models"] = ["han"]
+    put_stages(graph, tmp_path, params, "train", keys=("params",))
+    shutil.copytree(repository / "choices", tmp_path / "choices")
+
+    def runs(chosen, settings=None, comment=""):
+        params["train"]["chosen"] = chosen
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+        if settings:
+            content = {"chosen": {"han": {"split_1": {"settings": settings, "clips": "0" * 16}}}}
+            (tmp_path / "choices/toy.yaml").write_text(comment + yaml.safe_dump(content))
+        (tmp_path / "noted").unlink(missing_ok=True)
+        done = dvc("repro")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "up to date" in dvc("status").stdout
+        return (tmp_path / "noted").exists()
+
+    assert runs("none")
+    assert not runs("none", {"epochs": 20}), "a file that is not named concerns nobody"
+    assert runs("toy", {"epochs": 20})
+    assert not runs("toy", {"epochs": 20}, "# made by hand\n")
+    assert runs("toy", {"epochs": 20, "optimizer.learning_rate": 0.5})
+    assert runs("toy", {"epochs": 60, "optimizer.learning_rate": 0.5})
+    assert runs("none")
+    assert not runs("none")

@@ -22,7 +22,7 @@ from pipeline import classify, train
 from pipeline.evaluate import __main__ as evaluate
 from pipeline.report import __main__ as report
 
-one = ["--model", "first_state", "--split", "1"]
+one = ["--model", "first_state", "--split", "1", "--seed", "1"]
 for stage, arguments in ((train, one), (classify, one), (evaluate, []), (report, [])):
     result = CliRunner().invoke(stage.main, arguments)
     if result.exit_code:

@@ -150,6 +150,10 @@ def test_rates_of_layers_that_there_are_not(tmp_path, default):
         (lambda p: p["finetune"].update(splits=[]), "finetune.splits: must equal splits"),
         (lambda p: p["cnn_lstm"].update(splits=[2]), "cnn_lstm.splits: must equal splits, or be [] for none"),
         (lambda p: p["cnn_lstm"].update(splits=[1, 1]), "cnn_lstm.splits: must equal splits, or be [] for none"),
+        (
+            lambda p: p["train"].update(attention="content", attention_deviation=0.1),
+            "train: attention_deviation is of attention: location, but attention is content",
+        ),
         (lambda p: p["run"].update(executor="dask"), "run.scheduler: is missing"),
         (lambda p: p["slow_fusion"].update(splits=[2]), "slow_fusion.splits: must equal splits, or be []"),
         (
@@ -171,6 +175,13 @@ def test_files_that_are_no_params(tmp_path):
         load_params(tmp_path / "bad.yaml")
     with pytest.raises(ParamsError, match="must be a mapping"):
         load_params(write(tmp_path, [1]))
+
+
+def test_seeds_are_a_setting_of_han_s_rows_alone(tmp_path, default):
+    default["train"]["seeds"] = [3, 1]
+    params = load_params(write(tmp_path, default))
+    assert params.seeds_of("han") == (3, 1)
+    assert params.seeds_of("linear") == params.seeds_of("deep_lstm") == (None,)
 
 
 def test_params_cannot_be_changed_after_loading(repository):
@@ -216,6 +227,25 @@ def put(params, key, value):
         ("evaluate.baselines", ["`touch pwned`"], "evaluate.baselines.0: input should be"),
         ("seed", True, "seed: input should be a valid integer, not True"),
         ("seed", 2**32, "seed: input should be less than"),
+        ("train.seeds", [], "train.seeds: is empty"),
+        ("train.seeds", 1, "train.seeds: input should be a valid list"),
+        ("train.seeds", [1, 2, 1], "train.seeds: holds a value twice"),
+        ("train.seeds", [-1], "train.seeds.0: input should be greater than or equal to 0"),
+        ("train.seeds", [2**32], "train.seeds.0: input should be less than"),
+        ("train.seeds", ["$(touch pwned)"], "train.seeds.0: input should be a valid integer"),
+        ("train.attention_rate", -1, "train.attention_rate: input should be greater than or equal to 0"),
+        ("train.attention_rate", None, "train.attention_rate: input should be a valid number"),
+        ("train.attention_deviation", 0, "train.attention_deviation: input should be greater than 0"),
+        ("train.region_dropout", 1, "train.region_dropout: input should be less than 1"),
+        ("train.region_dropout", -0.1, "train.region_dropout: input should be greater than or equal to 0"),
+        ("evaluate.ensemble", 1, "evaluate.ensemble: input should be a valid boolean"),
+        ("cubes.views", ["upside-down"], "cubes.views.0: input should be"),
+        ("cubes.views", ["mirrored", "mirrored"], "cubes.views: holds a value twice"),
+        ("train.views", ["mirrored"], "train.views: mirrored must be among cubes.views, too"),
+        ("evaluate.samplings", 2, "evaluate.samplings: input should be 1 or 3"),
+        ("evaluate.samplings", True, "evaluate.samplings: must not be true"),
+        ("evaluate.samplings", 3, "evaluate.samplings: 3 needs shift1 and shift2 among cubes.views"),
+        ("camera", "steady", "camera: input should be 'none', 'mean' or 'homography', not 'steady'"),
         ("train.dropout", "0.5", "train.dropout: input should be a valid number, not '0.5'"),
         ("train.dropout", False, "train.dropout: input should be a valid number"),
         ("train.dropout", float("nan"), "train.dropout: input should be a finite number"),
@@ -281,6 +311,11 @@ def test_values_that_no_run_can_mean(tmp_path, default, key, value, words):
     [
         ("train.dropout", 0),  # a whole number where any number may stand
         ("train.forget_bias", 1),
+        ("train.seeds", [0, 2**32 - 1, 7]),
+        ("train.attention_rate", 0),
+        ("train.attention_deviation", 0.1),
+        ("train.region_dropout", 0.5),
+        ("evaluate.ensemble", True),
         ("report.clips", ["a clip (1) #;!", "bow/bow_p1", "ünï"]),
         ("report.clips", 0),
         ("finetune.spatial.weights", "/elsewhere/nets/vgg 16.safetensors"),

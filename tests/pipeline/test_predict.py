@@ -51,7 +51,7 @@ def project(repository, tmp_path_factory):
             (flow,),
             *((finetune, "--stream", stream, "--split", "1") for stream in STREAMS),
             *((cubes, "--stream", stream, "--split", "1") for stream in STREAMS),
-            (train, "--model", "han", "--split", "1"),
+            (train, "--model", "han", "--split", "1", "--seed", "1"),
         ):
             result = CliRunner().invoke(stage.main, arguments)
             assert result.exit_code == 0, (stage, result.output, result.exception)
@@ -75,7 +75,7 @@ def test_it_says_what_the_pipeline_says_of_the_same_clip(project, run):
     clips = read_clips(project / "data/tiny/clips.csv").select(1, "test")
     found, _ = run(*(project / "videos" / clip.path for clip in clips), "--no-video")
     store = CubeStore({stream: project / f"data/tiny/cubes/{stream}-1" for stream in STREAMS}, clips)
-    trained = load_model(project / "models/tiny/han/han-1.safetensors")
+    trained = load_model(project / "models/tiny/han/han-1-seed1.safetensors")
     with torch.no_grad():
         expected = torch.softmax(trained.model(store.batch(range(len(clips)))).logits, dim=1).numpy()
     assert np.ptp(expected[:, 0]) > 1e-4, "clips that all look alike would prove nothing"
@@ -190,7 +190,7 @@ def test_a_folder_gives_all_its_videos_and_names_that_do_not_clash(project, run,
 
 def test_it_needs_no_workspace_where_model_and_nets_are_named(project, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    arguments = ["--model", project / "models/tiny/han/han-1.safetensors", "--no-video", "--device", "cpu"]
+    arguments = ["--model", project / "models/tiny/han/han-1-seed1.safetensors", "--no-video", "--device", "cpu"]
     for stream in STREAMS:
         arguments += [f"--{stream}-net", project / f"models/tiny/nets/{stream}-1.safetensors"]
     result = CliRunner().invoke(han, ["predict", *map(str, arguments), str(project / "videos/left/left_g0.avi")])

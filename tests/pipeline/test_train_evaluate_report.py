@@ -44,7 +44,7 @@ def project(repository, tmp_path_factory):
         patch.chdir(folder)
         for model in MODELS:
             for split in (1, 2):
-                run(train, "--model", model, "--split", str(split))
+                run(train, "--model", model, "--split", str(split), "--seed", "1")
         predict()
         run(evaluate)
         run(report)
@@ -55,7 +55,7 @@ def predict(*models):
     """All stages between train and evaluate; of HAN's variants those given, all by default."""
     for split in ("1", "2"):
         for model in models or MODELS:
-            run(classify, "--model", model, "--split", split)
+            run(classify, "--model", model, "--split", split, "--seed", "1")
         run(two_stream, "--split", split)
         for baseline in () if models else BASELINES:
             run(baselines, "--baseline", baseline, "--split", split)
@@ -137,12 +137,12 @@ def test_outputs_that_dvc_holds_are_replaced_and_not_written_into(project, tmp_p
     held = {}
     for kind in ("models", "data/toy/predictions", "metrics", "plots", "report"):
         held |= hold(copy / kind, tmp_path / "dvc" / kind)
-    model, figures = copy / "models/toy/han/han-1.safetensors", copy / "metrics/toy/predictions.csv"
+    model, figures = copy / "models/toy/han/han-1-seed1.safetensors", copy / "metrics/toy/predictions.csv"
     before = model.read_bytes(), figures.read_bytes()
     params = yaml.safe_load((copy / "params.yaml").read_text(encoding="utf-8"))
     params["train"]["epochs"] = 1
     (copy / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    run(train, "--model", "han", "--split", "1")
+    run(train, "--model", "han", "--split", "1", "--seed", "1")
     predict()
     run(evaluate)
     run(report)
@@ -187,16 +187,16 @@ def test_only_test_clips_are_scored_and_only_train_clips_learnt_from(project):
     for row in rows(project / "metrics/toy/predictions.csv"):
         place = int(row["clip"].removeprefix("clip")) // 2
         assert ROLES[int(row["split"])][place] == "test"
-    log = (project / "logs/toy/train-han-1.log").read_text(encoding="utf-8")
-    assert "train han-1: loss" in log
+    log = (project / "logs/toy/train-han-1-seed1.log").read_text(encoding="utf-8")
+    assert "train han-1-seed1: loss" in log
 
 
 def test_the_learning_curve_has_a_row_an_epoch_and_the_validation_clips(project):
-    loss, top1 = (read_curve(project / "plots/toy/train/han-1", name) for name in ("loss", "validation_top1"))
+    loss, top1 = (read_curve(project / "plots/toy/train/han-1-seed1", name) for name in ("loss", "validation_top1"))
     assert list(loss) == list(top1) == list(range(1, 26))
     assert loss[25] < 0.2 < loss[1]
     assert top1[25] == 1.0
-    last = json.loads((project / "plots/toy/train/han-1/metrics.json").read_text(encoding="utf-8"))
+    last = json.loads((project / "plots/toy/train/han-1-seed1/metrics.json").read_text(encoding="utf-8"))
     assert (last["step"], last["loss"]) == (25, loss[25])
 
 
@@ -223,7 +223,7 @@ def test_running_again_gives_the_same_bytes(project, monkeypatch):
         return {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
     before = hashes()
-    run(train, "--model", "han", "--split", "1")
+    run(train, "--model", "han", "--split", "1", "--seed", "1")
     predict()
     run(evaluate)
     run(report)
@@ -237,7 +237,7 @@ def test_a_test_clip_without_cubes_counts_as_wrong(project, monkeypatch):
     kept = path.read_bytes()
     path.unlink()
     try:
-        refused = CliRunner().invoke(classify.main, ["--model", "temporal", "--split", "1"])
+        refused = CliRunner().invoke(classify.main, ["--model", "temporal", "--split", "1", "--seed", "1"])
         assert "1 clips have no cubes, e.g. left/clip30, and no failure is noted for them" in refused.output
         write_failures(path.parents[1], [Failure("left", "clip30", "the video is empty")])
         predict("temporal")
@@ -257,18 +257,18 @@ def test_a_test_clip_without_cubes_counts_as_wrong(project, monkeypatch):
 @pytest.mark.parametrize(
     ("stage", "arguments", "gone", "words"),
     [
-        (train, ("--model", "han", "--split", "9"), None, "split 9 is not in the clips table"),
-        (train, ("--model", "han", "--split", "1"), "data/toy/clips.csv", "run stage prepare"),
-        (train, ("--model", "han", "--split", "1"), "data/toy/cubes", "run the cubes stage first"),
+        (train, ("--model", "han", "--split", "9", "--seed", "1"), None, "split 9 is not in the clips table"),
+        (train, ("--model", "han", "--split", "1", "--seed", "1"), "data/toy/clips.csv", "run stage prepare"),
+        (train, ("--model", "han", "--split", "1", "--seed", "1"), "data/toy/cubes", "run the cubes stage first"),
         (
             classify,
-            ("--model", "han", "--split", "2"),
-            "models/toy/han/han-2.safetensors",
+            ("--model", "han", "--split", "2", "--seed", "1"),
+            "models/toy/han/han-2-seed1.safetensors",
             "be read as a trained model",
         ),
         (two_stream, ("--split", "2"), "data/toy/scores/temporal-2", "cannot be opened"),
         (baselines, ("--baseline", "linear", "--split", "2"), "data/toy/cubes/spatial-2", "run the cubes stage first"),
-        (evaluate, (), "data/toy/predictions/han-2", "run the stage that makes it"),
+        (evaluate, (), "data/toy/predictions/han-2-seed1", "run the stage that makes it"),
         (report, (), "metrics/toy/evaluate.json", "run the stages before report"),
     ],
 )
@@ -287,7 +287,7 @@ def test_what_is_missing_is_said_in_plain_words(project, monkeypatch, stage, arg
 
 def test_the_curve_can_be_looked_at_while_the_model_trains(project, monkeypatch):
     monkeypatch.chdir(project)
-    folder = project / "plots/toy/train/spatial-1"
+    folder = project / "plots/toy/train/spatial-1-seed1"
     path = folder / "plots/metrics/loss.tsv"
     whole = path.read_bytes()
     seen = []
@@ -296,6 +296,6 @@ def test_the_curve_can_be_looked_at_while_the_model_trains(project, monkeypatch)
         seen.append(len(read_curve(folder, "loss")))
 
     monkeypatch.setattr("han_core.runs.progress.Progress.advance", advance)
-    run(train, "--model", "spatial", "--split", "1")
+    run(train, "--model", "spatial", "--split", "1", "--seed", "1")
     assert seen == list(range(1, 26))
     assert path.read_bytes() == whole

@@ -36,7 +36,7 @@ def start(project, repository, **run):
     settings = {**params, "run": {**params["run"], **run}}
     (folder / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     return subprocess.Popen(
-        [sys.executable, "-m", "pipeline.train", "--model", "han", "--split", "1"],
+        [sys.executable, "-m", "pipeline.train", "--model", "han", "--split", "1", "--seed", "1"],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(repository), "HAN_CACHE": str(folder / ".han_cache")},
         stdout=subprocess.PIPE,
@@ -52,13 +52,13 @@ def finished(process):
 
 
 def outputs(folder):
-    model, curve = folder / "models/toy/han/han-1.safetensors", folder / "plots/toy/train/han-1"
+    model, curve = folder / "models/toy/han/han-1-seed1.safetensors", folder / "plots/toy/train/han-1-seed1"
     return [path.read_bytes() for path in (model, *sorted(curve.rglob("*.*s*"))) if path.is_file()]
 
 
 def test_kill_9_in_the_middle_changes_nothing(project, repository):
     folder, _, undisturbed = project
-    (folder / "models/toy/han/han-1.safetensors").unlink()
+    (folder / "models/toy/han/han-1-seed1.safetensors").unlink()
 
     process = start(project, repository)
     checkpoints = folder / ".han_cache/checkpoints"
@@ -69,7 +69,7 @@ def test_kill_9_in_the_middle_changes_nothing(project, repository):
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (folder / "models/toy/han/han-1.safetensors").exists()
+    assert not (folder / "models/toy/han/han-1-seed1.safetensors").exists()
 
     output = finished(start(project, repository))
     assert f"of {EPOCHS} epochs from an earlier run" in output
@@ -82,7 +82,7 @@ def test_run_processes_starts_as_many_and_gives_the_same_model(project, reposito
     alone = load(model)
     output = finished(start(project, repository, processes=2))
     assert "processes: 2, on cpu" in output
-    assert output.count("train han, split 1:") == 1, "only one process speaks"
-    for name, values in load_file(folder / "models/toy/han/han-1.safetensors").items():
+    assert output.count("train han, split 1, seed 1:") == 1, "only one process speaks"
+    for name, values in load_file(folder / "models/toy/han/han-1-seed1.safetensors").items():
         # Sums in another order, over 240 steps of Adadelta.
         np.testing.assert_allclose(values, alone[name], rtol=0.02, atol=2e-3, err_msg=name)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -20,13 +21,19 @@ FRAMES, TAKEN = 6, (0, 2, 5)
 TOP1 = {"han": 0.5, "no_attention": 0.25, "two_stream": 0.75, "linear": 1.0, "brand_new": 0.125}
 
 
-def write_results(folder: Path, repository: Path, models: tuple[str, ...] = ("han", "no_attention")) -> None:
+def write_results(
+    folder: Path,
+    repository: Path,
+    models: tuple[str, ...] = ("han", "no_attention"),
+    seeds: tuple[int, ...] = (1,),
+) -> None:
     """Write clips, cubes, frames, flow, predictions, metrics, plots and params below ``folder``."""
     params = yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))
     params |= {"synthetic": None, "models": list(models)}
     params["dataset"].update(name="toy", kind="folder", root="videos", generate=[])
     params["cubes"].update(nets="toy", frames=len(TAKEN))
     params["report"]["clips"] = 2
+    params["train"]["seeds"] = list(seeds)
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     clips = []
     for number, name in enumerate(CLIPS):
@@ -36,17 +43,18 @@ def write_results(folder: Path, repository: Path, models: tuple[str, ...] = ("ha
         _write_clip(folder / "data/toy", name, CLASSES[label], number)
     write_clips(ClipTable(tuple(clips), CLASSES, (1,)), folder / "data/toy/clips.csv")
     tested = [clip for clip in clips if clip.roles[1] == "test"]
-    for seed, name in enumerate(models):
-        _write_predictions(folder / f"data/toy/predictions/{name}-1", name, tested, seed)
+    for number, (seed, name) in enumerate(product(seeds, models)):
+        _write_predictions(folder / f"data/toy/predictions/{name}-1-seed{seed}", name, tested, number)
     _write_json(folder / "metrics/toy/evaluate.json", {name: _figures(top1) for name, top1 in TOP1.items()})
     _write_json(folder / "metrics/toy/attention.json", {"han": {"effective_regions": 12.3, "clips": 4}})
     _write_json(folder / "metrics/ucf101/evaluate.json", {"han": _figures(0.912)})
     for name in models:
         rows = [[clip.class_name, CLASSES[0]] for clip in tested]
         _write_csv(folder / f"plots/toy/confusion/{name}.csv", ["actual", "predicted"], rows)
-        with Curve(folder / f"plots/toy/train/{name}-1") as curve:
-            for n in range(1, 6):
-                curve.add(n, {"loss": 2 / n, "top1": 1 - 1 / n, "validation_loss": None})
+        for seed in seeds:
+            with Curve(folder / f"plots/toy/train/{name}-1-seed{seed}") as curve:
+                for n in range(1, 6):
+                    curve.add(n, {"loss": 2 * seed / n, "top1": 1 - 1 / n, "validation_loss": None})
     for stream, steps in (("spatial", (2, 4, 5)), ("temporal", ())):  # a net that was trained, one used as it is
         with Curve(folder / f"plots/toy/finetune/{stream}-1") as curve:
             for n in steps:

@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 
 from han_core.baselines.trajectories import judging, kernels
-from han_core.baselines.trajectories.camera import homography
 from han_core.baselines.trajectories.draw import Draw
 from han_core.baselines.trajectories.params import LARGEST, TIME, TrajectoryParams
 from han_core.baselines.trajectories.pyramid import Level, filtered, pyramid_sizes
 from han_core.baselines.trajectories.tracks import Finished, Tracks
 from han_core.baselines.trajectories.trajectories import HISTOGRAMS, Counts, Trajectories, rounded
+from han_core.camera.motion import homography
 
 _FARTHEST = 500.0  # pixels of a warped displacement: no camera moves so far, but a bad homography may
 

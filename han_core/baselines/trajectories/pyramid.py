@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
-from han_core.baselines.trajectories.camera import warp_flow
 from han_core.baselines.trajectories.params import TrajectoryParams
+from han_core.camera.motion import warp_flow
 
 
 def pyramid_sizes(height: int, width: int, params: TrajectoryParams) -> list[tuple[int, int]]:

@@ -67,6 +67,25 @@ def test_pooled_cubes_are_means_over_the_regions(folders):
     assert store.bytes_in_memory == sum(v.numel() * v.element_size() for v in memory.arrays.values())
 
 
+@pytest.mark.parametrize("options", [{}, {"pooled": True}, {"array": "fc7"}])
+def test_a_subset_is_the_store_of_those_clips_wherever_it_is(folders, options):
+    whole, wanted = CubeStore(folders, CLIPS, **options), [4, 1, 2]
+    alone = CubeStore(folders, [CLIPS[n] for n in wanted], **options)
+    part = whole.subset(wanted)
+    assert part.clips == alone.clips
+    assert part.contents() == alone.contents()
+    assert part.bytes_in_memory == alone.bytes_in_memory
+    assert (part.shapes, len(whole)) == (alone.shapes, len(CLIPS))
+    for features in (part, part.load(), whole.load().subset(wanted), whole.load().subset([1, 4, 2]).subset([1, 0, 2])):
+        assert features.labels.tolist() == alone.labels.tolist()
+        for stream, values in alone.batch([2, 0]).items():
+            found = features.batch([2, 0])[stream]
+            dense = [v.dense(torch.float16) if hasattr(v, "dense") else v for v in (found, values)]
+            np.testing.assert_array_equal(*[v.numpy() for v in dense])
+        for found, expected in zip(glimpse_statistics(features), glimpse_statistics(alone), strict=True):
+            torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 def test_fully_connected_features_have_one_region(folders):
     store = CubeStore(folders, CLIPS, array="fc7")
     np.testing.assert_array_equal(store.read(0)["spatial"][..., 0], random_cubes(0)[:, :, 0, 0])
@@ -134,3 +153,69 @@ def test_prefetching_keeps_the_order(folders):
     assert [labels.tolist() for _, labels in got] == [[1, 0], [0], [0, 1]]
     for (values, _), indices in zip(got, [[3, 0], [2], [4, 1]], strict=True):
         assert torch.equal(values.dense(), store.batch(indices)["spatial"].dense())
+
+
+@pytest.fixture
+def mirrored(tmp_path):
+    """A further view of the clips of ``folders``."""
+    folders = {stream: tmp_path / f"{stream}-mirrored" for stream in ("spatial", "temporal")}
+    for s, folder in enumerate(folders.values()):
+        for n, clip in enumerate(CLIPS):
+            write_cubes(folder, clip, random_cubes(100 + 10 * s + n))
+    return folders
+
+
+@pytest.mark.parametrize("kind", [{}, {"pooled": True}, {"array": "fc7"}], ids=["sparse", "pooled", "fc"])
+def test_a_further_view_of_a_clip_has_a_number_of_its_own_and_the_clip_s_label(folders, mirrored, kind):
+    store = CubeStore(folders, CLIPS, further={"mirrored": mirrored}, **kind)
+    plain, other = CubeStore(folders, CLIPS, **kind), CubeStore(mirrored, CLIPS, **kind)
+    memory = store.load()
+    assert store.views == memory.views == ("", "mirrored")
+    assert plain.views == plain.load().views == ("",)
+    assert len(store) == 5
+    wanted = [3, 8, 6, 0]
+    for features in (store, memory):
+        ((values, labels),) = prefetched(features, [wanted])
+        assert labels.tolist() == [1, 1, 1, 0]
+        for stream, found in values.items():
+            parts = [(other if n >= 5 else plain).batch([n % 5])[stream] for n in wanted]
+            assert torch.equal(dense(found), torch.cat([dense(part) for part in parts]))
+    if not kind:
+        assert store.bytes_in_memory == sum(values.bytes for values in memory.arrays.values())
+    elif "pooled" in kind:
+        assert store.bytes_in_memory == sum(v.numel() * v.element_size() for v in memory.arrays.values())
+    for a, b in zip(glimpse_statistics(store), glimpse_statistics(plain), strict=True):
+        assert torch.equal(a, b), "what is measured is the plain view"
+
+
+def dense(values):
+    return values.dense() if hasattr(values, "dense") else values
+
+
+def test_a_part_of_the_clips_keeps_all_their_views(folders, mirrored):
+    store = CubeStore(folders, CLIPS, further={"mirrored": mirrored})
+    memory = store.load()
+    for part in (store.subset([4, 1]), memory.subset([4, 1])):
+        assert part.views == ("", "mirrored")
+        assert part.labels.tolist() == [0, 1]
+        expected = store.batch([4, 1, 9, 6])
+        for stream, values in part.batch([0, 1, 2, 3]).items():
+            assert torch.equal(values.dense(), expected[stream].dense())
+
+
+def test_a_clip_without_one_of_its_views_is_missing(folders, mirrored):
+    (mirrored["temporal"] / "class1" / "clip1.h5").unlink()
+    store = CubeStore(folders, CLIPS, further={"mirrored": mirrored})
+    assert [clip.name for clip in store.missing] == ["clip1"]
+    for stream, values in store.batch([4]).items():
+        expected = CubeStore({stream: mirrored[stream]}, CLIPS[:1]).batch([0])[stream]
+        assert torch.equal(values.dense(), expected.dense()), "four clips are left, so the fifth number is a view"
+
+
+def test_another_view_is_other_content_and_the_plain_one_s_alone_is_what_it_was(folders, mirrored):
+    plain = CubeStore(folders, CLIPS).contents()
+    both = CubeStore(folders, CLIPS, further={"mirrored": mirrored}).contents()
+    assert plain.keys() == both.keys()
+    assert all(plain[name] != both[name] for name in plain)
+    entries = [CubeStore({stream: folder}, CLIPS).contents() for stream, folder in folders.items()]
+    assert plain == {name: " ".join(part[name] for part in entries) for name in plain}

@@ -1,6 +1,8 @@
+import random
+
 import pytest
 
-from han_core.datasets.grouping import deal_groups, draw_groups, rank
+from han_core.datasets.grouping import deal_evenly, deal_groups, draw_groups, rank
 
 SHARED = {f"g{i}": frozenset({"a", "b"}) for i in range(12)}
 OWN = {f"{c}{i}": frozenset({c}) for c in "abc" for i in range(4)}
@@ -42,3 +44,33 @@ def test_deal_gives_each_group_one_fold_and_folds_of_equal_size():
         assert sorted(folds.values()) == sorted([1, 2, 3, 4] * 3)
     by_class = {c: sorted(f for name, f in folds.items() if name[0] == c) for c in "abc"}
     assert by_class == {c: [1, 2, 3, 4] for c in "abc"}
+
+
+def test_deal_evenly_keeps_groups_whole_and_folds_of_about_equal_size():
+    rng = random.Random(7)
+    for _ in range(50):
+        folds, classes = rng.randint(2, 5), "abc"[: rng.randint(1, 3)]
+        groups = {f"g{n}": rng.choices(classes, k=rng.randint(1, 9)) for n in range(rng.randint(folds, 20))}
+        dealt = deal_evenly(groups, folds, 1, "inner")
+        assert dealt == deal_evenly(dict(reversed(groups.items())), folds, 1, "inner"), (
+            "the order of names is no matter"
+        )
+        assert set(dealt) == set(groups)
+        assert set(dealt.values()) == set(range(1, folds + 1)), "no fold is empty"
+        if len(classes) == 1:
+            sizes = [sum(len(groups[g]) for g in groups if dealt[g] == fold) for fold in range(1, folds + 1)]
+            assert max(sizes) - min(sizes) <= max(map(len, groups.values()))
+
+
+def test_deal_evenly_spreads_groups_of_one_class_each_class_by_class():
+    groups = {name: [name[0]] * 2 for name in OWN}
+    dealt = deal_evenly(groups, 4, 1, "inner")
+    for c in "abc":
+        assert sorted(fold for name, fold in dealt.items() if name[0] == c) == [1, 2, 3, 4]
+
+
+def test_deal_evenly_depends_on_the_key():
+    groups = {f"g{n}": ["a"] for n in range(12)}
+    assert deal_evenly(groups, 3, 1, "inner", 1) != deal_evenly(groups, 3, 2, "inner", 1)
+    # Written down, so that a change that moves everyone's folds cannot pass unseen.
+    assert deal_evenly({f"g{n}": ["a"] for n in range(1, 5)}, 2, 1) == {"g1": 2, "g2": 1, "g3": 1, "g4": 2}

@@ -33,6 +33,15 @@ def test_round_trip_and_same_bytes(tmp_path):
     torch.testing.assert_close(loaded.model(cubes).logits, model.eval()(cubes).logits, rtol=0, atol=0)
 
 
+def test_options_of_later_stand_in_the_file_where_they_are_used_and_only_there(tmp_path):
+    """So models without them keep the bytes that they had before there were such options."""
+    assert not {"attention_deviation", "region_dropout"} & CONFIG.to_dict().keys()
+    config = dataclasses.replace(CONFIG, attention_deviation=0.25, region_dropout=0.5)
+    assert config.to_dict() == CONFIG.to_dict() | {"attention_deviation": 0.25, "region_dropout": 0.5}
+    save_model(TrainedHAN(HAN(config), "han", ("walk", "run"), "cubes"), tmp_path / "m")
+    assert load_model(tmp_path / "m").model.config == config
+
+
 def test_what_is_no_model_is_refused_in_plain_words(tmp_path):
     with pytest.raises(ModelFileError, match="cannot be read as a trained model"):
         load_model(tmp_path / "missing.safetensors")
@@ -114,6 +123,10 @@ CHANGES = {
     "attention other": lambda d: d["config"].update(attention="content"),
     "attention unknown": lambda d: d["config"].update(attention="os.system"),
     "state other": lambda d: d["config"].update(initial_state="zeros"),
+    "regions dropped, all": lambda d: d["config"].update(region_dropout=1.0),
+    "regions dropped, as text": lambda d: d["config"].update(region_dropout="0.5"),
+    "deviation zero": lambda d: d["config"].update(attention_deviation=0.0),
+    "deviation of another attention": lambda d: d["config"].update(attention="content", attention_deviation=0.1),
     "dropout above 1": lambda d: d["config"].update(dropout=2),
     "dropout NaN": lambda d: d["config"].update(dropout=float("nan")),
     "biases too few": lambda d: d["config"].update(forget_bias=[1.0]),

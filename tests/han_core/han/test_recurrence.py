@@ -107,6 +107,89 @@ def test_dropout_of_a_share_is_the_share_of_the_dropout():
         torch.testing.assert_close(parts[0][2][name] + parts[1][2][name], gradient)
 
 
+def hidden(**changes):
+    """A model that hides 40 % of the regions, and its cubes."""
+    config = dataclasses.replace(CONFIG, region_dropout=0.4, **changes)
+    return make(config), sparse_cubes(config)
+
+
+@pytest.mark.parametrize(
+    ("attention", "initial", "dropout"), list(itertools.product(["location", "uniform"], ["zeros", "mean"], [0, 0.4]))
+)
+def test_hidden_regions_are_those_of_the_plain_loop(attention, initial, dropout):
+    model, cubes = hidden(attention=attention, initial_state=initial, dropout=dropout)
+    fast, plain = step(model, cubes, fast=True), step(model, cubes, fast=False)
+    compare(fast, plain, rtol=1e-10, atol=1e-12)
+    assert 0.2 < (fast[1] == 0).double().mean() < 0.6, "none was hidden"
+
+
+@pytest.mark.parametrize("attention", ["location", "uniform"])
+def test_hidden_regions_of_sparse_cubes_are_those_of_dense_ones(attention):
+    model, cubes = hidden(attention=attention)
+    model.float()
+    sparse = {s: SparseCubes.from_dense(cube) for s, cube in cubes.items()}
+    compare(step(model, sparse, fast=True), step(model, cubes, fast=False), rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("attention", ["location", "content", "uniform"])
+def test_a_share_of_the_batch_meets_the_same_hidden_regions(attention, fast):
+    model, cubes = hidden(attention=attention)
+    whole = step(model, cubes, fast=fast)
+    parts = []
+    for rows in (slice(0, 3), slice(3, 5)):
+        model.dropout.rows, model.dropout.batch = rows, 5
+        parts.append(step(model, {s: cube[rows] for s, cube in cubes.items()}, fast=fast))
+    torch.testing.assert_close(torch.cat([part[1] for part in parts]), whole[1])
+    for name, gradient in whole[2].items():
+        torch.testing.assert_close(parts[0][2][name] + parts[1][2][name], gradient)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_first_map_is_uniform_over_the_regions_that_are_not_hidden(fast):
+    """By h_0 = 0; at later frames it is the softmax of eq. 3 over them, which the next test computes by hand."""
+    model, cubes = hidden()
+    first = step(model, cubes, fast=fast)[1][:, 0]
+    for row in first:
+        kept = row > 0
+        torch.testing.assert_close(row[kept], torch.full_like(row[kept], 1 / kept.sum().item()))
+    assert len({tuple((row > 0).tolist()) for row in first}) > 1, "drawn for each clip"
+
+
+@pytest.mark.parametrize("attention", ["location", "content"])
+def test_a_map_is_that_without_hiding_renormalised_over_the_others(attention):
+    model, _ = hidden(attention=attention, streams=("spatial",))
+    h = torch.randn(5, CONFIG.lstm_size, dtype=torch.float64)
+    cube = torch.randn(5, CONFIG.channels, CONFIG.regions, dtype=torch.float64)
+    kept = torch.rand(5, CONFIG.regions) < 0.5
+    kept[:, 2] = True
+    whole = model.attention(h, [cube]) * kept
+    torch.testing.assert_close(model.attention(h, [cube], kept), whole / whole.sum(dim=1, keepdim=True))
+
+
+def test_regions_are_hidden_at_the_rate_and_never_all_of_them():
+    dropout = make(dataclasses.replace(CONFIG, region_dropout=0.3)).dropout
+    kept = dropout.kept_regions(40, 30, 50, torch.zeros(1))
+    assert kept.float().mean().item() == pytest.approx(0.7, abs=0.02)
+    again = dropout.kept_regions(40, 30, 50, torch.zeros(1))
+    for one, other in ((kept[0], kept[1]), (kept[:, 0], kept[:, 1]), (kept, again)):  # frames, clips, batches
+        assert (one != other).float().mean().item() == pytest.approx(2 * 0.3 * 0.7, abs=0.06)
+    dropout.region_rate = 0.999
+    assert dropout.kept_regions(40, 30, 4, torch.zeros(1)).sum(dim=2).min() == 1
+
+
+def test_nothing_is_hidden_after_training_or_of_a_single_region():
+    model, cubes = hidden(dropout=0)
+    model.eval()
+    assert torch.equal(model(cubes).logits, model(cubes).logits)
+    assert (model(cubes).attention > 0).all()
+    pooled = {s: cube.double().mean(dim=3, keepdim=True) for s, cube in cubes.items()}
+    one = make(dataclasses.replace(CONFIG, attention="uniform", region_dropout=0.4))
+    other = make(dataclasses.replace(CONFIG, attention="uniform"))
+    for hiding, plain in zip(step(one, pooled, fast=True)[:2], step(other, pooled, fast=True)[:2], strict=True):
+        assert torch.equal(hiding, plain), "the dropout of features is drawn as without"
+
+
 def test_dropout_drops_the_share_it_should():
     model = make(dataclasses.replace(CONFIG, dropout=0.25))
     masks = model.dropout.masks(50, 20, 30, torch.zeros(1))

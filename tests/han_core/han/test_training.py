@@ -1,5 +1,6 @@
 """Learning itself, on toy problems in seconds: each can be solved by one part of the model only."""
 
+import dataclasses
 import os
 
 import pytest
@@ -171,19 +172,144 @@ def test_regions_that_cancel_out_are_not_blown_up():
         torch.testing.assert_close(deviation[n].double(), expected, atol=1e-5, rtol=0)
 
 
+class Watched(MemoryFeatures):
+    """Notes which clips each batch is made of."""
+
+    def batch(self, indices):
+        self.seen.append(list(indices))
+        return super().batch(indices)
+
+
+def test_clips_are_shuffled_anew_each_epoch_and_each_is_seen_once():
+    train_set, _ = motion_problem()
+    orders = {}
+    for seed in (1, 1, 2):
+        watched = Watched(train_set.arrays, train_set.labels)
+        watched.seen = []
+        schedule = TrainingSchedule(epochs=3, batch=20, standardize=False, seed=seed)
+        train(HAN(HANConfig(BOTH, 2, CHANNELS, REGIONS, lstm_size=4)), watched, schedule)
+        assert [len(batch) for batch in watched.seen] == 3 * [20, 20, 20, 4]
+        order = [[clip for batch in watched.seen[first : first + 4] for clip in batch] for first in (0, 4, 8)]
+        assert all(sorted(epoch) == list(range(CLIPS)) for epoch in order)
+        assert list(range(CLIPS)) not in order, "shuffled"
+        assert len({tuple(epoch) for epoch in order}) == 3, "anew each epoch"
+        assert orders.setdefault(seed, order) == order, "by the seed"
+    assert orders[1] != orders[2]
+
+
+def test_of_each_clip_a_view_is_drawn_anew_each_epoch_and_only_of_those_that_are_asked_for():
+    train_set, _ = motion_problem()
+    arrays = {stream: torch.cat([values, -values, 2 * values]) for stream, values in train_set.arrays.items()}
+    watched = Watched(arrays, train_set.labels, ("", "mirrored", "shift1"))
+    for wanted, drawn in ((("mirrored", "shift1"), {0, 1, 2}), (("shift1",), {0, 2}), ((), {0})):
+        watched.seen = []
+        schedule = TrainingSchedule(epochs=3, batch=20, standardize=False, views=wanted)
+        train(HAN(HANConfig(BOTH, 2, CHANNELS, REGIONS, lstm_size=4)), watched, schedule)
+        epochs = [[n for batch in watched.seen[first : first + 4] for n in batch] for first in (0, 4, 8)]
+        for epoch in epochs:
+            assert sorted(n % CLIPS for n in epoch) == list(range(CLIPS)), "each clip once"
+            counts = [sum(n // CLIPS == view for n in epoch) for view in range(3)]
+            assert {view for view, count in enumerate(counts) if count} == drawn
+            assert min(counts[view] for view in drawn) > CLIPS / len(drawn) / 2
+        views = [{n % CLIPS: n // CLIPS for n in epoch} for epoch in epochs]
+        assert (views[0] == views[1]) == (not wanted), "drawn anew"
+    with pytest.raises(ValueError, match="no view shift2; they have mirrored, shift1"):
+        train(HAN(HANConfig(BOTH, 2, CHANNELS, REGIONS, lstm_size=4)), watched, TrainingSchedule(views=("shift2",)))
+
+
+def test_statistics_and_answers_are_of_the_plain_view_unless_another_is_named():
+    _, test_set = motion_problem()
+    arrays = {stream: torch.cat([values, -values]) for stream, values in test_set.arrays.items()}
+    both = MemoryFeatures(arrays, test_set.labels, ("", "mirrored"))
+    other = MemoryFeatures({s: -values for s, values in test_set.arrays.items()}, test_set.labels)
+    torch.manual_seed(0)
+    model = HAN(HANConfig(BOTH, 2, CHANNELS, REGIONS, lstm_size=4))
+    assert torch.equal(classify(model, both)[0], classify(model, test_set)[0])
+    assert torch.equal(classify(model, both, view="mirrored")[0], classify(model, other)[0])
+    assert not torch.equal(classify(model, both, view="mirrored")[0], classify(model, both)[0])
+    for a, b in zip(glimpse_statistics(both), glimpse_statistics(test_set), strict=True):
+        assert torch.equal(a, b)
+
+
+OPTIMIZERS = {"adadelta": 1.0, "adam": 0.01, "sgd": 0.1}
+
+
+@pytest.mark.parametrize(("name", "rate"), OPTIMIZERS.items())
+def test_attention_learns_at_a_rate_of_its_own(name, rate):
+    """The first step of each optimiser is proportional to the rate, and all other weights step as they would anyway."""
+    train_set, _ = region_problem()
+    config = HANConfig(BOTH, 2, CHANNELS, REGIONS, lstm_size=4, dropout=0.0)
+
+    def moved(factor):
+        torch.manual_seed(0)
+        model = HAN(config)
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        schedule = TrainingSchedule(1, CLIPS, name, rate, attention_rate=factor, standardize=False)
+        train(model, train_set, schedule)
+        return {key: value - before[key] for key, value in model.state_dict().items()}
+
+    plain, fast, still = moved(1.0), moved(3.0), moved(0.0)
+    weight = "attention.regions.weight"
+    assert plain[weight].abs().max() > 0
+    torch.testing.assert_close(fast[weight], 3 * plain[weight], rtol=1e-4, atol=1e-7)
+    assert not still[weight].any()
+    for key in plain.keys() - {weight}:
+        assert torch.equal(fast[key], plain[key]), key
+        assert torch.equal(still[key], plain[key]), key
+
+
+def test_content_based_attention_has_the_rate_for_all_its_weights_and_uniform_attention_none():
+    schedule = TrainingSchedule(attention_rate=2.0, learning_rate=0.5)
+    for attention, weights in (("content", 5), ("location", 1), ("uniform", 0)):
+        model = HAN(HANConfig(BOTH, 2, CHANNELS, REGIONS, lstm_size=4, attention=attention))
+        groups = make_optimizer(model, schedule).param_groups
+        own = [parameter for group in groups if group["lr"] == 1.0 for parameter in group["params"]]
+        assert {id(p) for p in own} == {id(p) for p in model.attention.parameters()}
+        assert len(own) == weights
+        assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+
+
+def test_w_starts_from_a_normal_distribution_where_one_is_asked_for_and_nothing_else_changes():
+    config = HANConfig(BOTH, 2, CHANNELS, regions=196, lstm_size=64)
+    states = []
+    for deviation in (None, 0.5):
+        torch.manual_seed(3)
+        states.append(HAN(dataclasses.replace(config, attention_deviation=deviation)).state_dict())
+    default, drawn = (state.pop("attention.regions.weight") for state in states)
+    assert drawn.std().item() == pytest.approx(0.5, rel=0.02)
+    assert drawn.mean().item() == pytest.approx(0, abs=0.02)
+    assert drawn.abs().max() > 1.5, "not uniform"
+    assert default.abs().max() <= 128**-0.5
+    assert equal(*states)
+
+
+def test_options_of_attention_that_no_model_can_have():
+    for changes in (
+        {"attention_deviation": 0.0},
+        {"attention_deviation": 1.0, "attention": "uniform"},
+        {"region_dropout": 1.0},
+        {"region_dropout": -0.1},
+    ):
+        with pytest.raises(ValueError, match=next(iter(changes))):
+            HANConfig(BOTH, 2, **changes)
+
+
 def test_adadelta_takes_zeilers_constants():
-    optimizer = make_optimizer(torch.nn.Linear(1, 1), TrainingSchedule())
+    model = HAN(HANConfig(BOTH, 2, CHANNELS, REGIONS, lstm_size=4))
+    optimizer = make_optimizer(model, TrainingSchedule())
     assert (optimizer.defaults["rho"], optimizer.defaults["eps"], optimizer.defaults["lr"]) == (0.95, 1e-6, 1.0)
 
 
-def trained(seed=0, *, epochs=4, **options):
+def trained(seed=0, *, epochs=4, optimizer="adadelta", attention_rate=1.0, region_dropout=0.0, **options):
     """A small model after some epochs, with dropout; and what was reported."""
     train_set, test_set = motion_problem()
     torch.manual_seed(seed)
-    model = HAN(HANConfig(BOTH, 2, CHANNELS, REGIONS, lstm_size=8, skip=2, dropout=0.3))
+    config = HANConfig(BOTH, 2, CHANNELS, REGIONS, lstm_size=8, skip=2, dropout=0.3, region_dropout=region_dropout)
+    model = HAN(config)
     reports = []
     on_epoch = lambda epoch, pace: reports.append((epoch, pace))  # noqa: E731
-    schedule = TrainingSchedule(epochs=epochs, batch=21, optimizer="adadelta", seed=7)
+    rate = OPTIMIZERS[optimizer]
+    schedule = TrainingSchedule(epochs, 21, optimizer, rate, attention_rate=attention_rate, seed=7)
     options.setdefault("validation", test_set)
     train(model, options.pop("features", train_set), schedule, on_epoch=on_epoch, **options)
     return model.state_dict(), reports
@@ -193,11 +319,16 @@ def equal(one, other):
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_an_interrupted_run_ends_with_the_same_weights_and_curve(tmp_path):
-    whole, reports = trained()
+@pytest.mark.parametrize(
+    "options",
+    [{}, *({"optimizer": name, "attention_rate": 4.0, "region_dropout": 0.3} for name in OPTIMIZERS)],
+    ids=lambda options: options.get("optimizer", "default"),
+)
+def test_an_interrupted_run_ends_with_the_same_weights_and_curve(options, tmp_path):
+    whole, reports = trained(**options)
     path = tmp_path / "run.safetensors"
-    trained(epochs=2, checkpoint=Checkpoint(path, seconds=0))
-    resumed, later = trained(seed=99, checkpoint=Checkpoint(path, seconds=0))
+    trained(epochs=2, checkpoint=Checkpoint(path, seconds=0), **options)
+    resumed, later = trained(seed=99, checkpoint=Checkpoint(path, seconds=0), **options)
     assert equal(whole, resumed)
     assert [epoch for epoch, _ in later] == [epoch for epoch, _ in reports]
     assert [pace is None for _, pace in later] == [True, True, False, False]
@@ -228,19 +359,19 @@ def test_sparse_features_train_the_same_model():
         torch.testing.assert_close(value, other[name], rtol=1e-3, atol=1e-4)
 
 
-def _member(rank, size, port, folder):
+def _member(rank, size, port, folder, options):
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     with processes(torch.device("cpu")) as group:
-        state, reports = trained(processes=group)
+        state, reports = trained(processes=group, **options)
         torch.save((state, [(e.loss, e.top1) for e, _ in reports]), f"{folder}/{size}-{rank}")
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_several_processes_give_the_result_of_one(size, tmp_path, free_port):
+@pytest.mark.parametrize(("size", "options"), [(2, {}), (3, {"region_dropout": 0.3, "attention_rate": 2.0})])
+def test_several_processes_give_the_result_of_one(size, options, tmp_path, free_port):
     """The same batches and dropout; sums in another order, and Adadelta divides by roots of small numbers."""
-    alone, reports = trained()
-    torch.multiprocessing.spawn(_member, (size, free_port, str(tmp_path)), nprocs=size)
+    alone, reports = trained(**options)
+    torch.multiprocessing.spawn(_member, (size, free_port, str(tmp_path), options), nprocs=size)
     for rank in range(size):
         state, figures = torch.load(tmp_path / f"{size}-{rank}")
         for name, value in alone.items():

@@ -90,6 +90,22 @@ def test_weights_from_elsewhere_are_read_and_known_by_their_bytes(tensors, tmp_p
     assert not knows_classes(str(path), ["x"])
 
 
+@pytest.mark.parametrize(("recipe", "fits"), [('{"iterations": 3}', False), ('{"iterations": 0}', True), ("[]", True)])
+def test_a_net_that_was_trained_on_flow_with_the_camera_s_motion_is_not_one_for_flow_without(recipe, fits, tmp_path):
+    told = {"stream": "temporal", "recipe": recipe, "input": "caffe"}
+    for name, known in (("with", {}), ("without", {"camera": "homography"})):
+        write_net(tmp_path / name, VGG16(classes=2, in_channels=4, fc_size=4), told | known)
+    assert open_net(tmp_path / "with", "temporal", stack=2).stack == 2
+    assert open_net(tmp_path / "without", "temporal", stack=2, camera="homography").stack == 2
+    if fits:
+        assert open_net(tmp_path / "with", "temporal", stack=2, camera="homography").stack == 2
+    else:
+        with pytest.raises(WeightsError, match="trained on flow with camera: none, not homography"):
+            open_net(tmp_path / "with", "temporal", stack=2, camera="homography")
+        with pytest.raises(WeightsError, match="trained on flow with camera: homography, not mean"):
+            open_net(tmp_path / "without", "temporal", stack=2, camera="mean")
+
+
 def test_the_identity_is_the_content(ours, net, tmp_path):
     write_net(tmp_path / "same", net, OURS)
     write_net(tmp_path / "other", net, OURS | {"fingerprint": "e" * 64})

@@ -49,11 +49,14 @@ def load_model_recipe(path):
 def test_the_last_dataset_and_there_the_full_han_is_taken(tmp_path):
     with pytest.raises(PredictError, match="holds no trained model"):
         find_model(tmp_path)
-    save(tmp_path / "models/old/han/han-1.safetensors", age=100)
-    last = save(tmp_path / "models/new/han/temporal-2.safetensors", age=1)
+    save(tmp_path / "models/old/han/han-1-seed1.safetensors", age=100)
+    last = save(tmp_path / "models/new/han/temporal-2-seed1.safetensors", age=1)
     assert find_model(tmp_path) == last
-    full = [save(tmp_path / f"models/new/han/han-{n}.safetensors", age=50) for n in (2, 1)]
-    assert find_model(tmp_path) == full[1]
+    save(tmp_path / "models/new/han/han-1.safetensors", age=60)  # of an earlier version
+    assert find_model(tmp_path) == last
+    names = ("2-seed1", "1-seed10", "1-seed9")
+    full = [save(tmp_path / f"models/new/han/han-{name}.safetensors", age=50) for name in names]
+    assert find_model(tmp_path) == full[2]
 
 
 def identity(path):

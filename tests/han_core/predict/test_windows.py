@@ -1,5 +1,6 @@
 """Sliding windows over videos whose frames tell their number, with nets that only hand it on."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -7,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from han_core.camera.steady import steady_images
+from han_core.flow.levels import FlowFormat, dequantize, quantize
 from han_core.han.config import HANConfig
 from han_core.han.feature_settings import FeatureSettings
 from han_core.han.model import HAN
 from han_core.han.model_file import TrainedHAN
+from han_core.images.codec import decode_grey
 from han_core.nets.sampling import sample_frames, stack_fields
 from han_core.predict.models import Recogniser
 from han_core.predict.streaming import FeatureMaker, FrameBuffer
@@ -47,6 +51,38 @@ def write_video(path, count):
         writer.write(np.full((48, 64, 3), 2 * number, np.uint8))
     writer.release()
     return path
+
+
+class LookingNet:
+    """Keeps the flow levels that it is shown."""
+
+    def compute(self, clip):
+        self.levels = clip.pixels
+        return {"conv5_3": np.zeros((len(clip.frames), 3, 2, 2), np.float16)}
+
+
+def test_the_camera_s_motion_is_taken_out_as_in_the_pipeline(tmp_path):
+    """Of a video whose every pixel moves as the camera does nothing is left."""
+    picture = cv2.resize(np.random.default_rng(0).integers(0, 256, (24, 40), np.uint8), None, fx=8, fy=8)
+    writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, (160, 120))
+    for number in range(3):
+        writer.write(cv2.cvtColor(picture[20 : 20 + 120, 30 + 2 * number : 190 + 2 * number], cv2.COLOR_GRAY2BGR))
+    writer.release()
+    seen = {}
+    for camera in ("none", "mean", "homography"):
+        net, recipe = LookingNet(), replace(RECIPE, camera=camera, tvl1={"scales": 4, "warps": 3, "iterations": 50})
+        frames = FrameBuffer(tmp_path / "v.avi", recipe)
+        frames.read_to(3)
+        FeatureMaker(frames, {"temporal": net}, recipe, "cubes").make([1], 3)
+        seen[camera] = np.array([dequantize(levels, 20.0) for levels in net.levels])
+    assert abs(seen["none"][:, 0].mean() + 2) < 0.3
+    middle = np.s_[:, :, 20:-20, 20:-20]
+    for camera in ("mean", "homography"):
+        assert np.abs(seen[camera][middle]).mean() < 0.3
+    form = FlowFormat(**RECIPE.flow)
+    for before, after in zip(seen["none"], seen["homography"], strict=True):
+        images = steady_images(0, quantize(before, 20.0), form, "homography")[:2]
+        np.testing.assert_array_equal(quantize(after, 20.0), [decode_grey(image) for image in images])
 
 
 def recogniser(streams=("spatial",), attention="location"):

@@ -55,8 +55,10 @@ def project(repository, tmp_path, monkeypatch):
         model = HAN(config).eval()
         if attention == "location":
             model.attention.regions.weight.data *= 20  # maps that are far from uniform
-        save_model(TrainedHAN(model, name, CLASSES, "cubes"), tmp_path / f"models/synthetic/han/{name}-1.safetensors")
-        result = CliRunner().invoke(classify.main, ["--model", name, "--split", "1"])
+        save_model(
+            TrainedHAN(model, name, CLASSES, "cubes"), tmp_path / f"models/synthetic/han/{name}-1-seed1.safetensors"
+        )
+        result = CliRunner().invoke(classify.main, ["--model", name, "--split", "1", "--seed", "1"])
         assert result.exit_code == 0, result.output
     return load_params(tmp_path / "params.yaml"), ClipTable(tuple(clips), CLASSES, (1,)), tmp_path
 
@@ -68,7 +70,7 @@ def maps_of(folder, clip):
         cube = read_cube(folder / f"data/synthetic/cubes/{stream}-1" / clip.class_name / f"{clip.name}.h5")
         cubes[stream] = torch.from_numpy(cube.reshape(1, len(PICKED), 6, 16))
     with torch.no_grad():
-        return load_model(folder / "models/synthetic/han/han-1.safetensors").model(cubes).attention[0].numpy()
+        return load_model(folder / "models/synthetic/han/han-1-seed1.safetensors").model(cubes).attention[0].numpy()
 
 
 def test_boxes_without_the_files_are_those_in_the_files(project, tmp_path):

@@ -56,10 +56,10 @@ def markdown(project):
 def test_table_1_has_every_variant_and_the_papers_figures(project):
     run()
     rows = table(markdown(project), "Table 1")
-    assert rows[""] == ["toy", "UCF-101, ours", "UCF-101, paper", "HMDB-51, ours", "HMDB-51, paper"]
+    assert rows[""] == ["toy", "UCF-101, ours", "UCF-101, paper", "HMDB-51, ours", "HMDB-51, paper", "settings (toy)"]
     full = rows["Full HAN: spatial cube + temporal cube"]
-    assert full == ["50.0 ± 0.0 (2 / 4)", "91.2 ± 0.0 (4 / 4)", "92.7", "missing", "64.3"]
-    assert rows["Temporal HAN: temporal cube only"] == ["missing", "missing", "85.4", "missing", "58.3"]
+    assert full == ["50.0 ± 0.0 (2 / 4)", "91.2 ± 0.0 (4 / 4)", "92.7", "missing", "64.3", "nothing chosen"]
+    assert rows["Temporal HAN: temporal cube only"] == ["missing", "missing", "85.4", "missing", "58.3", "-"]
     assert len(rows) == 6
 
 
@@ -67,8 +67,8 @@ def test_table_2_has_ours_beside_the_papers(project):
     run()
     rows = table(markdown(project), "Table 2")
     shown = next(cells for title, cells in rows.items() if title.startswith("Two-stream CNN [16]"))
-    assert shown == ["75.0 ± 0.0 (3 / 4)", "missing", "88.0", "missing", "59.4"]
-    assert rows["iDT + stacked Fisher vectors [13]"] == ["missing", "missing", "-", "missing", "66.8"]
+    assert shown == ["75.0 ± 0.0 (3 / 4)", "missing", "88.0", "missing", "59.4", "nothing chosen"]
+    assert rows["iDT + stacked Fisher vectors [13]"] == ["missing", "missing", "-", "missing", "66.8", "-"]
     assert rows["Soft attention + LSTM [15]"][:3] == ["missing", "missing", "84.96"]
 
 
@@ -115,7 +115,7 @@ def test_every_row_of_evaluate_is_somewhere(project):
     run()
     text = markdown(project)
     rows = table(text, "Baselines")
-    assert rows["brand_new"] == ["12.5 ± 0.0 (0 / 4)"]
+    assert rows["brand_new"] == ["12.5 ± 0.0 (0 / 4)", "-"]
     for top1 in TOP1.values():
         assert f"{100 * top1:.1f} ± 0.0" in text
 
@@ -147,7 +147,7 @@ def test_the_map_of_soft_attention_stands_below_that_of_han(repository, tmp_path
 
 def test_a_clip_that_failed_before_is_left_out_of_the_pictures(project):
     """And the stage continues: the failure was allowed, and it is in the tables."""
-    path = project / "data/toy/predictions/han-1/han.attention.safetensors"
+    path = project / "data/toy/predictions/han-1-seed1/han.attention.safetensors"
     whole = read_attention(path)
     kept = [name for name in whole.maps if name != "kick/kick_2"]
     write_attention(path, kept, np.stack([whole.maps[n] for n in kept]), np.stack([whole.frames[n] for n in kept]))
@@ -161,7 +161,7 @@ def test_the_first_map_is_said_to_be_uniform_only_where_it_is(project):
     run()
     words = "The first map of HAN is uniform"
     assert words in markdown(project)
-    path = project / "data/toy/predictions/han-1/han.attention.safetensors"
+    path = project / "data/toy/predictions/han-1-seed1/han.attention.safetensors"
     whole = read_attention(path)
     maps = np.stack([np.roll(maps, 1, axis=0) for maps in whole.maps.values()])
     write_attention(path, list(whole.maps), maps, np.stack(list(whole.frames.values())))
@@ -194,14 +194,83 @@ def test_fine_tuning_is_drawn_for_the_nets_that_were_trained(project):
 
 
 def test_a_curve_is_the_mean_over_the_splits_where_all_have_it(project):
-    with Curve(project / "plots/toy/train/han-2") as curve:
+    with Curve(project / "plots/toy/train/han-2-seed1") as curve:
         for n in range(2, 6):
             curve.add(n, {"loss": 4 / n})
-    folder = project / "plots/toy/train"
-    mean = report_pictures._mean_curve(folder, "han", (1, 2), "loss")
+    runs = [project / f"plots/toy/train/han-{split}-seed1" for split in (1, 2)]
+    mean = report_pictures._mean_curve(runs, "loss")
     assert mean == pytest.approx({n: 3 / n for n in range(2, 6)}, rel=1e-5)
-    assert report_pictures._mean_curve(folder, "han", (1, 2), "top1") == {}
-    assert report_pictures._mean_curve(folder, "han", (), "loss") == {}
+    assert report_pictures._mean_curve(runs, "top1") == {}
+    assert report_pictures._mean_curve([], "loss") == {}
+
+
+SEEDS = (7, 3)
+
+
+@pytest.fixture
+def two_seeds(repository, tmp_path, monkeypatch):
+    """Results of two seeds, and an ensemble of them; on UCF-101, over two splits, too."""
+    monkeypatch.chdir(tmp_path)
+    write_results(tmp_path, repository, seeds=SEEDS)
+    for name, splits in (("toy", {"split_1": 0.5}), ("ucf101", {"split_1": 0.9, "split_2": 0.92})):
+        path = tmp_path / f"metrics/{name}/evaluate.json"
+        found = json.loads(path.read_text(encoding="utf-8"))
+        spread = {"right": {"seed_7": 1, "seed_3": 2}, "top1": {"mean": 0.5, "std": 0.125}}
+        figures = found["han"] | {"right": 1.5, "missing": 0.0, "seeds": list(SEEDS), "over_seeds": spread}
+        figures["top1"] = {"mean": figures["top1"]["mean"], "std": 0.01, **splits}
+        joined = {"top1": {"mean": 0.75, "std": 0.0, "split_1": 0.75}, "right": 3, "clips": 4, "missing": 0}
+        own = {"han": figures, "han_ensemble": joined} if name == "toy" else {"han": figures}
+        path.write_text(json.dumps({**own, **{k: v for k, v in found.items() if k != "han"}}), encoding="utf-8")
+    return tmp_path
+
+
+def test_the_spread_over_seeds_stands_beside_that_over_splits_and_the_text_says_which_is_which(two_seeds):
+    run()
+    text = markdown(two_seeds)
+    rows = table(text, "Table 1")
+    over_splits = "91.2 ± 12.5 over 2 seeds (1.5 of 4), ± 1.0 over 2 splits"
+    full = rows["Full HAN: spatial cube + temporal cube"]
+    assert full[:-1] == ["50.0 ± 12.5 over 2 seeds (1.5 of 4)", over_splits, "92.7", "missing", "64.3"]
+    assert table(text, "Table 2")["HAN: full HAN (spatial CNN cube + temporal CNN cube)"] == full
+    alone = rows["HAN without attention (1): both cubes, no attention"]
+    assert alone[0] == "25.0 ± 0.0 (1 / 4)", "a row with one seed looks as it always did"
+    above = text.split("## Table 1", 1)[1].split("\n|", 1)[0]
+    assert "± the standard deviation over the seeds" in above
+    assert "± the standard deviation over the splits" in above
+
+
+def test_an_ensemble_has_a_row_below_its_models_and_no_figure_of_the_papers(two_seeds):
+    run()
+    for heading, line in (("Table 1", "Full HAN: spatial cube + temporal cube"), ("Table 2", "HAN")):
+        rows = table(markdown(two_seeds), heading)
+        title = f"{line}: full HAN (spatial CNN cube + temporal CNN cube), ensemble of its seeds"
+        assert rows[title] == ["75.0 ± 0.0 (3 / 4)", "missing", "-", "missing", "-", "nothing chosen"]
+        titles = list(rows)
+        assert titles[titles.index(title) - 1].startswith(line), "below its models"
+        assert sum("ensemble" in title for title in titles) == 1
+
+
+def test_of_several_seeds_curves_are_means_and_figure_4_is_of_the_first(two_seeds):
+    run()
+    params = load_params("params.yaml")
+    runs = [two_seeds / f"plots/toy/train/han-1-seed{seed}" for seed in SEEDS]
+    assert report_pictures._mean_curve(runs) == pytest.approx({n: 10 / n for n in range(1, 6)}, rel=1e-5)
+    drawn = [report_pictures.curves(params, Paths.of(params))]
+    edit(two_seeds, lambda params: params["train"].update(seeds=[7]))
+    params = load_params("params.yaml")
+    drawn.append(report_pictures.curves(params, Paths.of(params)))
+    assert drawn[0] != drawn[1]
+    before = (two_seeds / "report/toy/attention-1.jpg").read_bytes()
+    text = markdown(two_seeds)
+    assert "trained with seed 7." in text
+    assert "once for each of the 2 seeds" in text
+    assert "all 2 seeds are counted together" in text
+    run()
+    assert (two_seeds / "report/toy/attention-1.jpg").read_bytes() == before
+    edit(two_seeds, lambda params: params["train"].update(seeds=[3]))
+    run()
+    assert (two_seeds / "report/toy/attention-1.jpg").read_bytes() != before
+    assert "trained with seed" not in markdown(two_seeds)
 
 
 def test_no_pictures_where_none_are_asked_for(project):
@@ -267,7 +336,7 @@ def test_a_clip_of_several_splits_is_drawn_for_the_first_that_tests_it(project):
     assert [(split, clip.name) for split, clip in chosen] == [(1, "hand_shake_1"), (1, "kick_2")]
 
 
-@pytest.mark.parametrize("gone", ["metrics/toy", "plots/toy/per_class.csv", "plots/toy/train/han-1"])
+@pytest.mark.parametrize("gone", ["metrics/toy", "plots/toy/per_class.csv", "plots/toy/train/han-1-seed1"])
 def test_what_is_missing_is_said_in_plain_words(project, gone):
     (project / gone).rename(project / "hidden")
     assert "run the stages before report first" in run(expected=1)

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-from han_core.baselines.trajectories.camera import homography
 from han_core.baselines.trajectories.extract import Extractor, extract
 from han_core.baselines.trajectories.params import TrajectoryParams
 from han_core.baselines.trajectories.pyramid import Level
 from han_core.baselines.trajectories.tracks import Tracks
 from han_core.baselines.trajectories.trajectories import HISTOGRAMS, Trajectories
+from han_core.camera.motion import homography
 from tests.han_core.baselines.trajectories import reference
 from tests.han_core.baselines.trajectories.scenes import constant, pan, pan_with_square, texture, wobbling
 

@@ -7,8 +7,8 @@ import pytest
 from han_core.baselines.trajectories.extract import Extractor
 from han_core.baselines.trajectories.making import make_trajectories
 from han_core.baselines.trajectories.params import TrajectoryParams
-from han_core.baselines.trajectories.storedflow import field_of_levels
 from han_core.baselines.trajectories.trajectoryfile import read_facts, read_trajectories
+from han_core.camera.storedflow import field_of_levels
 from han_core.clipfile.reader import ClipFile
 from han_core.clipfile.trailer import ClipFileError
 from han_core.clipfile.writer import ClipFileWriter

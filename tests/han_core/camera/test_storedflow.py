@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from han_core.baselines.trajectories.storedflow import field_of_levels, pixels_of_levels
+from han_core.camera.storedflow import field_of_levels, pixels_of_levels
 from han_core.flow.levels import dequantize, quantize
 
 BOUNDS = (0.5, 1.0, 3.7, 15.0, 20.0, 33.3, 40.0, 1000.0)

@@ -1,4 +1,4 @@
-"""The camera's motion between two frames as a homography fitted to the flow, and flow without it.
+"""The camera's motion between two frames, as a mean or a homography fitted to the flow, and flow without it.
 
 Flow lies in memory as elsewhere in the project: (2, H, W) float32 pixels, x first.
 """
@@ -59,6 +59,20 @@ def homography(
     if found is None or int(inliers.sum()) <= _INLIERS or not _is_motion(found, width, height):
         return np.eye(3)
     return found / found[2, 2]
+
+
+def mean_shift(flow: np.ndarray) -> np.ndarray:
+    """The camera's motion as the mean of the flow, which the two-stream ConvNets [16] subtract.
+
+    Args:
+        flow: (2, H, W) float32 pixels.
+
+    Returns:
+        (3, 3) float64: the translation.
+    """
+    motion = np.eye(3)
+    motion[:2, 2] = flow.mean(axis=(1, 2), dtype=np.float64)
+    return motion
 
 
 def warp_flow(flow: np.ndarray, motion: np.ndarray) -> np.ndarray:

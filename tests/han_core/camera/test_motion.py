@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from han_core.baselines.trajectories.camera import homography, warp_flow
+from han_core.camera.motion import homography, warp_flow
 from tests.han_core.baselines.trajectories.scenes import constant, texture
 
 HEIGHT, WIDTH = 120, 160

@@ -1,0 +1,1 @@
+"""Choosing settings of HAN inside the training groups; the command is ``pipeline/select.py``."""

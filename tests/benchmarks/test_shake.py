@@ -1,0 +1,61 @@
+"""Clips filmed again: the same way every time, no edge in sight, as far as a condition says."""
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks.shake import CONDITIONS, MARGIN, Take, filmed
+
+COUNT, HEIGHT, WIDTH = 40, 128, 160
+
+
+@pytest.fixture(scope="module")
+def frames():
+    coarse = np.random.default_rng(0).integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
+    return [cv2.resize(coarse, (WIDTH, HEIGHT))] * COUNT
+
+
+def taken(frames, name, **take):
+    return np.stack(list(filmed(frames, Take(**take), name)))
+
+
+def shifts(pictures, still):
+    """(n, 2) how far the middle of the plain picture lies from its place in each picture, whole pixels."""
+    top, left = still.shape[0] // 4, still.shape[1] // 4
+    middle = still[top : 3 * top, left : 3 * left]
+    found = [cv2.minMaxLoc(cv2.matchTemplate(picture, middle, cv2.TM_CCOEFF_NORMED))[3] for picture in pictures]
+    return np.array(found) - [left, top]
+
+
+def test_the_plain_condition_only_cuts_the_margin_off(frames):
+    plain = taken(frames, "a")
+    assert (plain == frames[0][MARGIN:-MARGIN, MARGIN:-MARGIN]).all()
+    assert CONDITIONS["plain"] == Take()
+
+
+def test_a_clip_is_filmed_the_same_way_every_time_and_another_in_another(frames):
+    one = taken(frames, "a", shake=2)
+    assert (one == taken(frames, "a", shake=2)).all()
+    assert (one != taken(frames, "b", shake=2)).any()
+
+
+@pytest.mark.parametrize("strength", [1, 4])
+def test_a_shake_is_as_strong_as_it_says(frames, strength):
+    plain = taken(frames, "a")[0]
+    found = np.concatenate([shifts(taken(frames, name, shake=strength), plain) for name in "abcd"])
+    np.testing.assert_allclose(np.sqrt((found**2).mean(axis=0)), strength, rtol=0.25)
+
+
+def test_a_pan_goes_at_its_speed_and_turns_round_within_the_margin(frames):
+    found = shifts(taken(frames, "a", pan=2), taken(frames, "a")[0])[:, 0]
+    assert np.median(np.abs(np.diff(found))) == 2
+    assert np.abs(found).max() < MARGIN / 2 + 1
+
+
+def test_another_crop_stands_still_and_things_move(frames):
+    cropped = taken(frames, "a", crop=16)
+    assert (cropped == cropped[0]).all()
+    assert (cropped[0] != taken(frames, "a")[0]).mean() > 0.5
+    things = taken(frames, "a", things=3) != taken(frames, "a")
+    assert 0 < things.mean() < 0.2
+    assert (things[0] != things[-1]).any()
