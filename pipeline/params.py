@@ -447,6 +447,9 @@ class Train(Group):
     epochs: Annotated[int, Field(ge=1, le=10**6)] = 100
     clip_gradient: Annotated[float, Field(ge=0)] = 0.0
     optimizer: Optimizer = Optimizer()
+    start: UserPath | None = None
+    """Path of a HAN trained on other data, whose weights training starts from, all but the classifier's; ``{model}`` in
+    it stands for the variant: ``models/ucf101/han/{model}-1-seed1.safetensors``."""
     chosen: Name = NOTHING_CHOSEN
     """``none``, or the name of a file ``choices/<name>.yaml`` that ``python -m pipeline.select`` wrote: settings chosen
     inside the training groups of each split, which stand in place of those here."""
@@ -461,6 +464,11 @@ class Train(Group):
         if self.attention_deviation is not None and self.attention != "location":
             raise ValueError(f"attention_deviation is of attention: location, but attention is {self.attention}")
         return self
+
+
+def start_of(settings: Train, model: str) -> Path:
+    """The file of the HAN that a variant starts from; ``settings.start`` is given."""
+    return Path(str(settings.start).replace("{model}", model))
 
 
 class CnnLstm(Group):

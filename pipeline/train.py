@@ -14,7 +14,7 @@ import click
 
 from pipeline.execution.costs import counted
 from pipeline.execution.told import told_plainly
-from pipeline.params import SEED, Model, Params, Train, load_params, params_option
+from pipeline.params import SEED, Model, Params, Train, load_params, params_option, start_of
 from pipeline.paths import Paths, run_name
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from han_core.cubes.store import CubeStore
     from han_core.han.config import HANConfig
     from han_core.han.feature_settings import FeatureSettings
+    from han_core.han.model import HAN
     from han_core.han.variants import Variant
 
 
@@ -52,7 +53,6 @@ def run(params: Params, name: str, split: int, seed: int) -> None:
     from han_core.clipfile.provenance import made_with
     from han_core.clips import read_clips
     from han_core.devices import choose_device
-    from han_core.han.model import HAN
     from han_core.han.model_file import TrainedHAN, save_model
     from han_core.han.variants import VARIANTS
     from han_core.runs.processes import processes
@@ -70,18 +70,17 @@ def run(params: Params, name: str, split: int, seed: int) -> None:
     held_out = table.select(split, "validation")
     validation = open_store(params, split, held_out, **reading) if held_out else None
     config = model_config(params.train, variant, store, len(table.classes))
-    settings = {
-        "model": name,
-        "seed": seed,
-        "train": params.train.model_dump(mode="json", exclude={"seeds"}),
-        "config": config.to_dict(),
-        "classes": list(table.classes),
-    }
     repeatable()
     with processes(choose_device(params.run.device)) as group:
-        torch.manual_seed(seed)
-        model = HAN(config)
+        model, start = initial_model(params.train, config, name, seed)
         model.product_type = product_type(params.train, group.device)
+        settings = {
+            "model": name,
+            "seed": seed,
+            "train": params.train.model_dump(mode="json", exclude={"seeds", "start"}) | start,
+            "config": config.to_dict(),
+            "classes": list(table.classes),
+        }
 
         def write() -> Path:
             path = paths.han(name, split, seed)
@@ -104,6 +103,24 @@ def run(params: Params, name: str, split: int, seed: int) -> None:
             group=group,
             write=write,
         )
+
+
+def initial_model(settings: Train, config: "HANConfig", name: str, seed: int) -> "tuple[HAN, dict[str, str]]":
+    """A variant before it is trained, and what it starts from: nothing where its weights are drawn.
+
+    Raises:
+        ModelFileError: ``train.start`` is missing or damaged, or of another shape.
+    """
+    import torch
+
+    from han_core.han.model import HAN
+    from han_core.han.model_file import start_from
+
+    torch.manual_seed(seed)
+    model = HAN(config)
+    if settings.start is None:
+        return model, {}
+    return model, {"start": start_from(model, start_of(settings, name))}
 
 
 def model_config(settings: Train, variant: "Variant", store: "CubeStore", classes: int) -> "HANConfig":

@@ -4,11 +4,12 @@ How the file is written and checked is in :mod:`han_core.han.described`, what it
 :mod:`han_core.han.description`.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from han_core.han.described import ModelKind, read_model, write_model
+from han_core.han.described import ModelFileError, ModelKind, read_model, write_model
 from han_core.han.description import SCHEMA, Description
 from han_core.han.feature_settings import FeatureSettings
 from han_core.han.model import HAN
@@ -57,3 +58,39 @@ def load_model(path: Path) -> TrainedHAN:
     return TrainedHAN(
         model, description.variant, description.classes, description.source, description.feature_settings()
     )
+
+
+_STARTING = ("streams", "channels", "regions", "attention", "lstm_size", "layers", "initial_state")
+"""Of the config, what two models must share for one to start from the other's weights."""
+
+
+def start_from(model: HAN, path: Path) -> str:
+    """Give a new model the weights of a trained one, all but the classifier's: its classes may be others.
+
+    The statistics by which glimpses are standardised stay those of the new model.
+
+    Args:
+        model: changed in place.
+        path: of a file that :func:`save_model` wrote.
+
+    Returns:
+        The identity of what was read.
+
+    Raises:
+        ModelFileError: the file is missing or damaged, or its model has another shape.
+    """
+    other = load_model(path).model
+    for name in _STARTING:
+        own, given = getattr(model.config, name), getattr(other.config, name)
+        if own != given:
+            raise ModelFileError(f"{path}: has {name} {given}, but the model that should start from it has {own}")
+    kept = {name: tensor for name, tensor in other.state_dict().items() if not name.startswith(_OWN)}
+    model.load_state_dict(model.state_dict() | kept)
+    digest = hashlib.sha256()
+    for name, tensor in sorted(kept.items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+_OWN = ("classifier.", "mean", "deviation")
+"""Names of weights and statistics that a model does not take from another."""

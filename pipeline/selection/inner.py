@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from han_core.cache.code import code_digest
@@ -17,7 +18,7 @@ from han_core.cache.verify import claimed_checksum, sha256_of
 from han_core.datasets.grouping import deal_evenly
 from han_core.errors import HanError
 from pipeline.execution.code import ROOT, stage_code
-from pipeline.params import Train
+from pipeline.params import Train, start_of
 
 if TYPE_CHECKING:
     import torch
@@ -102,16 +103,32 @@ def score_identity(inner: Inner, settings: Train, fold: int, seed: int) -> str:
         "array": inner.store.array,
         "pooled": inner.store.pooled,
         "classes": list(inner.classes),
-        "train": trained_by(settings),
+        "train": trained_by(settings, inner.model),
         "seed": seed,
         "scored by": own_code(),
     }
     return fingerprint("select", stage_code("train"), parameters, inputs)
 
 
-def trained_by(settings: Train) -> dict[str, object]:
-    """The settings that a model depends on."""
-    return settings.model_dump(mode="json", exclude={"seeds", "chosen"})
+def trained_by(settings: Train, model: str) -> dict[str, object]:
+    """The settings that a model depends on; of a model that it starts from, the bytes of its file.
+
+    Raises:
+        SelectionError: that file cannot be read.
+    """
+    found = settings.model_dump(mode="json", exclude={"seeds", "chosen", "start"})
+    if settings.start is None:
+        return found
+    path = start_of(settings, model)
+    try:
+        return found | {"start": _bytes_of(path)}
+    except OSError as error:
+        raise SelectionError(f"{path}: cannot be read ({error.strerror}); train.start names it") from None
+
+
+@cache
+def _bytes_of(path: Path) -> str:
+    return sha256_of(path)
 
 
 @cache
@@ -150,18 +167,16 @@ def score(
     Args:
         features: those of ``inner.store``, wherever they are.
     """
-    import torch
     from torch import nn
 
-    from han_core.han.model import HAN
     from han_core.han.training import TrainingError, classify, train
     from han_core.runs.processes import Processes
-    from pipeline.train import model_config, product_type
+    from pipeline.train import initial_model, model_config, product_type
     from pipeline.training import schedule
 
     learnt, held_out = inner.sides(fold)
-    torch.manual_seed(seed)
-    model = HAN(model_config(settings, inner.variant, inner.store, len(inner.classes)))
+    config = model_config(settings, inner.variant, inner.store, len(inner.classes))
+    model, _ = initial_model(settings, config, inner.model, seed)
     model.product_type = product_type(settings, device)
     try:
         train(model, features.subset(learnt), schedule(settings, seed), processes=Processes(device=device))
@@ -182,5 +197,10 @@ def selection_identity(inner: Inner, base: Train, grid: Mapping[str, object]) ->
         f"fold {fold} {clip.key} {clip.label}": content
         for clip, fold, content in zip(inner.store.clips, inner.folds, contents, strict=True)
     }
-    parameters = {**grid, "base": trained_by(base), "classes": list(inner.classes), "chosen by": own_code()}
+    parameters = {
+        **grid,
+        "base": trained_by(base, inner.model),
+        "classes": list(inner.classes),
+        "chosen by": own_code(),
+    }
     return fingerprint("select", stage_code("train"), parameters, inputs)

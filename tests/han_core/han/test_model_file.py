@@ -151,7 +151,7 @@ CHANGES = {
     "recipe tvl1 unknown": lambda d: d["recipe"].update(tvl1={"lambda": 1.0}),
     "recipe inputs": lambda d: d["recipe"].update(inputs={"spatial": "x"}),
     "recipe nets": lambda d: d["recipe"].update(nets={"../x": "y"}),
-    "recipe layer": lambda d: d["recipe"].update(layer="x"),
+    "recipe layer": lambda d: d["recipe"].update(layer="../x"),
     "recipe backend": lambda d: d["recipe"].update(backend="x"),
 }
 
