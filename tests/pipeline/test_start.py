@@ -91,7 +91,7 @@ def test_a_choice_is_of_the_file_that_models_started_from(tmp_path):
     )
     assert "start" not in plain
     assert one["start"] != two["start"]
-    with pytest.raises(SelectionError, match="no-han.*cannot be read .*train.start names it"):
+    with pytest.raises(SelectionError, match=r"no-han.*cannot be read .*train.start names it"):
         trained_by(Train(start=str(tmp_path / "no-{model}.safetensors")), "han")
     model, start = initial_model(Train(start=str(tmp_path / "a-{model}.safetensors")), CONFIG, "han", 1)
     assert start["start"]
