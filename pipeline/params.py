@@ -435,6 +435,9 @@ class Train(Group):
     features, and rows without attention, whose cubes are averaged over all regions while they are read."""
     views: tuple[Literal[FURTHER], ...] = ()
     """Of ``cubes.views`` those that are learnt from beside the plain one: of each clip one is drawn anew each epoch."""
+    shift: Annotated[int, Field(ge=0, le=6)] = 0
+    """Crops of the cubes: each clip's are moved by up to so many regions along each side, drawn anew each epoch, and
+    filled up with zeros. Nothing where there is one region, as ``region_dropout``."""
     initial_state: Literal["zeros", "mean"] = "zeros"
     forget_bias: Literal["span"] | float = "span"
     """Initial bias of the LSTMs' forget gates; ``span`` lets every layer remember its whole sequence at the start."""

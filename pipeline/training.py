@@ -133,6 +133,7 @@ def schedule(settings: Train | CnnLstm, seed: int) -> "TrainingSchedule":
         attention_rate=settings.attention_rate if isinstance(settings, Train) else 1.0,
         standardize=settings.standardize,
         views=settings.views if isinstance(settings, Train) else (),
+        shift=settings.shift if isinstance(settings, Train) else 0,
         seed=seed,
     )
 

@@ -55,6 +55,35 @@ def pack(bits: np.ndarray, columns: np.ndarray, values: np.ndarray) -> None:
 
 
 @compiled
+def shift(
+    counts: np.ndarray,
+    columns: np.ndarray,
+    values: np.ndarray,
+    side: int,
+    x: int,
+    y: int,
+    to_counts: np.ndarray,
+    to_columns: np.ndarray,
+    to_values: np.ndarray,
+) -> int:
+    """Rows whose regions, of a map of ``side`` rows and columns, moved by x and y; those that left it are gone. Returns
+    how many non-zeros are left, which lie at the start of ``to_columns`` and ``to_values``."""
+    place = kept = 0
+    for row in range(counts.shape[0]):
+        before = kept
+        for _ in range(counts[row]):
+            column = columns[place] % side + x
+            line = columns[place] // side + y
+            if 0 <= column < side and 0 <= line < side:
+                to_columns[kept] = line * side + column
+                to_values[kept] = values[place]
+                kept += 1
+            place += 1
+        to_counts[row] = kept - before
+    return kept
+
+
+@compiled
 def unpack(counts: np.ndarray, columns: np.ndarray, values: np.ndarray, bits: np.ndarray) -> None:
     """The dense rows, bits (rows, R), of :func:`pack`."""
     place = 0

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from han_core.cubes.shift import shifted
 from han_core.cubes.store import PLAIN, Features, Values, glimpse_statistics, prefetched
 from han_core.errors import HanError
 from han_core.han.learner import Learner
@@ -47,6 +48,9 @@ class TrainingSchedule:
     standardize: bool = True
     views: tuple[str, ...] = ()
     """Names of further views of the features: of each clip and epoch one of them or the plain one is drawn."""
+    shift: int = 0
+    """Largest shift of a clip's cubes in regions, along each side (:func:`han_core.cubes.shift.shifted`); each clip's
+    is drawn anew each epoch."""
     seed: int = 1
 
 
@@ -151,17 +155,22 @@ def _one_epoch(
     if schedule.views:
         views = torch.tensor([features.views.index(name) for name in (PLAIN, *schedule.views)])
         order += clips * views[torch.randint(len(views), (clips,), generator=shuffle)]
+    largest = schedule.shift
+    offsets = torch.randint(-largest, largest + 1, (clips, 2), generator=shuffle) if largest else None
     batches = order.split(schedule.batch)
     shares = [processes.share(batch).tolist() for batch in batches]
+    moves = [None] * len(batches) if offsets is None else map(processes.share, offsets.split(schedule.batch))
     sums = torch.zeros(2, dtype=torch.float64, device=device)  # read once an epoch: reading waits for the GPU
     started = time.monotonic()
     data = _Waiting(prefetched(features, [share for share in shares if share]))
-    for batch, share in zip(batches, shares, strict=True):
+    for batch, share, move in zip(batches, shares, moves, strict=True):
         optimizer.zero_grad(set_to_none=True)
         _place_dropout(model, batch, share, processes)
         if share:
             values, labels = next(data)
             labels = labels.to(device)
+            if move is not None:
+                values = {stream: shifted(cubes, move) for stream, cubes in values.items()}
             learnt = model.learn(_to_device(values, device), labels)
             loss = learnt.loss / len(batch)
             loss.backward()

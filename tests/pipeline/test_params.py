@@ -242,6 +242,7 @@ def put(params, key, value):
         ("cubes.views", ["upside-down"], "cubes.views.0: input should be"),
         ("cubes.views", ["mirrored", "mirrored"], "cubes.views: holds a value twice"),
         ("train.views", ["mirrored"], "train.views: mirrored must be among cubes.views, too"),
+        ("train.shift", 7, "train.shift: input should be less than or equal to 6"),
         ("evaluate.samplings", 2, "evaluate.samplings: input should be 1 or 3"),
         ("evaluate.samplings", True, "evaluate.samplings: must not be true"),
         ("evaluate.samplings", 3, "evaluate.samplings: 3 needs shift1 and shift2 among cubes.views"),

@@ -80,6 +80,13 @@ def test_what_is_learnt_depends_on_the_views_and_on_those_alone_that_are_asked_f
     assert all(torch.equal(plain[key], value) for key, value in weights().items())
 
 
+def test_what_is_learnt_depends_on_the_shift_of_the_cubes(project):
+    project(train)
+    plain = weights()
+    project(train, train={"shift": 1})
+    assert any(not torch.equal(plain[key], value) for key, value in weights().items())
+
+
 def test_three_samplings_give_the_mean_of_their_probabilities(project):
     project(train)
     project(classify)

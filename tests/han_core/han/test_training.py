@@ -231,6 +231,27 @@ def test_statistics_and_answers_are_of_the_plain_view_unless_another_is_named():
         assert torch.equal(a, b)
 
 
+def test_cubes_are_moved_anew_each_epoch_as_far_as_the_schedule_says_and_both_streams_alike(monkeypatch):
+    train_set, _ = motion_problem()
+    moves = []
+
+    def noting(values, offsets):
+        moves.append((values, offsets.clone()))
+        return values
+
+    monkeypatch.setattr("han_core.han.training.shifted", noting)
+    model = HAN(HANConfig(BOTH, 2, CHANNELS, REGIONS, lstm_size=4))
+    train(model, train_set, TrainingSchedule(epochs=2, batch=20, standardize=False))
+    assert not moves
+    train(model, train_set, TrainingSchedule(epochs=2, batch=20, standardize=False, shift=2))
+    offsets = [offsets for _, offsets in moves]
+    assert [len(part) for part in offsets] == [n for _ in range(2) for n in (20, 20, 20, 20, 20, 20, 4, 4)]
+    assert all(torch.equal(a, b) for a, b in zip(offsets[::2], offsets[1::2], strict=True))
+    first, second = torch.cat(offsets[:8:2]), torch.cat(offsets[8::2])
+    assert set(first.flatten().tolist()) == {-2, -1, 0, 1, 2}
+    assert not torch.equal(first, second)
+
+
 OPTIMIZERS = {"adadelta": 1.0, "adam": 0.01, "sgd": 0.1}
 
 
