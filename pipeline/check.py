@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from han_core.datasets.synthetic.generate import BOXES, CLASSES
+from pipeline import environment
 from pipeline.chosen import not_chosen
 from pipeline.execution.outputs import clear
 from pipeline.execution.told import told_plainly
@@ -44,7 +45,14 @@ def _is_generated(path: Path) -> bool:
     )
 
 
-CHECKS: tuple[Callable[[Params], Iterable[str]], ...] = (own_videos, not_chosen)
+CHECKS: tuple[Callable[[Params], Iterable[str]], ...] = (
+    own_videos,
+    not_chosen,
+    environment.data_that_are_not_there,
+    environment.files_that_are_not_there,
+    environment.downloads_that_fail,
+    environment.devices_that_are_not_here,
+)
 """What is looked at beyond the params themselves: each yields problems that start with the key concerned. Cheap things
 only that need no other stage."""
 

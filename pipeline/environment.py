@@ -1,0 +1,88 @@
+"""What the params ask for and this machine does not have: known before any work, however late it would be needed."""
+
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pipeline.params import Params, start_of
+
+_HOST = "download.pytorch.org"
+_VGG16 = "vgg16-397923af.pth"
+_SECONDS = 5.0
+
+
+def data_that_are_not_there(params: Params) -> Iterable[str]:
+    """The folders of videos and split files, both at once."""
+    dataset = params.dataset
+    folders = [("root", dataset.root)] if dataset.kind != "synthetic" else []
+    folders += [("annotations", dataset.annotations)] if dataset.annotations is not None else []
+    for key, folder in folders:
+        if not folder.is_dir():
+            state = "is not a folder" if folder.exists() else "does not exist"
+            yield f"dataset.{key}: {folder} {state}; put the data there or correct the params file"
+
+
+def files_that_are_not_there(params: Params) -> Iterable[str]:
+    """Weights and models that training is to start from."""
+    for key, weights in _weights(params):
+        if weights not in ("random", "imagenet") and not Path(weights).is_file():
+            yield f"{key}: {weights} does not exist; name a safetensors file, or take imagenet or random"
+    if params.train.start is not None:
+        for path in dict.fromkeys(start_of(params.train, model) for model in params.models):
+            if not path.is_file():
+                yield f"train.start: {path} does not exist; name a trained HAN, or null"
+
+
+def downloads_that_fail(params: Params) -> Iterable[str]:
+    """The ImageNet weights of VGG-16, where they are neither here nor to be had."""
+    asking = [key for key, weights in _weights(params) if weights == "imagenet"]
+    if asking and not (_checkpoints() / _VGG16).is_file() and params.cubes.net == "vgg16" and not _reachable():
+        yield (
+            f"{', '.join(asking)}: imagenet has to be downloaded, and {_HOST} cannot be reached; copy {_VGG16} into "
+            f"{_checkpoints()}, or name a safetensors file, or take random"
+        )
+
+
+def devices_that_are_not_here(params: Params) -> Iterable[str]:
+    """GPUs, and what flow's back end needs."""
+    # Torch takes seconds to import, so nobody waits for it who asks for nothing.
+    if params.run.device == "cuda":
+        from han_core.devices import gpus
+
+        if not gpus():
+            yield "run.device: cuda is asked for, but torch sees no GPU; choose auto or cpu"
+    if params.flow.backend != "auto":
+        from han_core.flow.tvl1.solver import resolve_backend
+
+        try:
+            resolve_backend(params.flow.backend)
+        except ValueError as error:
+            yield f"flow.backend: {error}; choose another, or auto"
+
+
+def _weights(params: Params) -> Iterator[tuple[str, str]]:
+    """Key and value of all weights that a stage will read."""
+    if params.finetune.splits:
+        yield "finetune.spatial.weights", params.finetune.spatial.weights
+        yield "finetune.temporal.weights", params.finetune.temporal.weights
+    if params.slow_fusion.splits:
+        yield "slow_fusion.train.weights", params.slow_fusion.train.weights
+
+
+def _checkpoints() -> Path:
+    """Where torchvision keeps what it downloads; as torch finds it, without importing torch."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
+    return Path(home).expanduser() / "hub" / "checkpoints"
+
+
+def _reachable() -> bool:
+    """Whether the weights' host answers; taken for granted behind a proxy, which answers for it."""
+    if os.environ.get("https_proxy") or os.environ.get("HTTPS_PROXY"):
+        return True
+    try:
+        socket.create_connection((_HOST, 443), timeout=_SECONDS).close()
+    except OSError:
+        return False
+    return True
