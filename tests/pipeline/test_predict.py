@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 
+import han_core
 from han_core.cli.main import main as han
 from han_core.clips import read_clips
 from han_core.cubes.store import CubeStore
@@ -105,11 +107,25 @@ def test_the_readmes_python_runs(repository, project, monkeypatch, capsys):
     monkeypatch.chdir(project)
     shutil.copy(project / "videos/left/left_g0.avi", project / "clip.avi")
     names: dict = {}
-    exec(compile(example.replace("stack=10", "stack=4"), "README.md", "exec"), names)
-    names["recogniser"].close()
-    assert capsys.readouterr().out.strip() in names["recogniser"].trained.classes
+    exec(compile(example.replace("synthetic", "tiny").replace("frames=4", "frames=2"), "README.md", "exec"), names)
+    label = names["label"]
+    assert capsys.readouterr().out.strip() == f"{label} {label.top}"
+    assert (label.name, label.probability) == label.top[0]
+    assert names["frames"].shape == (14, 48, 64, 3)
     assert names["flow"].shape == (13, 2, 48, 64)
-    assert tuple(names["cubes"].shape) == (4, 512, 14, 14)
+    cube, number = names["store"][0]
+    assert tuple(cube.shape) == names["cube"].shape == (2, 512, 14, 14)
+    assert names["store"].classes[number] in ("left", "right")
+
+
+def test_a_label_from_python_is_that_of_the_command_and_a_cube_that_of_the_stage(project, run, monkeypatch, tmp_path):
+    monkeypatch.chdir(project)
+    video = project / "videos/left/left_g0.avi"
+    (line,), _ = run(video, "--out", tmp_path)
+    with han_core.load_model(str(next(Path("models").glob("*/han/*.safetensors")))) as model:
+        label = model.predict(str(video))
+    assert [name for name, _ in label.top] == [top["label"] for top in line["top"]]
+    np.testing.assert_allclose([p for _, p in label.top], [top["probability"] for top in line["top"]], atol=1e-6)
 
 
 def test_a_long_video_has_a_timeline(project, run, tmp_path):
