@@ -7,7 +7,7 @@ FOLDER holds ut_interaction/set1 and weights. For each condition every clip is f
 several strengths, in a pan, in other crops, with things that move in the background (CONDITIONS below). The training
 clips of a fold are those of the plain condition, the test clips those of the condition, so that nothing is learnt of
 it. With the camera's motion left in and taken out of the temporal net's flow (``camera``). Nets are not trained, so all
-folds share them. Prints the number of the 60 clips that each row got right, and writes benchmarks/shake.json.
+folds share them. Prints the number of the 60 clips that each row got right, and writes it as JSON (--out).
 """
 
 import json

@@ -29,5 +29,6 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands)
+@click.version_option(package_name="han-video", prog_name="han")
 def main() -> None:
     """Tools of the Hierarchical Attention Network: labels for videos, cached files, stores of cubes, optical flow."""

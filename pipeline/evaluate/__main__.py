@@ -1,7 +1,8 @@
 """Stage ``evaluate``: the predictions of every system on the test clips of each split, which give Tables 1 and 2.
 
 Knows no system: it reads the files that the stages before it left in ``data/<dataset>/predictions``, for the rows that
-the params ask for. Writes ``metrics/<dataset>/evaluate.json`` (top-1, mean and standard deviation over the splits,
+the params ask for. Writes ``metrics/<dataset>/summary.json`` (top-1 of ten rows at most, which ``dvc metrics show``
+and ``dvc exp show`` list), ``metrics/<dataset>/evaluate.json`` (top-1, mean and standard deviation over the splits,
 and over the seeds where there are several), ``metrics/<dataset>/attention.json`` (how good the attention maps are, see
 ``pipeline/evaluate/attention.py``), ``metrics/<dataset>/predictions.csv`` (one line for each row, split, seed and
 clip), ``plots/<dataset>/per_class.csv`` and ``plots/<dataset>/confusion/<row>.csv``. Test clips that failed in an
@@ -32,7 +33,7 @@ def run(params: Params) -> None:
     from han_core.datasets.synthetic.generate import class_cues
     from han_core.evaluation.results import cue_accuracy, summarize
     from pipeline.evaluate.attention import attention_quality
-    from pipeline.evaluate.outputs import write_confusion, write_json, write_per_class, write_predictions
+    from pipeline.evaluate.outputs import headline, write_confusion, write_json, write_per_class, write_predictions
     from pipeline.execution.outputs import clear
     from pipeline.paths import Paths
     from pipeline.predictions import read_results
@@ -45,8 +46,10 @@ def run(params: Params) -> None:
         for name, cues in cue_accuracy(results, table.classes, class_cues).items():
             summary[name]["cues"] = cues
     attention = attention_quality(params, table)
-    written = [paths.metrics / name for name in ("evaluate.json", "attention.json", "predictions.csv")]
+    names = ("summary.json", "evaluate.json", "attention.json", "predictions.csv")
+    written = [paths.metrics / name for name in names]
     clear(*written, paths.plots / "per_class.csv", paths.plots / "confusion")
+    write_json(headline(summary), paths.metrics / "summary.json")
     write_json(summary, paths.metrics / "evaluate.json")
     write_json(attention, paths.metrics / "attention.json")
     write_predictions(results, table, paths.metrics / "predictions.csv")

@@ -2,12 +2,13 @@
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from han_core.evaluation.metrics import predictions
 from han_core.evaluation.results import Result, class_counts, confusion_pairs
+from han_core.rows import by_name
 
 if TYPE_CHECKING:
     from han_core.clips import ClipTable
@@ -23,6 +24,20 @@ def write_json(summary: dict, path: Path) -> None:
         return round(value, 6) if isinstance(value, float) else value
 
     path.write_text(json.dumps(rounded(summary), indent=2) + "\n", encoding="utf-8")
+
+
+MOST_FIGURES = 10
+"""That a table of experiments can show."""
+
+
+def headline(summary: Mapping[str, dict]) -> dict[str, float]:
+    """{model: top-1, mean over splits and seeds} of the first ten rows that are no part of another's system.
+
+    Args:
+        summary: of :func:`han_core.evaluation.results.summarize`, rows in the order of the params.
+    """
+    whole = [name for name in summary if (row := by_name(name)) is None or not row.part]
+    return {name: summary[name]["top1"]["mean"] for name in whole[:MOST_FIGURES]}
 
 
 def write_rows(path: Path, header: list[str], rows: Iterable[Iterable]) -> None:

@@ -71,6 +71,14 @@ def summary(project):
     return json.loads((project / "metrics/toy/evaluate.json").read_text(encoding="utf-8"))
 
 
+def test_the_summary_has_ten_figures_at_most_and_no_parts_of_systems(project):
+    shown = json.loads((project / "metrics/toy/summary.json").read_text(encoding="utf-8"))
+    whole = [name for name in summary(project) if name not in ("spatial_net", "temporal_net")]
+    assert list(shown) == whole[:10]
+    assert shown == {name: summary(project)[name]["top1"]["mean"] for name in shown}
+    assert len(whole) > 10, "else this shows nothing"
+
+
 def rows(path):
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
