@@ -11,13 +11,15 @@ from pathlib import Path
 
 import click
 
+from han_core.clips import read_clips
 from han_core.datasets.synthetic.generate import BOXES, CLASSES
 from pipeline import environment
 from pipeline.chosen import not_chosen
 from pipeline.execution.outputs import clear
 from pipeline.execution.told import told_plainly
 from pipeline.params import Params, ParamsError, load_params, params_option
-from pipeline.paths import CHECKED
+from pipeline.paths import CHECKED, Paths
+from pipeline.shown_clips import ShownClipsError, choose_clips
 
 
 def own_videos(params: Params) -> Iterable[str]:
@@ -45,9 +47,23 @@ def _is_generated(path: Path) -> bool:
     )
 
 
+def clips_to_show(params: Params) -> Iterable[str]:
+    """Names in ``report.clips`` that no test clip has, once there is a table of clips."""
+    path = Paths.of(params).clips
+    if isinstance(params.report.clips, int) or not path.exists():
+        return
+    table = read_clips(path)
+    if set(params.splits) <= set(table.splits):
+        try:
+            choose_clips(params, table)
+        except ShownClipsError as error:
+            yield str(error)
+
+
 CHECKS: tuple[Callable[[Params], Iterable[str]], ...] = (
     own_videos,
     not_chosen,
+    clips_to_show,
     environment.data_that_are_not_there,
     environment.files_that_are_not_there,
     environment.downloads_that_fail,

@@ -13,7 +13,7 @@ import click
 
 from han_core.clips import ClipTable, write_clips
 from han_core.datasets.assemble import assemble_table
-from han_core.datasets.checks import check_inspections, check_listing, flow_cost
+from han_core.datasets.checks import check_inspections, check_lengths, check_listing, flow_cost
 from han_core.datasets.folder import FolderRules, list_folder
 from han_core.datasets.hmdb51 import list_hmdb51
 from han_core.datasets.listing import Listing, Problem
@@ -29,6 +29,7 @@ from pipeline.execution.told import told_plainly
 from pipeline.execution.workers import worker_count
 from pipeline.params import Params, load_params, params_option
 from pipeline.paths import Paths
+from pipeline.shown_clips import choose_clips
 
 _SHOWN = 10
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -79,6 +80,7 @@ def prepare(params: Params) -> tuple[ClipTable | None, list[Problem]]:
         inspections = inspect_videos(params.dataset.root, present, worker_count(params.run), progress.advance, look)
     problems = check_listing(listing, params.splits)
     problems += check_inspections(listing, inspections, params.dataset.allowed_failures)
+    problems += check_lengths(inspections, params.cubes.frames, params.stack)
     if params.flow.size is None:
         problems += flow_cost(inspections, params.decode.short_side, worker_count(params.run))
     if any(problem.severity == "error" for problem in problems):
@@ -189,6 +191,7 @@ def run(params: Params) -> None:
             f"prepare: {params.dataset.root} has the errors listed above; all items are in {log}. "
             "No clips.csv was written."
         )
+    choose_clips(params, table)  # so that a name that no clip has is told now, and not by the report in the end
     clear(paths.clips)
     write_clips(table, paths.clips)
     for line in summary:

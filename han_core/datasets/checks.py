@@ -20,6 +20,10 @@ def check_listing(listing: Listing, requested: Sequence[int]) -> list[Problem]:
     problems += _check_available(listing, requested)
     if not listing.videos:
         problems.append(Problem("error", "no clip: the class folders or the split files are empty"))
+    classes = {video.class_name for video in listing.videos}
+    if len(classes) == 1:
+        only = f"only one class, {next(iter(classes))}, so there is nothing to tell apart; give each class its folder"
+        problems.append(Problem("error", only))
     problems += _check_files(listing)
     problems += _check_names(listing)
     problems += _check_stems(listing)
@@ -37,6 +41,22 @@ def check_inspections(listing: Listing, inspections: Mapping[str, Inspection], a
         *_check_duplicates(listing, inspections),
         *_notes(inspections),
     ]
+
+
+def check_lengths(inspections: Mapping[str, Inspection], frames: int, stack: int) -> Iterable[Problem]:
+    """Warnings of clips that are shorter than what is taken of each.
+
+    Args:
+        frames: T, that a model looks at.
+        stack: L, flow fields in one input of the temporal net.
+    """
+    lengths = {path: found.frames for path, found in sorted(inspections.items()) if found.frames}
+    for fewer, what in (
+        (frames, "cubes.frames asks for, so some are taken twice"),
+        (stack + 1, f"stack: {stack} needs, so flow fields are repeated"),
+    ):
+        title = f"videos of fewer than the {fewer} frames that {what}"
+        yield from _problem("warning", title, (f"{path}: {n} frames" for path, n in lengths.items() if n < fewer))
 
 
 def _check_unusable(inspections: Mapping[str, Inspection], allowed_failures: int) -> Iterable[Problem]:

@@ -23,6 +23,8 @@ class Inspection:
     """Of a video that can be used all the same; None of a sound one."""
     info: VideoInfo | None = None
     """None of a video that cannot be used."""
+    frames: int = 0
+    """That were decoded; 0 of a video that cannot be used."""
 
 
 def inspect_video(
@@ -53,4 +55,4 @@ def inspect_video(
         return Inspection(digest, str(error))
     if count == 1:
         return Inspection(digest, "the video has one frame; flow needs two")
-    return Inspection(digest, "", frames.damage or None, info)
+    return Inspection(digest, "", frames.damage or None, info, count)

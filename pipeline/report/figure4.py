@@ -9,7 +9,6 @@ import numpy as np
 
 from han_core.clipfile.reader import ClipFile
 from han_core.datasets.synthetic.generate import actor_boxes
-from han_core.errors import HanError
 from han_core.figures.attention import attention_strip
 from han_core.figures.flow import flow_picture
 from han_core.flow.flowfile import read_flow_levels
@@ -22,16 +21,13 @@ from han_core.rows import Row
 from pipeline.params import Params, synthetic_spec
 from pipeline.paths import Paths, clip_file
 from pipeline.predictions import attending_rows
+from pipeline.shown_clips import choose_clips
 
 if TYPE_CHECKING:
     from han_core.clips import Clip, ClipTable
 
 STRIP = 8  # frames of a strip of attention maps
 _JPEG = 88
-
-
-class ReportError(HanError, ValueError):
-    """The report cannot be made as asked for."""
 
 
 def where_it_looked(params: Params, table: "ClipTable", paths: Paths) -> list[Block]:
@@ -76,33 +72,6 @@ def shown_rows(params: Params) -> dict[Row, str]:
     attending = attending_rows(params)
     shown = sorted((row for row in attending if row.strip), key=lambda row: 1 not in row.lines)
     return {row: row.strip for row in shown} or {row: row.name for row in attending[:1]}
-
-
-def choose_clips(params: Params, table: "ClipTable") -> "list[tuple[int, Clip]]":
-    """(split, test clip) of every strip; a clip named in the params comes with the first split that tests it.
-
-    A number takes so many of the first split, evenly from the list, so that classes differ.
-
-    Raises:
-        ReportError: a named clip is not a test clip of any split.
-    """
-    wanted = params.report.clips
-    if isinstance(wanted, int):
-        split = params.splits[0]
-        clips = table.select(split, "test")
-        places = np.linspace(0, len(clips) - 1, min(wanted, len(clips))).round().astype(int)
-        return [(split, clips[place]) for place in places]
-    tested: dict[str, tuple[int, Clip]] = {}
-    for split in reversed(params.splits):
-        for clip in table.select(split, "test"):  # known by its class and name, and by the name alone
-            tested[clip.name] = tested[clip.key] = (split, clip)
-    unknown = [name for name in wanted if name not in tested]
-    if unknown:
-        raise ReportError(
-            f"report.clips: {', '.join(unknown)}: no test clip of splits {', '.join(map(str, params.splits))} has this "
-            "name; names are in the clip column of clips.csv"
-        )
-    return [tested[name] for name in wanted]
 
 
 class _Look:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from han_core.clips import Clip, ClipTable, write_clips
 from han_core.datasets.synthetic.generate import BOXES, CLASSES
 from pipeline import check
 from pipeline.check import main
@@ -34,7 +35,7 @@ def run(params):
 
 
 def test_what_is_written_is_the_same_for_all_sound_params(params, repository, monkeypatch):
-    monkeypatch.setattr(check, "CHECKS", check.CHECKS[:2])  # the presets name data and weights that are not here
+    monkeypatch.setattr(check, "CHECKS", check.CHECKS[:3])  # the presets name data and weights that are not here
     assert run(params).exit_code == 0
     first = CHECKED.read_bytes()
     for preset in sorted(set((repository / "presets").glob("*.yaml")) - set((repository / "presets").glob("select_*"))):
@@ -85,6 +86,16 @@ def test_the_problems_of_all_checks_come_in_one_report(params, monkeypatch):
     result = run(params)
     assert result.exit_code == 1
     assert result.output == "Error: params.yaml: 2 problems\n  a: is odd\n  b: is even\n"
+
+
+def test_a_clip_to_show_that_is_not_tested_is_told_once_there_is_a_table(params):
+    clip = Clip("a", "bow/a.avi", "bow", 0, "g", {1: "test"}, "0" * 64)
+    params["report"]["clips"] = ["a", "b"]
+    assert run(params).exit_code == 0
+    write_clips(ClipTable((clip,), ("bow",), (1,)), "data/synthetic/clips.csv")
+    result = run(params)
+    assert result.exit_code == 1
+    assert "report.clips: b: no test clip of splits 1 has this name" in result.output
 
 
 class Project:

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from han_core.datasets.checks import check_inspections, check_listing, flow_cost
+from han_core.datasets.checks import check_inspections, check_lengths, check_listing, flow_cost
 from han_core.datasets.listing import Listing, Problem, Split, Video
 from han_core.datasets.probing import Inspection
 from han_core.video.damage import Damage
@@ -188,3 +188,20 @@ def test_names_that_are_only_unusual(sound, titles):
     odd = tuple(Video(f"a/{name}.avi", "a", "g9") for name in names)
     listing = replace(sound, videos=(*sound.videos, *odd), on_disk=sound.on_disk | {video.path for video in odd})
     assert titles(check_listing(listing, (1,)), "that no clip or class can have") == []
+
+
+def test_clips_that_are_shorter_than_what_is_taken_of_them_are_warned_of():
+    found = {name: Inspection("x", frames=count) for name, count in (("a", 0), ("b", 10), ("c", 11), ("d", 25))}
+    short, shallow = check_lengths(found, 25, 10)
+    assert (short.severity, short.items) == ("warning", ("b: 10 frames", "c: 11 frames"))
+    assert "fewer than the 25 frames that cubes.frames asks for" in short.title
+    assert (shallow.severity, shallow.items) == ("warning", ("b: 10 frames",))
+    assert "fewer than the 11 frames that stack: 10 needs" in shallow.title
+    assert list(check_lengths(found, 10, 9)) == []
+
+
+def test_one_class_alone_is_an_error(sound):
+    one = replace(sound, videos=tuple(replace(v, class_name=sound.videos[0].class_name) for v in sound.videos))
+    (problem,) = [p for p in check_listing(one, (1,)) if "only one class" in p.title]
+    assert problem.severity == "error"
+    assert sound.videos[0].class_name in problem.title

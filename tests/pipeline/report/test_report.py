@@ -17,8 +17,8 @@ from pipeline.curve import Curve
 from pipeline.params import load_params
 from pipeline.paths import Paths
 from pipeline.report import __main__ as report
-from pipeline.report import figure4
 from pipeline.report import pictures as report_pictures
+from pipeline.shown_clips import choose_clips
 from tests.pipeline.toy_results import CLIPS, TOP1, write_results
 
 
@@ -332,7 +332,7 @@ def test_missing_clips_are_told(project):
 def test_a_clip_of_several_splits_is_drawn_for_the_first_that_tests_it(project):
     params = load_params("params.yaml")
     clips = read_clips(project / "data/toy/clips.csv")
-    chosen = figure4.choose_clips(params.model_copy(update={"splits": (1,)}), clips)
+    chosen = choose_clips(params.model_copy(update={"splits": (1,)}), clips)
     assert [(split, clip.name) for split, clip in chosen] == [(1, "hand_shake_1"), (1, "kick_2")]
 
 
