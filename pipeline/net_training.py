@@ -139,7 +139,8 @@ def make_net(job: NetJob, params: Params, cache: "ClipCache", group: "Processes"
     cache.link("nets", identity, job.output, ".safetensors")
     if reused:
         draw_record(cache.find("nets", identity, ".csv"), curve_path, job.iterations)
-    how = "reused" if reused else f"{job.iterations} iterations on {len(job.learnt.clips)} clips"
+    trained = f"{job.iterations} iterations on {len(job.learnt.clips)} clips"
+    how = "reused" if reused else trained if job.iterations else "as it is, not trained"
     click.echo(f"finetune {job.name}: {how}; net in {job.output}, curve in {curve_path}")
 
 

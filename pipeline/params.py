@@ -169,7 +169,7 @@ class ParamsError(click.ClickException):
 
 class Group(BaseModel):
     """Base of all groups: unknown keys are refused, values cannot be changed after loading. Nothing is converted: text
-    is no number, 1.5 and true are no whole numbers; a whole number is a number, too."""
+    is not a number, 1.5 and true are not whole numbers; a whole number is a number, too."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 

@@ -35,7 +35,7 @@ def available_lists(folder: Path) -> dict[int, dict[str, Path]]:
 
 
 def read_list(path: Path) -> tuple[list[Line], list[Problem]]:
-    """The lines of one list; lines that are no ``<class>/<video> [label]`` come back as a problem."""
+    """The lines of one list; lines that are not ``<class>/<video> [label]`` come back as a problem."""
     lines, bad = [], []
     for number, text in read_lines(path):
         where = f"{path.name} line {number}"

@@ -44,7 +44,7 @@ def list_ut_interaction(root: Path, splits: Sequence[int]) -> Listing:
     for title, items in (
         ("folders that are not a new <number>_<class>", odd_folders),
         ("class folders without a video; fill or remove them", [n for n, p in folders.videos.items() if not p]),
-        ("names that are no <n>_<sequence>_<the folder's number>", odd_files),
+        ("names that are not <n>_<sequence>_<the folder's number>", odd_files),
     ):
         if items:
             problems.append(Problem("error", title, tuple(items)))

@@ -100,7 +100,7 @@ def read_weights(path: str | Path, *, integers: bool = False) -> tuple[dict[str,
         tensors = {name: tensor for name, tensor in tensors.items() if tensor.dtype != torch.int64}
     for name, tensor in sorted(tensors.items()):
         if tensor.dtype not in _FLOATS:
-            raise WeightsError(f"{path}: {name} holds {tensor.dtype}, not floating point numbers; they are no weights")
+            raise WeightsError(f"{path}: {name} holds {tensor.dtype}, not floating point numbers: not weights")
         # Infinities and NaN show in the extremes, which take no memory: fc6 alone is 400 MB.
         if tensor.numel() and not torch.stack(torch.aminmax(tensor)).isfinite().all():
             raise WeightsError(f"{path}: {name} holds numbers that are not finite; {_ADVICE}")
