@@ -40,8 +40,17 @@ def report(uses: Iterable[tuple[str, Callable[[], bool]]]) -> None:
     for name, use in uses:
         print(json.dumps([name, None]), flush=True)
         print(json.dumps([name, outcome(use)]), flush=True)
-    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    taken = _most_memory()
     print(json.dumps(["memory", FINE if taken < MOST else f"wrong: {taken >> 20} MiB were taken"]), flush=True)
+
+
+def _most_memory() -> int:
+    """Bytes that this process held at most. Not getrusage's: that counts the process that started this one, too."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    (line,) = (line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) << 10
 
 
 def outcomes(module: str, *arguments: str | Path, timeout: float = 300) -> dict[str, str]:

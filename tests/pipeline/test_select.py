@@ -305,6 +305,7 @@ def test_check_is_content_with_a_file_that_holds_all(project):
     for split in (1, 2):
         write_choice({"epochs": 2}, split=split)
     edit(lambda params: params["train"].update(chosen="toy"))
+    Path("videos").mkdir()
     assert "is sound" in run(check)
 
 

@@ -162,7 +162,7 @@ def test_damaged_files(tmp_path, clip):
     refused(clip[0], rewritten(clip[1], tmp_path / "a.h5", leave_out=1), "18 along y")
     refused(clip[0], rewritten(clip[1], tmp_path / "b.h5", width=80), "is not of 80x120 pixels")
     refused(clip[1], clip[1], "frames")
-    refused(clip[0], clip[0], "x")
+    refused(clip[0], clip[0], "does not say how its flow is stored")
     refused(tmp_path / "none.h5", clip[1], "cannot be opened")
     too_wide = rewritten(clip[1], tmp_path / "c.h5", width=20_000)
     with pytest.raises(ClipError, match="20000x120"):
