@@ -555,9 +555,8 @@ class Stacked(Group):
     """lambda and mu of the max-margin compression; of several the one that does best on held-out training groups."""
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the training groups that choose among several ``penalties``."""
-    subvolumes: Annotated[int, Field(ge=1, le=10**6)] = 30_000
-    """Subvolumes of the training clips, the same number of each, that compression and second layer are fitted to: four
-    a clip of UCF-101, all of those of a few clips. (A choice.) On disk while the model is fitted: 0.2 MB each."""
+    per_clip: Annotated[int, Field(ge=1, le=65_536)] = 4
+    """Subvolumes of a training clip, at most, that compression and second layer are fitted to. (A choice.)"""
     epochs: Annotated[int, Field(ge=1, le=65_536)] = 5
     """Of the max-margin compression."""
     batch: Batch = 256

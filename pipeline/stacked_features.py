@@ -9,17 +9,15 @@ if TYPE_CHECKING:
     from han_core.baselines.fisher.stacked import LocalFeatures
     from han_core.baselines.fisher.stacked_params import StackedParams
 
-_ALL = 1 << 16  # more subvolumes than a clip has
-_NOT_OF_THE_MODEL = {"splits", "samples", "subvolumes", "penalties", "held_out"}
+_NOT_OF_THE_MODEL = {"splits", "samples", "penalties", "held_out"}
 
 
-def stacked_params(wanted: Stacked, penalty: float, clips: int) -> "StackedParams":
-    """The settings of a model of so many training clips, of which one penalty has been chosen."""
+def stacked_params(wanted: Stacked, penalty: float) -> "StackedParams":
+    """The settings of a model, of which one penalty has been chosen."""
     from han_core.baselines.fisher.stacked_params import StackedParams
 
     settings = wanted.model_dump(exclude=_NOT_OF_THE_MODEL)
-    per_clip = min(-(-wanted.subvolumes // clips), _ALL)
-    return StackedParams(**settings, per_clip=per_clip, class_penalty=penalty, projection_penalty=penalty)
+    return StackedParams(**settings, class_penalty=penalty, projection_penalty=penalty)
 
 
 def local_features(path: Path) -> "LocalFeatures":

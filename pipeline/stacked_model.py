@@ -92,7 +92,7 @@ def fit(params: Params, clips: "Mapping[str, Clip]", files: Mapping[str, Path], 
             files,
             lambda name: local_features(files[name]),
             local,
-            stacked_params(wanted, wanted.penalties[0], len(files)),
+            stacked_params(wanted, wanted.penalties[0]),
             seed=seed,
             scratch=scratch,
             threads=cores(),
@@ -101,7 +101,7 @@ def fit(params: Params, clips: "Mapping[str, Clip]", files: Mapping[str, Path], 
     with sampled:
         labels = {key: clip.label for key, clip in clips.items()}
         penalty = choose_penalty(params, sampled, clips) if len(wanted.penalties) > 1 else wanted.penalties[0]
-        settings = stacked_params(wanted, penalty, len(files))
+        settings = stacked_params(wanted, penalty)
         classes = max(labels.values()) + 1
         epochs = wanted.epochs if wanted.reduction == "max_margin" else 0
         with Progress("compression", epochs, unit="epoch") as progress:

@@ -22,8 +22,6 @@ from pipeline import adopt, codebook, fisher, fisher_svm, stacked, stacked_model
 from pipeline.execution import local
 from pipeline.execution.code import stage_code
 from pipeline.execution.ledger import Failure, read_failures, write_failures
-from pipeline.params import Stacked
-from pipeline.stacked_features import stacked_params
 
 SPEED = {"across": (3.0, 0.0), "down": (0.0, 3.0)}
 SIDE, FRAMES = 96, 20
@@ -58,7 +56,7 @@ class Project:
         self.params["fisher"].update(gaussians=4, samples=2000, iterations=5)
         self.params["stacked"].update(
             splits=[1], samples=2000, local_dimensions=8, gaussians=4, reduced=4, second_gaussians=2, iterations=5,
-            frames=[12, 16], least=5, epochs=2, subvolumes=48,
+            frames=[12, 16], least=5, epochs=2,
         )  # fmt: skip
         self.clips: list[Clip] = []
 
@@ -267,14 +265,6 @@ def test_settings_of_the_trajectories_reach_them(project):
 
 
 MODEL = Path("models/toy/codebooks/stacked-1.safetensors")
-
-
-@pytest.mark.parametrize(
-    ("wanted", "clips", "each"), [(30_000, 9537, 4), (30_000, 54, 556), (3, 9, 1), (10**6, 1, 1 << 16)]
-)
-def test_few_clips_give_more_subvolumes_each(wanted, clips, each):
-    """A second mixture of hundreds of Gaussians cannot be fitted to four vectors of each of a hundred clips."""
-    assert stacked_params(Stacked(subvolumes=wanted), 1e-4, clips).per_clip == each
 
 
 @pytest.mark.parametrize("reduction", ["max_margin", "pca"])
