@@ -24,6 +24,8 @@ import click
 import yaml
 from machine import machine
 
+from pipeline.params import SYSTEMS
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 STREAMS = ("spatial", "temporal")
 VARIANTS = ("tuned", "untuned")
@@ -126,6 +128,8 @@ def params_of(dataset: str, variant: str, data: Path) -> dict:
     params["cubes"] |= {"frames": 10, "precision": "auto"}
     params["scores"] |= {"frames": 5, "crops": recipe["crops"], "precision": "auto"}
     params["train"] |= recipe["train"]
+    for group in SYSTEMS.values():
+        params[group]["splits"] = []
     params["evaluate"]["baselines"] = ["linear", "linear_mean"]
     return params
 
@@ -142,9 +146,15 @@ def cube_stages(params: dict) -> Iterator[list[list[str]]]:
 
 def han_stages(params: dict) -> Iterator[list[list[str]]]:
     """Commands after the cubes."""
+    for stage in ("train", "classify"):
+        yield [
+            [stage, "--model", model, "--split", str(split), "--seed", str(seed)]
+            for split, model, seed in product(params["splits"], params["models"], params["train"]["seeds"])
+        ]
+    yield [["two_stream", "--split", str(split)] for split in params["splits"]]
     yield [
-        ["train", "--model", model, "--split", str(split), "--seed", str(seed)]
-        for split, model, seed in product(params["splits"], params["models"], params["train"]["seeds"])
+        ["baselines", "--baseline", baseline, "--split", str(split)]
+        for split, baseline in product(params["splits"], params["evaluate"]["baselines"])
     ]
     yield [["evaluate"]]
 
