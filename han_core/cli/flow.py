@@ -1,18 +1,19 @@
 """``han flow``: look at the optical flow of a video."""
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import click
 import cv2
 import numpy as np
 
-from han_core.errors import ClipError
+from han_core.errors import HanError
 from han_core.figures.flow import flow_picture
 from han_core.flow.flo import write_flo
 from han_core.flow.tvl1.solver import BACKENDS, resolve_backend, tvl1_flow
 from han_core.video.decode import probe, read_video
+from han_core.video.encode import VideoWriter
 
 BATCH = 16
 """Pairs of frames in memory at once."""
@@ -23,8 +24,8 @@ BATCH = 16
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="What to write, by its ending: .avi shows every frame beside its flow, .png or .jpg one frame beside its "
-    "flow, .flo holds the exact flow of one pair. Default: VIDEO's name with .flow.avi, here.",
+    help="What to write, by its ending: .mp4 shows every frame beside its flow, .png or .jpg one frame beside its "
+    "flow, .flo holds the exact flow of one pair. Default: VIDEO's name with .flow.mp4, here.",
 )
 @click.option("--frame", default=0, show_default=True, type=click.IntRange(0), help="The frame of a picture or .flo.")
 @click.option(
@@ -38,10 +39,10 @@ BATCH = 16
 @click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="auto", show_default=True)
 def flow(video: Path, out: Path | None, frame: int, largest: float, short_side: int | None, backend: str) -> None:
     """Show the TV-L1 flow of VIDEO: hue is its direction, strength of colour its length."""
-    out = out or Path(video.stem + ".flow.avi")
+    out = out or Path(video.stem + ".flow.mp4")
     suffix = out.suffix.lower()
-    if suffix not in (".avi", ".png", ".jpg", ".flo"):
-        raise click.BadParameter(f"{out} must end in .avi, .png, .jpg or .flo", param_hint="--out")
+    if suffix not in (".mp4", ".png", ".jpg", ".flo"):
+        raise click.BadParameter(f"{out} must end in .mp4, .png, .jpg or .flo", param_hint="--out")
     if not out.parent.is_dir():
         raise click.BadParameter(f"the folder {out.parent} does not exist", param_hint="--out")
     if out.exists() and out.samefile(video):
@@ -49,13 +50,13 @@ def flow(video: Path, out: Path | None, frame: int, largest: float, short_side: 
     try:
         backend = resolve_backend(backend)
         frames = read_video(video, short_side=short_side)
-        if suffix == ".avi":
-            count = _write_video(_flows(frames, backend), out, largest, probe(video).fps or 25.0)
+        if suffix == ".mp4":
+            count = _write_video(_flows(frames, backend), out, largest, probe(video).fps)
             click.echo(f"{out}: flow of {count} pairs of frames (back end {backend})")
         else:
             _write_one(frames, out, frame, largest, backend)
             click.echo(f"{out}: flow from frame {frame} to {frame + 1} (back end {backend})")
-    except (ClipError, ValueError) as error:
+    except (HanError, ValueError) as error:
         raise click.ClickException(f"{video}: {error}") from None
 
 
@@ -75,30 +76,20 @@ def _write_one(frames: Iterator[np.ndarray], out: Path, index: int, largest: flo
     frame, flow_field = found
     if out.suffix.lower() == ".flo":
         write_flo(out, flow_field)
-    elif not cv2.imwrite(str(out), _beside(frame, flow_field, largest)):
+    elif not cv2.imwrite(str(out), cv2.cvtColor(_beside(frame, flow_field, largest), cv2.COLOR_RGB2BGR)):
         raise ValueError(f"{out} cannot be written")
 
 
 def _write_video(flows: Iterator[tuple[np.ndarray, np.ndarray]], out: Path, largest: float, fps: float) -> int:
-    writer, count = None, 0
-    try:
-        for frame, flow_field in flows:
-            picture = _beside(frame, flow_field, largest)
-            if writer is None:
-                size = picture.shape[1::-1]
-                writer = cv2.VideoWriter(str(out), cv2.VideoWriter_fourcc(*"MJPG"), fps, size)
-                if not writer.isOpened():
-                    raise ValueError(f"{out} cannot be written")
-            writer.write(picture)
-            count += 1
-    finally:
-        if writer is not None:
-            writer.release()
-    if not count:
+    first = next(flows, None)
+    if first is None:
         raise ValueError("the video has one frame; flow needs two")
-    return count
+    with VideoWriter(out, fps) as writer:
+        for frame, flow_field in chain([first], flows):
+            writer.write(_beside(frame, flow_field, largest))
+    return writer.count
 
 
 def _beside(frame: np.ndarray, flow_field: np.ndarray, largest: float) -> np.ndarray:
-    """Frame and flow side by side, BGR as OpenCV writes it."""
-    return np.hstack([frame, flow_picture(flow_field, largest)])[..., ::-1].copy()
+    """Frame and flow side by side, RGB."""
+    return np.hstack([frame, flow_picture(flow_field, largest)])

@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 
 from han_core.figures.attention import overlay
-from han_core.predict.models import PredictError
 from han_core.predict.windows import Prediction, Segment
 from han_core.video.decode import probe, read_video
+from han_core.video.encode import VideoWriter
 
 _SHORT_SIDE = 240
 """Pixels: smaller frames are enlarged, or the text would not fit."""
@@ -25,21 +25,20 @@ def annotate(
     *,
     on_frames: Callable[[int], None] = lambda frames: None,
 ) -> None:
-    """Write an annotated copy of a video as MPEG-4 (``.mp4``). One frame is in memory at a time.
+    """Write an annotated copy of a video as ``.mp4`` that browsers play. One frame is in memory at a time.
 
     Every frame shows the map of the nearest of the frames that the model looked at. Of a clip the bar below shows the
     most likely label so far; of a long video the label of the window, and a timeline of all labels.
 
     Raises:
-        PredictError: the target cannot be written.
+        EncodeError: the target cannot be written.
         VideoError: the video cannot be decoded (any more).
     """
-    rate = probe(video).fps or 25.0
+    rate = probe(video).fps
     starts = prediction.starts()
     timeline = prediction.timeline()
-    writer = None
-    try:
-        for index, frame in enumerate(read_video(video)):
+    with read_video(video) as frames, VideoWriter(target, rate) as writer:
+        for index, frame in enumerate(frames):
             window = prediction.windows[int(np.searchsorted(starts, index, side="right")) - 1]
             nearest = int(np.abs(window.frames - index).argmin())
             chances = window.probabilities
@@ -51,28 +50,15 @@ def annotate(
             shown = _with_bar(picture, classes[label], float(chances[label]))
             if len(prediction.windows) > 1:
                 _draw_timeline(shown, timeline, prediction.count, index)
-            if writer is None:
-                writer = _open(target, rate, shown.shape[1::-1])
-            writer.write(cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))
+            writer.write(shown)
             on_frames(1)
-    finally:
-        if writer is not None:
-            writer.release()
-
-
-def _open(target: Path, rate: float, size: tuple[int, int]) -> cv2.VideoWriter:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(target.absolute()), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
-    if not writer.isOpened():
-        raise PredictError(f"{target}: cannot be written; is the folder writable, the disk full?")
-    return writer
 
 
 def _enlarged(frame: np.ndarray) -> np.ndarray:
-    """At least ``_SHORT_SIDE`` pixels per side, both even, as the encoder wants them."""
+    """At least ``_SHORT_SIDE`` pixels per side."""
     height, width = frame.shape[:2]
     scale = max(1.0, _SHORT_SIDE / min(height, width))
-    size = (2 * round(width * scale / 2), 2 * round(height * scale / 2))
+    size = (round(width * scale), round(height * scale))
     return frame if size == (width, height) else cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR)
 
 
