@@ -18,7 +18,7 @@ def check_listing(listing: Listing, requested: Sequence[int]) -> list[Problem]:
     """What is wrong with names, lists and splits; the problems met while reading come first."""
     problems = list(listing.problems)
     problems += _check_available(listing, requested)
-    if not listing.videos:
+    if not listing.videos and not any(problem.severity == "error" for problem in problems):
         problems.append(Problem("error", "no clip: the class folders or the split files are empty"))
     classes = {video.class_name for video in listing.videos}
     if len(classes) == 1:
@@ -148,7 +148,8 @@ def _check_available(listing: Listing, requested: Sequence[int]) -> Iterable[Pro
 
 def _check_files(listing: Listing) -> Iterable[Problem]:
     named = {video.path for video in listing.videos}
-    yield from _problem("error", "videos that the split files name and that are missing", named - listing.on_disk)
+    missing = (_placed(video) for video in listing.videos if video.path not in listing.on_disk)
+    yield from _problem("error", "videos that the split files name and that are missing", missing)
     yield from _problem(
         "warning", "videos that no requested split mentions; they are not used", listing.on_disk - named
     )
@@ -158,12 +159,17 @@ def _check_files(listing: Listing) -> Iterable[Problem]:
 
 def _check_names(listing: Listing) -> Iterable[Problem]:
     """Names become those of files of the project, so they must not lead out of it."""
-    faults = {video.path: _unfit(video) for video in listing.videos if _is_text(video.path)}
+    faults = {_placed(video): _unfit(video) for video in listing.videos if _is_text(video.path)}
     yield from _problem(
         "error",
         "names that no clip or class can have; rename the files or their folders",
-        (f"{path}: {fault}" for path, fault in faults.items() if fault),
+        (f"{place}: {fault}" for place, fault in faults.items() if fault),
     )
+
+
+def _placed(video: Video) -> str:
+    """The video, after the line of the list that names it."""
+    return f"{video.where}: {video.path}" if video.where else video.path
 
 
 def _unfit(video: Video) -> str:
@@ -194,14 +200,18 @@ def _check_split(listing: Listing, number: int) -> Iterable[Problem]:
         "error", f"clips that split {number} has in both train and test", set(split.train) & set(split.test)
     )
     video = {v.path: v for v in listing.videos}
-    groups = {
-        side: {video[path].group for path in paths} for side, paths in (("train", split.train), ("test", split.test))
-    }
-    yield from _problem(
-        listing.straddling,
-        f"groups of split {number} with clips in both train and test",
-        groups["train"] & groups["test"],
-    )
+    groups: dict[str, dict[str, str]] = {}
+    """Side -> group -> line of the list that names its first clip there."""
+    for side, paths in (("train", split.train), ("validation", split.validation), ("test", split.test)):
+        groups[side] = {video[path].group: video[path].where for path in reversed(paths)}
+    for one, other in (("train", "test"), ("train", "validation"), ("validation", "test")):
+        both = sorted(groups[one].keys() & groups[other].keys())
+        lines = ((group, groups[one][group], groups[other][group]) for group in both)
+        yield from _problem(
+            listing.straddling,
+            f"groups of split {number} with clips in both {one} and {other}",
+            (f"{group} (e.g. {first} and {second})" if first else group for group, first, second in lines),
+        )
     classes = {
         side: {video[path].class_name for path in paths}
         for side, paths in (("train", split.train), ("test", split.test))

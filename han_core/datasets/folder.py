@@ -65,19 +65,8 @@ def list_folder(
         # A listed video that is not there still is a clip, so that the checks can say it is missing.
         videos = [v for v in videos if v.path in named]
         videos += [Video(path, unicode_form(path.split("/")[0]), path) for path in sorted(named - known)]
-    elif rules.split_by == "fold":
-        available = tuple(range(1, rules.folds + 1))
-        fold_of = deal_groups(classes_of_groups(videos), rules.folds, seed, "fold")
-        found = {
-            n: split_videos(videos, {group for group, fold in fold_of.items() if fold == n})
-            for n in splits
-            if n in available
-        }
     else:
-        found = {
-            n: split_videos(videos, draw_groups(classes_of_groups(videos), rules.test_share, seed, "test", n))
-            for n in splits
-        }
+        found, available = draw_splits(videos, rules, splits, seed)
     return Listing(
         videos=tuple(videos),
         classes=tuple(sorted({video.class_name for video in videos})),
@@ -164,6 +153,20 @@ def group_videos(folders: ClassFolders, pattern: str | None) -> tuple[list[Video
     if unmatched:
         problems.append(Problem("error", f"names in which group_pattern {pattern!r} finds no group", tuple(unmatched)))
     return videos, problems
+
+
+def draw_splits(
+    videos: Sequence[Video], rules: FolderRules, splits: Sequence[int], seed: int
+) -> tuple[dict[int, Split], tuple[int, ...] | None]:
+    """The splits of folds or fractions, and the numbers of all that there are; None where any number is one."""
+    classes = classes_of_groups(videos)
+    if rules.split_by == "fold":
+        fold_of = deal_groups(classes, rules.folds, seed, "fold")
+        available = range(1, rules.folds + 1)
+        tested = {n: {group for group, fold in fold_of.items() if fold == n} for n in splits if n in available}
+        return {n: split_videos(videos, groups) for n, groups in tested.items()}, tuple(available)
+    share = rules.test_share
+    return {n: split_videos(videos, draw_groups(classes, share, seed, "test", n)) for n in splits}, None
 
 
 def classes_of_groups(videos: Sequence[Video]) -> dict[str, frozenset[str]]:

@@ -1,7 +1,7 @@
 """What a dataset's folders and split files say, before it is checked against itself.
 
-Each reader (``ucf101.py``, ``hmdb51.py``, ``folder.py``, ``ut_interaction.py``) returns a :class:`Listing`;
-``checks.py`` finds what is wrong with one, ``assemble.py`` turns a sound one into a clips table.
+Each reader (``ucf101.py``, ``hmdb51.py``, ``folder.py``, ``ut_interaction.py``, ``video_list.py``) returns a
+:class:`Listing`; ``checks.py`` finds what is wrong with one, ``assemble.py`` turns a sound one into a clips table.
 """
 
 import unicodedata
@@ -35,10 +35,16 @@ class Video:
     """POSIX, relative to the dataset's root."""
     class_name: str
     group: str
+    given_name: str = ""
+    """The clip's name where the file's place does not make it."""
+    where: str = ""
+    """Line of the list that names the clip, e.g. ``line 7``; "" where that is of no help."""
 
     @property
     def name(self) -> str:
         """Stem of the file, in composed Unicode; in a folder of a split, that folder's name stands before it."""
+        if self.given_name:
+            return self.given_name
         path = PurePosixPath(self.path)
         return unicode_form("-".join([*path.parts[:-2], path.stem]))
 
