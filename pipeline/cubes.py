@@ -110,12 +110,15 @@ def cubes(params: Params, stream: str, split: int, cache: "ClipCache") -> None:
     folder, views = Paths.of(params).views(stream, split), params.cubes.views
     folder.mkdir(parents=True, exist_ok=True)
     clear(*(path for path in folder.iterdir() if path.name not in views))
+    if not views:  # DVC warns of every output that is an empty folder, at every use
+        (folder / _NONE).write_text("cubes.views is []: there are no further views\n", encoding="utf-8")
     for view in ("", *views):
         with cubes_work(params, stream, split, view) as work:
             do(work, params, cache)
 
 
 _PLAIN = ("view", "")
+_NONE = "no_views.txt"
 
 
 @dataclass(frozen=True)

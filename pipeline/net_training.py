@@ -140,7 +140,7 @@ def make_net(job: NetJob, params: Params, cache: "ClipCache", group: "Processes"
     if reused:
         draw_record(cache.find("nets", identity, ".csv"), curve_path, job.iterations)
     trained = f"{job.iterations} iterations on {len(job.learnt.clips)} clips"
-    how = "reused" if reused else trained if job.iterations else "as it is, not trained"
+    how = "reused" if reused else trained if job.iterations else "not trained (iterations: 0)"
     click.echo(f"finetune {job.name}: {how}; net in {job.output}, curve in {curve_path}")
 
 

@@ -7,11 +7,12 @@ import click
 _COMMANDS = {
     "cache": ("han_core.cli.cache", "List, verify and prune the cache of finished clip files and nets."),
     "flow": ("han_core.cli.flow", "Show the optical flow of a video as a picture or a video."),
+    "pull-for": ("han_core.cli.pull_for", "Pull from the DVC remote what a stage reads."),
     "store": ("han_core.cli.store", "Look into, verify and export stores of feature cubes."),
     "predict": ("han_core.cli.predict", "Say what happens in videos, and show where the model looked."),
 }
-"""Name of each command -> the module that holds it under the same name, and what it does. The modules are imported when
-they are used: some need seconds."""
+"""Name of each command -> the module that holds it under the same name (``_`` for ``-``), and what it does. The modules
+are imported when they are used: some need seconds."""
 
 
 class _Commands(click.Group):
@@ -21,7 +22,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        return getattr(import_module(_COMMANDS[cmd_name][0]), cmd_name)
+        return getattr(import_module(_COMMANDS[cmd_name][0]), cmd_name.replace("-", "_"))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
