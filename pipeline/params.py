@@ -723,6 +723,9 @@ class Evaluate(Group):
 class Report(Group):
     clips: Annotated[int, Field(ge=0, le=10_000)] | tuple[Annotated[Text, AfterValidator(_clip)], ...] = 4
     """Test clips whose attention maps are drawn: how many, or their names."""
+    megabytes: Annotated[float, Field(gt=0, le=1000)] = 10
+    """What ``report.html`` may weigh, about. Predictions and playing clips take what tables and charts leave of it;
+    where that is too little, clips are smaller, then fewer, and the page says so."""
     tuned: tuple[RowName, ...] = ()
     """Rows whose settings in this file were picked by looking at the clips they are scored on; the tables say so."""
     costs: bool = False

@@ -5,6 +5,10 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
+CIRCLED = 2.0
+"""A map's strongest region is circled where it has at least so many times the weight that an even map gives it; below
+that the place of the largest weight says next to nothing."""
+
 
 def attention_strip(
     frames: np.ndarray,
@@ -16,7 +20,7 @@ def attention_strip(
 ) -> np.ndarray:
     """Frames in a row; under it, for every model, the same frames with its attention maps over them; under those, flow.
 
-    The strongest region of each map is circled.
+    The strongest region of each map is circled, as :func:`overlay` does.
 
     Args:
         frames: (T, H, W, 3) uint8 RGB.
@@ -37,7 +41,7 @@ def attention_strip(
             raise ValueError(f"{len(frames)} frames and {len(weights)} of {name} do not fit together")
     small = [cv2.resize(frame, (width, side), interpolation=cv2.INTER_AREA) for frame in frames]
     scale = np.array([width / frames.shape[2], side / frames.shape[1]] * 2)
-    plain = [_boxed(picture.copy(), None if boxes is None else boxes[t] * scale) for t, picture in enumerate(small)]
+    plain = [boxed(picture.copy(), None if boxes is None else boxes[t] * scale) for t, picture in enumerate(small)]
     rows = {"": plain}
     for name, weights in maps.items():
         rows[name] = [overlay(picture, one) for picture, one in zip(small, weights, strict=True)]
@@ -45,12 +49,13 @@ def attention_strip(
         rows["flow"] = [cv2.resize(picture, (width, side), interpolation=cv2.INTER_AREA) for picture in flow]
     for name, row in rows.items():
         if name:
-            _label(row[0], name)
+            label(row[0], name)
     return np.concatenate([np.concatenate(row, axis=1) for row in rows.values()], axis=0)
 
 
 def overlay(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """One map over one picture: the more weight, the brighter and warmer; the strongest region circled.
+    """One map over one picture: the more weight, the brighter and warmer; the strongest region circled, if it is
+    :data:`CIRCLED` times as strong as it were in an even map.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
@@ -73,21 +78,22 @@ def overlay(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
     heat = heat / max(float(weights.max()), 4 / weights.size)
     colour = cv2.cvtColor(cv2.applyColorMap((255 * heat).astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
     mixed = cv2.addWeighted(picture, 0.5, colour, 0.5, 0)
-    if weights.max() > weights.min():  # of a uniform map no region is the strongest
+    if 0 < CIRCLED * weights.mean() <= weights.max():
         row, column = np.unravel_index(int(weights.argmax()), weights.shape)
         centre = (int((column + 0.5) * width / grid), int((row + 0.5) * height / grid))
         cv2.circle(mixed, centre, max(3, height // 10), (0, 255, 0), max(1, height // 160), cv2.LINE_AA)
     return mixed
 
 
-def _boxed(picture: np.ndarray, box: np.ndarray | None) -> np.ndarray:
+def boxed(picture: np.ndarray, box: np.ndarray | None) -> np.ndarray:
+    """The same picture with a thin white frame where the box (x, y, width, height, in pixels) is; None draws none."""
     if box is not None:
         x, y, w, h = (round(float(v)) for v in box)
         cv2.rectangle(picture, (x, y), (x + w - 1, y + h - 1), (255, 255, 255), 1)
     return picture
 
 
-def _label(picture: np.ndarray, text: str) -> None:
+def label(picture: np.ndarray, text: str) -> None:
     """Write white on black into the upper left corner of an RGB picture."""
     size = picture.shape[0] / 320
     (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)

@@ -20,11 +20,37 @@ class Paragraph:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """One figure of a headline."""
+
+    what: str
+    value: str
+    about: str
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The few figures to be seen first."""
+
+    figures: Sequence[Figure]
+
+
+@dataclass(frozen=True)
 class Table:
-    """Rows of plain text under a header. The first column names the row, the others are figures."""
+    """Rows of plain text under a header. The first column names the row, the others are figures or words.
+
+    Raises:
+        ValueError: a row is not as long as the header.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    bars: Sequence[int] = ()
+    """Columns whose figures, 0 to 100, are drawn as bars too."""
+    words: Sequence[int] = ()
+    """Columns that hold words, not figures, beside the first."""
+    anchor: str = ""
+    """Where links lead to; "" where none does."""
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -47,6 +73,35 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Video:
+    """A playing clip, MP4, of its own file name; HTML carries it inside, Markdown links to the file."""
+
+    name: str
+    data: bytes
+    text: str
+    """What it shows."""
+    width: int
+    height: int
+    clip: str = ""
+    """What the clip is called in tables of clips."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A confusion matrix: rows the true class, columns the predicted one. Markdown shows it as an SVG file."""
+
+    name: str
+    """Of the file."""
+    counts: Sequence[Sequence[int]]
+    """C rows of C or C + 1 numbers; the last of C + 1 counts clips without a prediction."""
+    classes: Sequence[str]
+    text: str
+    clips: str = ""
+    """Anchor of the table of the clips that were counted, in whose columns "Class" and "Predicted" a cell's clips can
+    be found; "" where there is none."""
+
+
+@dataclass(frozen=True)
 class Code:
     """Text to be shown letter by letter."""
 
@@ -61,7 +116,7 @@ class Fold:
     blocks: "Sequence[Block]"
 
 
-Block = Heading | Paragraph | Table | Picture | Code | Fold
+Block = Heading | Paragraph | Headline | Table | Picture | Video | Matrix | Code | Fold
 
 
 @dataclass(frozen=True)
@@ -72,12 +127,12 @@ class Document:
     blocks: list[Block] = field(default_factory=list)
 
 
-def pictures(blocks: Sequence[Block]) -> list[Picture]:
-    """All pictures, those in folds too, in order."""
-    found: list[Picture] = []
+def files(blocks: Sequence[Block]) -> list[Picture | Video | Matrix]:
+    """All blocks that are files beside the Markdown, those in folds too, in order."""
+    found: list[Picture | Video | Matrix] = []
     for block in blocks:
-        if isinstance(block, Picture):
+        if isinstance(block, Picture | Video | Matrix):
             found.append(block)
         elif isinstance(block, Fold):
-            found += pictures(block.blocks)
+            found += files(block.blocks)
     return found

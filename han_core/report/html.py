@@ -1,31 +1,30 @@
-"""A document as one HTML page that needs nothing else: no request leaves it, no script runs in it."""
+"""A document as one HTML page that needs nothing else: no request leaves it. A script of its own (``page.js``) sorts,
+filters and copies; without it all content is there to read. The page's policy lets the browser run that script alone
+and fetch nothing."""
 
 import base64
+import hashlib
+import re
 from html import escape
+from importlib.resources import files
 from pathlib import Path
 
-from han_core.report.document import Block, Code, Document, Fold, Heading, Paragraph, Picture, Table
+from han_core.report.confusion import confusion_parts
+from han_core.report.document import (
+    Block,
+    Code,
+    Document,
+    Fold,
+    Heading,
+    Headline,
+    Matrix,
+    Paragraph,
+    Picture,
+    Table,
+    Video,
+)
 
-_STYLE = """
-:root{color-scheme:light dark;--ink:#1c1e21;--paper:#fff;--soft:#f2f3f5;--line:#d4d7dc;--mark:#0b5bd3}
-@media (prefers-color-scheme:dark){:root{--ink:#e6e8eb;--paper:#15171a;--soft:#21252a;--line:#3a4048;--mark:#7fb2ff}}
-*{box-sizing:border-box}
-body{margin:0 auto;padding:1rem;max-width:64rem;color:var(--ink);background:var(--paper);
-font:1rem/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
-h1{font-size:1.6rem;line-height:1.2}h2{font-size:1.2rem;margin:2rem 0 .5rem;border-bottom:1px solid var(--line)}
-.scroll{overflow-x:auto;max-width:100%}
-table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
-th,td{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:right;overflow-wrap:normal}
-td{white-space:nowrap}
-th:first-child,td:first-child{text-align:left;min-width:9rem;white-space:normal;overflow-wrap:anywhere}
-thead th{background:var(--soft);vertical-align:bottom}
-tbody tr:hover{background:var(--soft)}
-figure{margin:1rem 0}figcaption{font-size:.9rem}
-img,svg{max-width:100%;height:auto}.scroll>img,.scroll>svg{max-width:none}
-pre{background:var(--soft);padding:.75rem;overflow-x:auto;font-size:.8rem;overflow-wrap:normal}
-summary{cursor:pointer;color:var(--mark);padding:.25rem 0}
-nav ul{columns:14rem;padding-left:1.2rem;margin:.5rem 0}a{color:var(--mark)}
-""".replace("\n", "")
+_LONG = 30  # rows from which a table scrolls in a box of its own
 
 
 def write_html(document: Document, path: Path) -> None:
@@ -37,16 +36,38 @@ def write_html(document: Document, path: Path) -> None:
 def render_html(document: Document) -> str:
     """The page as text."""
     title = escape(document.title)
+    style, script = (files("han_core.report").joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
+    policy = (
+        "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+    )
     headings = [block.text for block in document.blocks if isinstance(block, Heading)]
     contents = "".join(f'<li><a href="#{_anchor(text)}">{escape(text)}</a></li>' for text in headings)
-    body = "\n".join(_block(block) for block in document.blocks)
+    first = next((n for n, block in enumerate(document.blocks) if isinstance(block, Heading)), len(document.blocks))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         # An icon of no bytes, because browsers ask the server for one where a page names none.
-        f'<link rel="icon" href="data:,"><title>{title}</title><style>{_STYLE}</style></head>\n'
-        f"<body><h1>{title}</h1>\n<nav><ul>{contents}</ul></nav>\n{body}\n</body></html>\n"
+        f'<link rel="icon" href="data:,"><title>{title}</title><style>{style}</style></head>\n'
+        f"<body><h1>{title}</h1>\n{_blocks(document.blocks[:first])}\n<nav><ul>{contents}</ul></nav>\n"
+        f"{_blocks(document.blocks[first:])}\n<script>{script}</script></body></html>\n"
     )
+
+
+def _blocks(blocks: "list[Block] | tuple[Block, ...]") -> str:
+    """Charts that follow each other stand side by side where there is room."""
+    parts, charts = [], []
+    for block in [*blocks, None]:
+        if isinstance(block, Picture) and block.kind == "svg" and not block.wide:
+            charts.append(_block(block))
+            continue
+        if charts:
+            parts.append(f'<div class="charts">{"".join(charts)}</div>')
+            charts = []
+        if block is not None:
+            parts.append(_block(block))
+    return "\n".join(parts)
 
 
 def _block(block: Block) -> str:
@@ -55,25 +76,66 @@ def _block(block: Block) -> str:
             return f'<h2 id="{_anchor(text)}">{escape(text)}</h2>'
         case Paragraph(text):
             return f"<p>{escape(text)}</p>"
+        case Headline(figures):
+            cards = "".join(
+                f'<div><dt>{escape(one.what)}</dt><dd class="value">{escape(one.value)}</dd>'
+                f'<dd class="about">{_words(one.about)}</dd></div>'
+                for one in figures
+            )
+            return f'<dl class="headline">{cards}</dl>'
         case Table():
             return _table(block)
         case Picture():
             return _picture(block)
+        case Video():
+            return _video(block)
+        case Matrix():
+            return _matrix(block)
         case Code(text):
             return f"<pre>{escape(text)}</pre>"
         case Fold(summary, blocks):
-            inner = "\n".join(_block(one) for one in blocks)
-            return f"<details><summary>{escape(summary)}</summary>\n{inner}\n</details>"
+            return f"<details><summary>{escape(summary)}</summary>\n{_blocks(list(blocks))}\n</details>"
     raise TypeError(f"{block!r} is not a block of a document")
 
 
 def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.header)
+    kinds = ["words" if column in table.words else "" for column in range(len(table.header))]
+    head = "".join(
+        f'<th scope="col"{_class(kind)}>{_words(cell)}</th>' for cell, kind in zip(table.header, kinds, strict=True)
+    )
     rows = []
-    for first, *others in table.rows:
-        cells = "".join(f"<td>{escape(cell)}</td>" for cell in others)
-        rows.append(f"<tr><td>{escape(first)}</td>{cells}</tr>")
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>{"".join(rows)}</tbody></table></div>'
+    for row in table.rows:
+        cells = []
+        for column, (cell, kind) in enumerate(zip(row, kinds, strict=True)):
+            if column in table.bars and (share := _share(cell)) is not None:
+                cells.append(f'<td class="bar" style="--share:{share:g}%">{escape(cell)}</td>')
+            elif column and not kind:
+                cells.append(f"<td>{escape(cell)}</td>")
+            else:
+                name = f"{kind} name" if kind and " " not in cell else kind
+                cells.append(f"<td{_class(name)}>{_words(cell)}</td>")
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    anchor = f' id="{escape(table.anchor)}"' if table.anchor else ""
+    size = "table long" if len(table.rows) > _LONG else "table"
+    return (
+        f'<div class="{size}"{anchor}><div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>\n'
+        f"<tbody>{''.join(rows)}</tbody></table></div></div>"
+    )
+
+
+def _class(kind: str) -> str:
+    return f' class="{kind}"' if kind else ""
+
+
+def _share(cell: str) -> float | None:
+    """The figure of a cell as the length of its bar."""
+    found = re.match(r"\d+(\.\d+)?", cell)
+    return min(float(found[0]), 100.0) if found else None
+
+
+def _words(text: str) -> str:
+    """Escaped text that may break between the words of a name (``left_hand``, ``LeftHand``), never inside one."""
+    return re.sub(r"(?<=[_/])(?=\w)|(?<=\w-)(?=\w)|(?<=[a-z]{2})(?=[A-Z][a-z])", "<wbr>", escape(text))
 
 
 def _picture(picture: Picture) -> str:
@@ -82,9 +144,35 @@ def _picture(picture: Picture) -> str:
             "<svg ", f'<svg role="img" aria-label="{escape(picture.text)}" ', 1
         )
     else:
-        data = base64.b64encode(picture.data).decode("ascii")
-        shown = f'<img alt="{escape(picture.text)}" src="data:image/{picture.kind};base64,{data}">'
-    return f'<figure><div class="scroll">{shown}</div></figure>' if picture.wide else f"<figure>{shown}</figure>"
+        shown = f'<img alt="{escape(picture.text)}" src="{_data(f"image/{picture.kind}", picture.data)}">'
+    wide = f'<div class="scroll" tabindex="0">{shown}</div>' if picture.wide else shown
+    return f"<figure>{wide}</figure>"
+
+
+def _video(video: Video) -> str:
+    clip = f' data-clip="{escape(video.clip)}"' if video.clip else ""
+    return (
+        f'<figure{clip}><video controls loop muted playsinline width="{video.width}" height="{video.height}" '
+        f'aria-label="{escape(video.text)}" src="{_data("video/mp4", video.data)}"></video>'
+        f"<figcaption>{escape(video.text)}</figcaption></figure>"
+    )
+
+
+def _data(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _matrix(matrix: Matrix) -> str:
+    over, beside, cells = confusion_parts(matrix.counts, matrix.classes, matrix.clips)
+    shown = [
+        over.svg('class="over" aria-hidden="true" '),
+        beside.svg('class="beside" aria-hidden="true" '),
+        cells.svg(f'class="cells" role="group" aria-label="{escape(matrix.text)}" '),
+    ]
+    return (
+        '<figure class="matrix"><div class="scroll" tabindex="0"><div class="grid"><span class="corner"></span>'
+        f'{"".join(shown)}</div></div><div class="opened" aria-live="polite"></div></figure>'
+    )
 
 
 def _anchor(text: str) -> str:

@@ -1,8 +1,9 @@
 """Stage ``report``: the tables and figures of the paper from whatever results there are, for people.
 
-Writes ``report/<dataset>/report.html``, one page that opens without a server and asks for nothing, and its twin
-``report.md`` with the pictures as files beside it. Nothing in them depends on the time: the same results give the
-same bytes, but for what the stages took, where ``report.costs`` asks for it.
+Writes ``report/<dataset>/report.html``, one page that opens without a server and asks for nothing, of about
+``report.megabytes`` at most, and its twin ``report.md`` with the pictures and clips as files beside it. Nothing in them
+depends on the time: the same results give the same bytes, but for what the stages took, where ``report.costs`` asks for
+it.
 """
 
 from pathlib import Path
@@ -27,12 +28,14 @@ def run(params: Params) -> None:
     """Gather, write the page and its twin."""
     from han_core.clips import read_clips
     from han_core.report.document import Document, Paragraph
-    from han_core.report.html import write_html
+    from han_core.report.html import render_html, write_html
     from han_core.report.markdown import write_markdown
     from pipeline.execution.outputs import clear
     from pipeline.paths import Paths
-    from pipeline.report import chosen, figure4, pictures, tables
+    from pipeline.report import chosen, classes, figure4, pictures, predictions, tables
     from pipeline.report.costs import costs
+    from pipeline.report.headline import headline
+    from pipeline.report.room import Room
 
     paths = Paths.of(params)
     table = read_clips(paths.clips)
@@ -42,26 +45,34 @@ def run(params: Params) -> None:
     own = summaries[params.dataset.name]
     splits = f"split{'s' if len(params.splits) > 1 else ''} {', '.join(map(str, params.splits))}"
     text = f"{len(table.clips)} clips, {len(table.classes)} classes; test clips of {splits}."
-    document = Document(
-        params.dataset.name,
-        [
-            Paragraph(text),
-            *tables.table_1(params, summaries),
-            *tables.table_2(params, summaries),
-            *tables.other_models(params, summaries),
-            *costs(params, table, own),
-            *tables.cues(own),
-            *figure4.where_it_looked(params, table, paths),
-            *tables.attention_scores(paths.metrics / "attention.json"),
-            *tables.per_class(paths.plots / "per_class.csv", len(params.train.seeds)),
-            *pictures.confusion(params, table, paths),
-            *pictures.curves(params, paths),
-            *tables.damage(table),
-            *tables.store(params, table, paths),
-            *chosen.chosen_settings(params),
-            *tables.origin(params),
-        ],
-    )
+    above = [
+        Paragraph(text),
+        *headline(params, table, own),
+        *tables.table_1(params, summaries),
+        *tables.table_2(params, summaries),
+        *tables.other_models(params, summaries),
+        *costs(params, table, own),
+        *tables.cues(own),
+    ]
+    scored = [
+        *tables.attention_scores(paths.metrics / "attention.json"),
+        *classes.per_class(params, table, paths),
+    ]
+    below = [
+        *pictures.curves(params, paths),
+        *tables.damage(table),
+        *tables.store(params, table, paths),
+        *chosen.chosen_settings(params),
+        *tables.origin(params),
+    ]
+    confused = classes.confusion(params, table, paths, set(params.models))
+    # What is always there comes first; predictions and clips take what it leaves of the page.
+    always = Document(params.dataset.name, [*above, *scored, *confused, *below])
+    room = Room(1e6 * params.report.megabytes - len(render_html(always).encode()))
+    answers, listed = predictions.predictions(params, table, paths, room)
+    looked = figure4.where_it_looked(params, table, paths, room)
+    confused = classes.confusion(params, table, paths, listed)
+    document = Document(params.dataset.name, [*above, *looked, *scored, *confused, *answers, *below])
     clear(paths.report)  # pictures of an earlier run with more models or clips must not stay behind either
     write_markdown(document, paths.report / "report.md")
     write_html(document, paths.report / "report.html")

@@ -58,5 +58,5 @@ def chosen_settings(params: Params) -> list[Block]:
             choice = choices.chosen.get(section, {}).get(f"split_{split}")
             rows.append([model, str(split), in_words(choice.settings) if choice else "-", section])
     text = f"By {path}; docs/selection.md says how. They stand in place of those of group train among the params below."
-    table = Table(["Model", "split", "settings", "chosen for"], rows)
+    table = Table(["Model", "split", "settings", "chosen for"], rows, words=[2, 3])
     return [Heading("Chosen settings"), Paragraph(text), Fold("By model and split", [table])]

@@ -29,4 +29,5 @@ def costs(params: Params, table: "ClipTable", summary: Summary) -> list[Block]:
         f"split {params.splits[0]}. What several rows stand on counts for each. Seconds are those of the machines that "
         "ran the stages. Each stage by itself: python -m pipeline.costs"
     )
-    return [Heading("What it costs"), Paragraph(text), Table(["Row", "top-1 (%)", *COLUMNS], rows)]
+    header = ["Row", "top-1 (%)", *COLUMNS]
+    return [Heading("What it costs"), Paragraph(text), Table(header, rows, words=[len(header) - 1])]

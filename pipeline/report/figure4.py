@@ -1,5 +1,6 @@
-"""Where the systems looked: strips of attention maps over frames (the paper's figure 4)."""
+"""Where the systems looked: attention maps over playing clips, and strips of them (the paper's figure 4)."""
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,18 +10,23 @@ import numpy as np
 
 from han_core.clipfile.reader import ClipFile
 from han_core.datasets.synthetic.generate import actor_boxes
-from han_core.figures.attention import attention_strip
+from han_core.evaluation.attention_quality import effective_regions
+from han_core.figures.attention import CIRCLED, attention_strip
 from han_core.figures.flow import flow_picture
+from han_core.figures.playing import attention_frames
 from han_core.flow.flowfile import read_flow_levels
 from han_core.flow.levels import dequantize
 from han_core.images.codec import encode_image
 from han_core.images.frames import read_frames
 from han_core.predictions import Attention, attention_file, probabilities_file, read_attention, read_predictions
-from han_core.report.document import Block, Heading, Paragraph, Picture
+from han_core.report.document import Block, Heading, Paragraph, Picture, Video
 from han_core.rows import Row
+from han_core.video.encode import encode_video
 from pipeline.params import Params, synthetic_spec
 from pipeline.paths import Paths, clip_file
 from pipeline.predictions import attending_rows
+from pipeline.report.predictions import clip_names
+from pipeline.report.room import Room, inside_a_page
 from pipeline.shown_clips import choose_clips
 
 if TYPE_CHECKING:
@@ -28,11 +34,19 @@ if TYPE_CHECKING:
 
 STRIP = 8  # frames of a strip of attention maps
 _JPEG = 88
+_SIDES = ((192, 128), (128, 128), (128, 96), (96, 64), (0, 64))
+"""Heights in pixels of a playing clip's frames and of a strip's, tried in this order; 0: no playing clip."""
+_SHARE = 200_000
+"""Bytes that a clip may take though many clips share the room: fewer clips, but such that show something."""
+_PLAYED = 150  # frames of a playing clip; of a longer one every second, third, .. frame
 
 
-def where_it_looked(params: Params, table: "ClipTable", paths: Paths) -> list[Block]:
+def where_it_looked(params: Params, table: "ClipTable", paths: Paths, room: Room) -> list[Block]:
     """Figure 4 for the clips that ``report.clips`` names, or for as many as it says, by the models of the first seed.
-    Clips that failed in an earlier stage, and so have no maps, are left out."""
+
+    Clips that failed in an earlier stage, and so have no maps, are left out. Where the room is scarce, pictures are
+    smaller, then clips fewer; the page says so.
+    """
     shown = shown_rows(params)
     looks = cache(lambda row, split: _Look(_folder(params, row, split), row, table.classes))
     chosen = [
@@ -42,9 +56,30 @@ def where_it_looked(params: Params, table: "ClipTable", paths: Paths) -> list[Bl
     ]
     if not shown or not chosen:
         return []
+    name_of = clip_names(table)
+    blocks: list[Block] = []
+    drawn = smaller = 0
+    for number, (split, clip) in enumerate(chosen, start=1):
+        looked = {label: looks(row, split) for row, label in shown.items()}
+        share = max(room.left // (len(chosen) - number + 1), _SHARE)
+        fitting = _fitting(params, paths, clip, looked, room, share)
+        if fitting is None:
+            break
+        drawn += 1
+        smaller += fitting[0] != _SIDES[0]
+        _, video, strip = fitting
+        answers = " ".join(f"{label}: {look.answer(clip)}." for label, look in looked.items())
+        name = name_of(clip)
+        spread = " ".join(look.spread(clip, label) for label, look in looked.items())
+        blocks.append(Paragraph(f"{name}: {clip.class_name}. {answers} {spread}"))
+        if video:
+            data, width, height = video
+            blocks.append(Video(f"attention-{number}.mp4", data, f"attention in {name}, playing", width, height, name))
+        blocks.append(Picture(f"attention-{number}.jpg", strip, "jpeg", f"attention in {name}", wide=True))
     text = [
-        f"Frames; the attention maps of {' and of '.join(shown.values())} over them, the strongest region circled; "
-        "flow, whose hue is the direction."
+        f"Clips that play, beside them the same under the attention maps of {' and of '.join(shown.values())}; below, "
+        "eight frames, the maps over them, and flow, whose hue is the direction. The strongest region is circled where "
+        f"it has at least {CIRCLED:g} times the weight that an even map gives it."
     ]
     if len(params.train.seeds) > 1:
         text.append(f"Of the models that were trained with seed {params.train.seeds[0]}.")
@@ -52,14 +87,27 @@ def where_it_looked(params: Params, table: "ClipTable", paths: Paths) -> list[Bl
         text.append("The first map of HAN is uniform, because h_0 = 0.")
     if params.dataset.kind == "synthetic":
         text.append("The white frame is the actor's box, which no model sees.")
-    blocks: list[Block] = [Heading("Where it looked (figure 4)"), Paragraph(" ".join(text))]
-    for number, (split, clip) in enumerate(chosen, start=1):
-        looked = {label: looks(row, split) for row, label in shown.items()}
-        answers = " ".join(f"{label}: {look.answer(clip)}." for label, look in looked.items())
-        strip = _strip(params, paths, clip, looked)
-        blocks.append(Paragraph(f"{clip.name}: {clip.class_name}. {answers}"))
-        blocks.append(Picture(f"attention-{number}.jpg", _jpeg(strip), "jpeg", f"attention in {clip.name}", wide=True))
-    return blocks
+    if drawn < len(chosen) or smaller:
+        fewer = f"only {drawn} of {len(chosen)} clips are shown" if drawn < len(chosen) else ""
+        small = f"pictures of {smaller} are smaller or do not play" if smaller else ""
+        text.append(
+            f"Because the page may have {params.report.megabytes:g} megabytes (report.megabytes), "
+            f"{' and '.join(filter(None, (fewer, small)))}."
+        )
+    return [Heading("Where it looked (figure 4)"), Paragraph(" ".join(text)), *blocks]
+
+
+def _fitting(
+    params: Params, paths: Paths, clip: "Clip", looked: "dict[str, _Look]", room: Room, share: int
+) -> tuple[tuple[int, int], tuple[bytes, int, int] | None, bytes] | None:
+    """The largest pictures of a clip for which there is room: their heights, the playing clip with its width and
+    height, and the strip; None where there is room for none."""
+    for sides in _SIDES:
+        strip = _jpeg(_strip(params, paths, clip, looked, sides[1]))
+        video = _video(params, paths, clip, looked, sides[0]) if sides[0] else None
+        if room.take(inside_a_page(strip) + (inside_a_page(video[0]) if video else 0), share):
+            return sides, video, strip
+    return None
 
 
 def _folder(params: Params, row: Row, split: int) -> Path:
@@ -97,6 +145,12 @@ class _Look:
         first = self.maps(clip)[0]
         return bool(np.ptp(first) < 1e-6 / len(first))
 
+    def spread(self, clip: "Clip", label: str) -> str:
+        """Over how many regions the maps are spread: whether they say anything."""
+        maps = self.maps(clip)
+        each = [effective_regions(one[None]) for one in maps]
+        return f"The maps of {label} are spread over {min(each):.0f} to {max(each):.0f} of {maps.shape[1]} regions."
+
     def answer(self, clip: "Clip") -> str:
         """The most likely class and its probability."""
         chances = self._probabilities[clip.key]
@@ -104,17 +158,46 @@ class _Look:
         return f"{self._classes[best]} ({100 * chances[best]:.0f} %)"
 
 
-def _strip(params: Params, paths: Paths, clip: "Clip", looked: dict[str, _Look]) -> np.ndarray:
+def _boxes(params: Params, clip: "Clip", width: int, height: int) -> np.ndarray | None:
+    """(N, 4) the actor's box in each frame of a clip, in pixels of frames of this size; None where nobody knows it."""
+    if params.dataset.kind != "synthetic":
+        return None
+    scale = [width / params.synthetic.width, height / params.synthetic.height] * 2
+    return actor_boxes(synthetic_spec(params), clip.name) * np.array(scale)
+
+
+def _video(params: Params, paths: Paths, clip: "Clip", looked: dict[str, _Look], side: int) -> tuple[bytes, int, int]:
+    """MP4, width and height of a clip that plays at its own speed."""
+    path = clip_file(paths.frames, clip.class_name, clip.name)
+    with ClipFile(path) as file:
+        count = file.image_count("frames")
+        fps = float(file.attributes.get("fps") or 25)
+        step = -(-count // _PLAYED)
+        frames = ((number, file.image("frames", number)) for number in range(0, count, step))
+        first = file.image("frames", 0)
+        boxes = _boxes(params, clip, first.shape[1], first.shape[0])
+        maps = {label: look.maps(clip) for label, look in looked.items()}
+        taken = next(iter(looked.values())).frames(clip)
+        size = [0, 0]
+
+        def sized() -> Iterator[np.ndarray]:
+            for picture in attention_frames(frames, maps, taken, boxes=boxes, side=side):
+                size[:] = picture.shape[1::-1]
+                yield picture
+
+        data = encode_video(sized(), fps / step)
+    return data, size[0], size[1]
+
+
+def _strip(params: Params, paths: Paths, clip: "Clip", looked: dict[str, _Look], side: int) -> np.ndarray:
     taken = next(iter(looked.values())).frames(clip)
     steps = np.linspace(0, len(taken) - 1, min(STRIP, len(taken))).round().astype(int)
     frames = read_frames(clip_file(paths.frames, clip.class_name, clip.name), taken[steps])
-    boxes = None
-    if params.dataset.kind == "synthetic":
-        scale = [frames.shape[2] / params.synthetic.width, frames.shape[1] / params.synthetic.height] * 2
-        boxes = actor_boxes(synthetic_spec(params), clip.name)[taken[steps]] * np.array(scale)
+    boxes = _boxes(params, clip, frames.shape[2], frames.shape[1])
     flow = _flow(clip_file(paths.flow, clip.class_name, clip.name), taken[steps])
     maps = {label: look.maps(clip)[steps] for label, look in looked.items()}
-    return attention_strip(frames, maps, flow=flow, boxes=boxes)
+    boxes = None if boxes is None else boxes[taken[steps]]
+    return attention_strip(frames, maps, flow=flow, boxes=boxes, side=side)
 
 
 def _flow(path: Path, frames: np.ndarray) -> np.ndarray:

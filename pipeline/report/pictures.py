@@ -1,19 +1,15 @@
-"""The report's learning curves and confusion matrices."""
+"""The report's learning curves."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from han_core.report.charts import confusion_chart, line_chart
-from han_core.report.document import Block, Fold, Heading, Paragraph, Picture
+from han_core.report.charts import line_chart
+from han_core.report.document import Block, Heading, Picture
 from pipeline.curve import read_curve
 from pipeline.params import Params
 
 if TYPE_CHECKING:
-    from han_core.clips import ClipTable
     from pipeline.paths import Paths
 
 
@@ -53,23 +49,3 @@ def _mean_curve(runs: Sequence[Path], figure: str = "loss") -> dict[int, float]:
     curves = [read_curve(folder, figure) for folder in runs]
     shared = [step for step in (curves[0] if curves else ()) if all(step in curve for curve in curves)]
     return {step: sum(curve[step] for curve in curves) / len(curves) for step in shared}
-
-
-def confusion(params: Params, table: "ClipTable", paths: "Paths") -> list[Block]:
-    """A matrix per model, test clips of all splits and seeds together; the first model's is open."""
-    text = "Rows are the true classes, columns the predicted ones. The fuller the colour, the larger the share."
-    if len(params.train.seeds) > 1:
-        text += f" Every clip counts once for each of the {len(params.train.seeds)} seeds."
-    blocks: list[Block] = [Heading("Confusion"), Paragraph(text)]
-    place = {name: n for n, name in enumerate([*table.classes, "(failed)"])}
-    for model in params.models:
-        with (paths.plots / "confusion" / f"{model}.csv").open(encoding="utf-8", newline="") as file:
-            pairs = [(place[row["actual"]], place[row["predicted"]]) for row in csv.DictReader(file)]
-        counts = np.zeros((len(table.classes), len(place)), np.int64)
-        np.add.at(counts, tuple(np.array(pairs, int).reshape(-1, 2).T), 1)
-        if not counts[:, -1].any():
-            counts = counts[:, :-1]
-        svg = confusion_chart(counts, table.classes)
-        picture = Picture(f"confusion-{model}.svg", svg, "svg", f"confusion matrix of {model}", wide=True)
-        blocks += [Paragraph(model), picture] if model == params.models[0] else [Fold(model, [picture])]
-    return blocks

@@ -1,6 +1,5 @@
 """The tables of the report, from the metrics and plots that earlier stages wrote."""
 
-import csv
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -58,10 +57,10 @@ def table_1(params: Params, summaries: Mapping[str, Summary]) -> list[Block]:
     blocks: list[Block] = [
         Heading("Table 1"),
         Paragraph(
-            "Top-1 in per cent: mean over the splits, standard deviation over the splits, right / tested clips. "
+            f"Top-1 in per cent: {_about_splits(summaries)}right / tested clips. "
             f"{_about_seeds(summaries)}“{MISSING}”: not run yet."
         ),
-        Table(["Variant", *_header(columns), settings_column(params)], rows),
+        _with_settings(["Variant", *_header(columns), settings_column(params)], rows),
         Paragraph(ABOUT_SETTINGS),
     ]
     lost = max((figures["missing"] for figures in summaries[params.dataset.name].values()), default=0)
@@ -92,7 +91,7 @@ def table_2(params: Params, summaries: Mapping[str, Summary]) -> list[Block]:
         Paragraph(
             "Other methods as the paper prints them, ours as in Table 1. “-”: not printed, or not part of this project."
         ),
-        Table(["Method", *_header(columns), settings_column(params)], rows),
+        _with_settings(["Method", *_header(columns), settings_column(params)], rows),
     ]
     notes = [
         [line, row.title, row.reruns or "-", row.deviations or "-"]
@@ -106,13 +105,29 @@ def table_2(params: Params, summaries: Mapping[str, Summary]) -> list[Block]:
             "originals."
         )
         header = ["Method", "Row", "Reruns", "Ours differs"]
-        blocks += [Paragraph(text), Fold("Reruns and differences", [Table(header, notes)])]
+        blocks += [Paragraph(text), Fold("Reruns and differences", [Table(header, notes, words=range(1, 4))])]
     return blocks
+
+
+def _with_settings(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table whose last column says where settings come from."""
+    return Table(header, rows, words=[len(header) - 1])
 
 
 def _ran(row: Row, summaries: Mapping[str, Summary]) -> bool:
     """Whether there are figures of it, of any dataset."""
     return any(row.name in summary for summary in summaries.values())
+
+
+def _splits_of(figures: Mapping[str, dict]) -> int:
+    return sum(name.startswith("split_") for name in figures["top1"])
+
+
+def _about_splits(summaries: Mapping[str, Summary]) -> str:
+    """What is shown of several splits; "" where no row has more than one, which has no spread."""
+    if not any(_splits_of(figures) > 1 for summary in summaries.values() for figures in summary.values()):
+        return ""
+    return "mean over the splits, ± the standard deviation over the splits where there are several, "
 
 
 def _about_seeds(summaries: Mapping[str, Summary]) -> str:
@@ -140,7 +155,8 @@ def other_models(params: Params, summaries: Mapping[str, Summary]) -> list[Block
         for name, figures in summary.items()
         if name not in printed
     ]
-    return [Heading("Baselines"), Table(["Model", "top-1 (%)", settings_column(params)], rows)] if rows else []
+    header = ["Model", "top-1 (%)", settings_column(params)]
+    return [Heading("Baselines"), _with_settings(header, rows)] if rows else []
 
 
 def cues(summary: Summary) -> list[Block]:
@@ -189,23 +205,6 @@ def attention_scores(path: Path) -> list[Block]:
         "Regions: over how many of them a map is spread. A map that knows nothing scores as the last rows."
     )
     return [Heading("Attention scored"), Paragraph(text), Table(header, rows)]
-
-
-def per_class(path: Path, seeds: int = 1) -> list[Block]:
-    """Rows are classes, columns models.
-
-    Args:
-        seeds: of each model of HAN, whose answers are counted together.
-    """
-    with path.open(encoding="utf-8", newline="") as file:
-        found = list(csv.DictReader(file))
-    models = list(dict.fromkeys(row["model"] for row in found))
-    by_class: dict[str, dict[str, str]] = {}
-    for row in found:
-        by_class.setdefault(row["class"], {})[row["model"]] = f"{100 * float(row['top1']):.0f}"
-    rows = [[name, *(cells.get(model, "-") for model in models)] for name, cells in by_class.items()]
-    about = [Paragraph(f"Of HAN the answers of all {seeds} seeds are counted together.")] if seeds > 1 else []
-    return [Heading("Accuracy by class (%)"), *about, Table(["Class", *models], rows)]
 
 
 def damage(table: "ClipTable") -> list[Block]:
@@ -283,13 +282,14 @@ def _header(columns: Sequence[tuple[str, str | None]]) -> list[str]:
 
 
 def _accuracy(figures: dict | None) -> str:
-    """``62.5 ± 1.2 (20 / 32)``; with several seeds ``62.5 ± 0.9 over 5 seeds (20.0 of 32), ± 1.2 over 3 splits``."""
+    """``62.5 (20 / 32)``, of several splits ``62.5 ± 1.2 (60 / 96)``; with several seeds ``62.5 ± 0.9 over 5 seeds
+    (20.0 of 32), ± 1.2 over 3 splits``."""
     if figures is None:
         return MISSING
-    top1, over_seeds = figures["top1"], figures.get("over_seeds")
+    top1, over_seeds, splits = figures["top1"], figures.get("over_seeds"), _splits_of(figures)
+    mean, spread = f"{100 * top1['mean']:.1f}", f"± {100 * top1['std']:.1f}"
     if over_seeds is None:
-        return f"{100 * top1['mean']:.1f} ± {100 * top1['std']:.1f} ({figures['right']} / {figures['clips']})"
+        return f"{mean}{f' {spread}' if splits > 1 else ''} ({figures['right']} / {figures['clips']})"
     seeds = f"± {100 * over_seeds['top1']['std']:.1f} over {len(figures['seeds'])} seeds"
-    text = f"{100 * top1['mean']:.1f} {seeds} ({figures['right']:.1f} of {figures['clips']})"
-    splits = sum(name.startswith("split_") for name in top1)
-    return f"{text}, ± {100 * top1['std']:.1f} over {splits} splits" if splits > 1 else text
+    text = f"{mean} {seeds} ({figures['right']:.1f} of {figures['clips']})"
+    return f"{text}, {spread} over {splits} splits" if splits > 1 else text
