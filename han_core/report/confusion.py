@@ -54,7 +54,7 @@ def confusion_parts(
         target: anchor on the page that every cell leads to; "" makes them no links.
     """
     labels = [*classes, "(failed)"][: len(counts[0])]
-    cell = 28 if len(classes) <= _FEW else 16
+    cell = 28 if len(classes) <= _FEW else 20
     margin = _LETTER * min(max(map(len, labels)), _LONGEST) + 10
     middle = cell / 2 + 4
     over = "".join(
@@ -92,7 +92,7 @@ def confusion_parts(
 
 def _cell(row: int, column: int, side: int, count: int, share: float, description: str) -> str:
     x, y = column * side, row * side
-    small = "" if len(str(count)) < 3 and side > 20 else f' font-size="{9 if len(str(count)) < 3 else 7}"'
+    small = f' font-size="{min(11.0, 1.5 * side / len(str(count))):.3g}"'  # or it would not fit into the cell
     return (
         f'<rect x="{x}" y="{y}" width="{side}" height="{side}" fill="{RIGHT if row == column else WRONG}" '
         f'fill-opacity="{0.15 + 0.6 * share:.3f}"><title>{escape(description)}</title></rect>'

@@ -134,7 +134,10 @@ def _share(cell: str) -> float | None:
 
 
 def _words(text: str) -> str:
-    """Escaped text that may break between the words of a name (``left_hand``, ``LeftHand``), never inside one."""
+    """Escaped text that may break between the words of a name (``left_hand``, ``LeftHand``), never inside one; several
+    names break at the blanks between them."""
+    if " " in text:
+        return escape(text)
     return re.sub(r"(?<=[_/])(?=\w)|(?<=\w-)(?=\w)|(?<=[a-z]{2})(?=[A-Z][a-z])", "<wbr>", escape(text))
 
 

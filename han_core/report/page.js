@@ -87,7 +87,6 @@ function addTools(box) {
       const wanted = filter.value.toLowerCase().split(/\s+/);
       rows.forEach((row, n) => { row.hidden = !wanted.every((word) => texts[n].includes(word)); });
       said.textContent = filter.value ? `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows` : "";
-      markCut(box);
     };
     tools.append(filter);
   }
@@ -104,16 +103,19 @@ function addTools(box) {
   box.prepend(tools);
 }
 
-function markCut(box) {
-  const scroll = box.querySelector(".scroll");
-  box.classList.toggle("cut", scroll.scrollLeft + scroll.clientWidth < scroll.scrollWidth - 2);
-}
-
 for (const box of document.querySelectorAll(".table")) {
   makeSortable(box.querySelector("table"));
   addTools(box);
-  new ResizeObserver(() => markCut(box)).observe(box.querySelector(".scroll")); // also when a fold is opened
-  box.querySelector(".scroll").addEventListener("scroll", () => markCut(box), { passive: true });
+}
+
+// -- What is out of sight to the right is said.
+
+for (const scroll of document.querySelectorAll(".scroll")) {
+  const box = scroll.parentElement;
+  if (!box.querySelector(".cue")) scroll.before(make("p", { className: "cue" }, "more →"));
+  const mark = () => box.classList.toggle("cut", scroll.scrollLeft + scroll.clientWidth < scroll.scrollWidth - 2);
+  new ResizeObserver(mark).observe(scroll); // also when a fold is opened
+  scroll.addEventListener("scroll", mark, { passive: true });
 }
 
 // -- Confusion: a cell opens its clips.
