@@ -98,7 +98,7 @@ def parts(tasks: list[jobs.ClipTask]) -> dict[str, float]:
 def tasks_of_stage() -> list[jobs.ClipTask]:
     """One for each clip of the table; fingerprints are made up."""
     params = load_params("params.yaml")
-    root = params.dataset.root.absolute()
+    root = params.dataset.videos.absolute()
     clips = read_clips(Paths.of(params).clips).clips
     settings = dict(params.decode)
     return [jobs.ClipTask(clip, f"{clip.sha256}-{'0' * 16}", Arguments(root / clip.path, **settings)) for clip in clips]

@@ -82,7 +82,7 @@ def decode_work(params: Params) -> ClipWork:
     """What the stage makes."""
     paths = Paths.of(params)
     table = read_clips(paths.clips)
-    root = params.dataset.root.absolute()
+    root = params.dataset.videos.absolute()
     tasks = (
         ClipTask(clip, decode_fingerprint(params, clip), Arguments(root / clip.path, **dict(params.decode)))
         for clip in table.clips

@@ -13,14 +13,15 @@ _SECONDS = 5.0
 
 
 def data_that_are_not_there(params: Params) -> Iterable[str]:
-    """The folders of videos and split files, both at once."""
+    """The folders of videos and split files, or the list and its folder, all at once."""
     dataset = params.dataset
-    folders = [("root", dataset.root)] if dataset.kind != "synthetic" else []
-    folders += [("annotations", dataset.annotations)] if dataset.annotations is not None else []
-    for key, folder in folders:
-        if not folder.is_dir():
-            state = "is not a folder" if folder.exists() else "does not exist"
-            yield f"dataset.{key}: {folder} {state}; put the data there or correct the params file"
+    root = "file" if dataset.kind == "list" else "folder"
+    wanted = [("root", dataset.root, root)] if dataset.kind != "synthetic" else []
+    wanted += [(key, getattr(dataset, key), "folder") for key in ("base", "annotations")]
+    for key, path, kind in wanted:
+        if path is not None and not (path.is_file() if kind == "file" else path.is_dir()):
+            state = f"is not a {kind}" if path.exists() else "does not exist"
+            yield f"dataset.{key}: {path} {state}; put the data there or correct the params file"
 
 
 def files_that_are_not_there(params: Params) -> Iterable[str]:

@@ -104,6 +104,20 @@ def _local(path: object) -> object:
     return path
 
 
+def _home(path: Path) -> Path:
+    """``~`` is expanded, as shells do; variables are not, so that a params file means the same in every shell."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"there is no home folder {_shown(path.parts[0])}") from None
+
+
+def _written_out(path: Path) -> Path:
+    if path.parts[:1] and path.parts[0].startswith("~"):
+        raise ValueError(f"must be written out, because DVC watches it and knows no ~: {_home(path)}")
+    return path
+
+
 def _clip(name: str) -> str:
     parts = name.split("/")
     if len(parts) > 2 or any(unfit_name(part) for part in parts):
@@ -150,8 +164,11 @@ def _no_boolean(value: object) -> object:
 Name = Annotated[str, AfterValidator(_name)]
 """One component of paths inside the project."""
 Text = Annotated[str, BeforeValidator(_text)]
-UserPath = Annotated[Path, Field(strict=False), BeforeValidator(_local), BeforeValidator(_text)]
+_Path = Annotated[Path, Field(strict=False), BeforeValidator(_local), BeforeValidator(_text)]
+UserPath = Annotated[_Path, AfterValidator(_home)]
 """Wherever people keep their data."""
+Weights = Annotated[Text, AfterValidator(lambda text: str(_home(Path(text))) if text.startswith("~") else text)]
+"""A word, or the path of a file."""
 
 
 class ParamsError(click.ClickException):
@@ -175,7 +192,8 @@ class Group(BaseModel):
 
 
 class Folder(Group):
-    """How groups and splits of a class-folder dataset come about (``dataset.kind: folder`` or ``synthetic``)."""
+    """How groups and splits of a class-folder dataset come about (``dataset.kind: folder`` or ``synthetic``), and
+    splits of a list without a column ``split`` (``list``)."""
 
     group_pattern: Annotated[Text, AfterValidator(_pattern)] | None = None
     """Regular expression searched in a clip's file stem; its first group (or the whole match) is the clip's
@@ -192,10 +210,14 @@ class Dataset(Group):
 
     name: Name
     """Part of every path, so that several datasets live side by side."""
-    kind: Literal["synthetic", "folder", "ucf101", "hmdb51", "ut_interaction"]
-    root: UserPath
-    """Folder of the videos. Paths in clips.csv are relative to it. Generated videos lie in ``data/<name>/raw`` and
-    nowhere else: DVC removes a stage's outputs before it runs, and must never remove videos of yours."""
+    kind: Literal["synthetic", "folder", "list", "ucf101", "hmdb51", "ut_interaction"]
+    root: Annotated[_Path, AfterValidator(_written_out)]
+    """Folder of the videos, or with ``kind: list`` the CSV that names them; DVC watches it. Generated videos lie in
+    ``data/<name>/raw`` and nowhere else: DVC removes a stage's outputs before it runs, and must never remove videos of
+    yours."""
+    base: UserPath | None = None
+    """Folder that the paths of a list start from and all its videos lie in (``kind: list``, ``docs/datasets.md``); null
+    is the folder of the list."""
     generate: tuple[Literal["synthetic"], ...] = ()
     """``[synthetic]`` makes DVC generate the videos first."""
     annotations: UserPath | None = None
@@ -205,6 +227,11 @@ class Dataset(Group):
     allowed_failures: Count = 0
     """How many clips may fail in a stage before the stage itself fails."""
     folder: Folder = Folder()
+
+    @property
+    def videos(self) -> Path:
+        """Folder that the paths in clips.csv are relative to."""
+        return self.root if self.kind != "list" else self.base or self.root.parent
 
 
 class Synthetic(Group):
@@ -287,7 +314,7 @@ class Flow(Group):
 class Recipe(Group):
     """How one VGG-16 is fine-tuned; PAPER: SGD with momentum on randomly chosen frames or flow stacks."""
 
-    weights: Text = "imagenet"
+    weights: Weights = "imagenet"
     """``imagenet`` (torchvision's download), ``random``, or the path of a safetensors file."""
     input: Literal["auto", "caffe", "torchvision"] = "auto"
     """Scale of the input that the weights expect; ``auto`` reads it from the file (see ``han_core/nets/vgg16.py``)."""
@@ -646,7 +673,7 @@ class SVM(Group):
 class SlowFusionRecipe(Group):
     """How Slow Fusion is trained; [10]'s values are the defaults."""
 
-    weights: Text = "random"
+    weights: Weights = "random"
     """``random``, or the path of a safetensors file of pre-trained weights."""
     trained: Literal["all", "top", "top3"] = "all"
     """``top``: fc8 alone; ``top3``: fc6 to fc8. The other layers keep the weights of the file."""
@@ -802,6 +829,12 @@ class Params(Group):
             problems.append(f"dataset.annotations: is missing; {self.dataset.kind} needs the folder of its split files")
         if self.dataset.kind == "folder" and self.dataset.folder.split_by == "list" and not self.dataset.annotations:
             problems.append("dataset.annotations: is missing, but dataset.folder.split_by is list")
+        if self.dataset.kind == "list" and self.dataset.annotations is not None:
+            problems.append("dataset.annotations: must be null for dataset.kind list; splits are columns of the list")
+        if self.dataset.kind == "list" and self.dataset.folder.group_pattern is not None:
+            problems.append("dataset.folder.group_pattern: must be null for dataset.kind list; its column is group")
+        if self.dataset.kind != "list" and self.dataset.base is not None:
+            problems.append(f"dataset.base: must be null for dataset.kind {self.dataset.kind}; it is of lists")
         own = self.cubes.nets == self.dataset.name
         if own and self.finetune.splits != self.splits:
             problems.append("finetune.splits: must equal splits, because cubes.nets names this dataset's own nets")

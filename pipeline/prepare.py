@@ -21,6 +21,7 @@ from han_core.datasets.probing import CRASHED, Inspection, inspect_video
 from han_core.datasets.synthetic.generate import BOXES, GROUP_PATTERN
 from han_core.datasets.ucf101 import list_ucf101
 from han_core.datasets.ut_interaction import list_ut_interaction
+from han_core.datasets.video_list import list_videos
 from han_core.runs.progress import Progress
 from pipeline.execution.jobs import died
 from pipeline.execution.local import with_processes
@@ -39,12 +40,15 @@ def list_dataset(params: Params) -> Listing:
     """Read the folders and split files of ``dataset.kind``.
 
     Raises:
-        click.ClickException: a folder is missing.
+        click.ClickException: a folder, or the list, is missing.
     """
     dataset = params.dataset
-    _require_folder(dataset.root, "dataset.root")
+    if dataset.kind == "list":
+        _require(dataset.root.is_file(), dataset.root, "dataset.root", "file")
+    else:
+        _require(dataset.root.is_dir(), dataset.root, "dataset.root", "folder")
     if dataset.annotations is not None:
-        _require_folder(dataset.annotations, "dataset.annotations")
+        _require(dataset.annotations.is_dir(), dataset.annotations, "dataset.annotations", "folder")
     rules = FolderRules(**dict(dataset.folder), annotations=dataset.annotations)
     match dataset.kind:
         case "ucf101":
@@ -53,6 +57,8 @@ def list_dataset(params: Params) -> Listing:
             return list_hmdb51(dataset.root, dataset.annotations, params.splits)
         case "ut_interaction":
             return list_ut_interaction(dataset.root, params.splits)
+        case "list":
+            return list_videos(dataset.root, rules, params.splits, seed=params.seed, base=dataset.base)
         case "folder":
             return list_folder(dataset.root, rules, params.splits, seed=params.seed)
         case "synthetic":
@@ -60,10 +66,10 @@ def list_dataset(params: Params) -> Listing:
             return list_folder(dataset.root, rules, params.splits, seed=params.seed, expected=(BOXES,))
 
 
-def _require_folder(folder: Path, key: str) -> None:
-    if not folder.is_dir():
-        state = "is not a folder" if folder.exists() else "does not exist"
-        raise click.ClickException(f"{key}: {folder} {state}; put the data there or correct the params file")
+def _require(there: bool, path: Path, key: str, kind: str) -> None:
+    if not there:
+        state = f"is not a {kind}" if path.exists() else "does not exist"
+        raise click.ClickException(f"{key}: {path} {state}; put the data there or correct the params file")
 
 
 def prepare(params: Params) -> tuple[ClipTable | None, list[Problem]]:
@@ -73,11 +79,11 @@ def prepare(params: Params) -> tuple[ClipTable | None, list[Problem]]:
     with Progress("prepare", len(present), unit="video") as progress:
         look = partial(
             inspect_video,
-            root=params.dataset.root,
+            root=None if params.dataset.kind == "list" else params.dataset.root,  # a list may name links
             damaged_share=params.decode.damaged_share,
             time_limit=params.decode.time_limit,
         )
-        inspections = inspect_videos(params.dataset.root, present, worker_count(params.run), progress.advance, look)
+        inspections = inspect_videos(params.dataset.videos, present, worker_count(params.run), progress.advance, look)
     problems = check_listing(listing, params.splits)
     problems += check_inspections(listing, inspections, params.dataset.allowed_failures)
     problems += check_lengths(inspections, params.cubes.frames, params.stack)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from han_core.datasets.delimited import DelimitedError, decoded, expanded, listed_paths, read_text
 from han_core.errors import HanError
 from han_core.video.container import is_video_name
 
@@ -18,7 +19,14 @@ _TOP = 5
 
 
 @click.command()
-@click.argument("videos", nargs=-1, required=True, metavar="VIDEO...", type=click.Path(path_type=Path))
+@click.argument("videos", nargs=-1, metavar="VIDEO...", type=click.Path(path_type=Path))
+@click.option(
+    "--list",
+    "list_file",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    help="Further videos: a file with one path a line, or a CSV with a column `path`, as of a dataset. Relative paths "
+    "start from the folder of the list. - is standard input, whose paths start from here.",
+)
 @click.option(
     "--model",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -53,6 +61,7 @@ _TOP = 5
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 def predict(
     videos: tuple[Path, ...],
+    list_file: Path | None,
     model: Path | None,
     spatial_net: Path | None,
     temporal_net: Path | None,
@@ -67,6 +76,10 @@ def predict(
     VIDEO is a file, or a folder of which all videos are taken. One line of JSON a video goes to standard output; a
     video that cannot be read gives a line with `error`, the others continue, and the exit code is 1.
     """
+    if list_file is not None:
+        videos += _listed(list_file)
+    if not videos:
+        raise click.UsageError("Missing argument 'VIDEO...', or --list FILE.")
     from han_core.devices import choose_device
     from han_core.predict.models import load_recogniser
 
@@ -92,6 +105,22 @@ def predict(
         recogniser.close()
     if failed:
         raise click.ClickException(f"{failed} of {len(targets)} videos could not be labelled")
+
+
+def _listed(file: Path) -> tuple[Path, ...]:
+    """The videos of a list, with the folder that they start from."""
+    try:
+        if str(file) == "-":
+            text, name, folder = (
+                decoded(click.get_binary_stream("stdin").read(), "standard input"),
+                "standard input",
+                Path(),
+            )
+        else:
+            text, name, folder = read_text(file), str(file), file.parent
+        return tuple(folder / expanded(path) for path in listed_paths(text, name))
+    except DelimitedError as error:
+        raise click.ClickException(f"--list: {error}") from None
 
 
 def _one(video: Path, target: Path | None, recogniser: "Recogniser", window: int | None) -> dict:

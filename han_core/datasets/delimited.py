@@ -6,6 +6,7 @@
 import csv
 import io
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,13 +106,39 @@ def parse(text: str) -> Delimited:
     return Delimited(columns or (), tuple(rows), tuple(faults))
 
 
-def located(path: str, folder: Path) -> Path:
-    """The absolute path of a file that a list names: ``~`` is a home folder, a relative path starts from ``folder``.
+def listed_paths(text: str, name: str) -> list[str]:
+    """The paths of a list: its column ``path`` if the first line names one, else every line as it stands.
 
-    Backslashes count as slashes. Links are not followed, so ``a/../b`` is ``b``.
+    Args:
+        name: of the list, for the message.
+
+    Raises:
+        DelimitedError: there is none, or a line with columns cannot be read or has no path.
     """
-    expanded = os.path.expanduser(path.replace("\\", "/"))
-    return Path(os.path.normpath(folder.absolute() / expanded))
+    table = parse(text)
+    if "path" in table.columns:
+        faults = [*table.faults, *(f"line {row.line}: has no path" for row in table.rows if not row.values["path"])]
+        if faults:
+            raise DelimitedError("\n  ".join([f"{name}: lines that cannot be read", *faults]))
+        found = [row.values["path"] for row in table.rows]
+    else:
+        found = [line.strip() for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+    if not found:
+        raise DelimitedError(f"{name}: holds no path")
+    return found
+
+
+def expanded(path: str) -> str:
+    """A path as a list names it, with ``~`` for a home folder, and backslashes for slashes."""
+    return os.path.expanduser(path.replace("\\", "/"))
+
+
+def located(path: str, folder: Path) -> Path:
+    """The absolute path of a file that a list names; a relative path starts from ``folder``.
+
+    Links are not followed, so ``a/../b`` is ``b``.
+    """
+    return Path(os.path.normpath(folder.absolute() / expanded(path)))
 
 
 def _trimmed(values: list[str]) -> list[str]:

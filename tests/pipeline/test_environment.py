@@ -99,3 +99,14 @@ def test_nets_of_another_dataset_need_no_weights_here(values):
     values["cubes"]["nets"] = "ucf101"
     values["finetune"]["spatial"] = {**values["finetune"]["spatial"], "weights": "gone.safetensors"}
     assert problems(values) == []
+
+
+def test_a_list_is_a_file_and_its_base_a_folder(values):
+    values["dataset"].update(kind="list", root="videos", base="nowhere")
+    assert problems(values) == [
+        "dataset.root: videos is not a file; put the data there or correct the params file",
+        "dataset.base: nowhere does not exist; put the data there or correct the params file",
+    ]
+    Path("list.csv").touch()
+    values["dataset"].update(root="list.csv", base="videos")
+    assert problems(values) == []

@@ -44,7 +44,7 @@ def test_every_key_of_the_schema_is_written_out_in_the_default_file(repository, 
     assert keys(schema) == keys(default)
 
 
-@pytest.mark.parametrize("name", ["ucf101", "hmdb51", "ut_interaction", "folder"])
+@pytest.mark.parametrize("name", ["ucf101", "hmdb51", "ut_interaction", "folder", "list"])
 def test_presets_are_valid(repository, name):
     params = load_params(repository / "presets" / f"{name}.yaml")
     assert params.dataset.kind == name
@@ -115,6 +115,34 @@ def test_slow_fusion_is_a_row_where_it_has_splits(tmp_path, default):
     assert "slow_fusion" not in load_params(write(tmp_path, default)).families
     default["slow_fusion"]["splits"] = [1]
     assert "slow_fusion" in load_params(write(tmp_path, default)).families
+
+
+def test_home_folders_are_expanded_and_variables_are_not(tmp_path, default, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    default["dataset"].update(name="mine", kind="list", root="$HOME/all.csv", base="~/videos", generate=[])
+    default["cubes"]["nets"] = "mine"
+    default["train"]["start"] = "~/{model}.safetensors"
+    default["finetune"]["spatial"] = {**default["finetune"]["spatial"], "weights": "~/vgg.safetensors"}
+    params = load_params(write(tmp_path, default))
+    assert [str(path) for path in (params.dataset.root, params.dataset.base, params.train.start)] == [
+        "$HOME/all.csv", "/home/me/videos", "/home/me/{model}.safetensors",
+    ]  # fmt: skip
+    assert params.finetune.spatial.weights == "/home/me/vgg.safetensors"
+    assert params.finetune.temporal.weights == default["finetune"]["temporal"]["weights"]
+    default["dataset"].update(root="~/all.csv", base="~nobody_of_this_name/x")
+    message = refusal(tmp_path, default)
+    assert "dataset.root: must be written out, because DVC watches it and knows no ~: /home/me/all.csv" in message
+    assert "dataset.base: there is no home folder '~nobody_of_this_name'" in message
+
+
+def test_what_is_of_lists_alone_and_what_lists_do_not_have(tmp_path, default):
+    default["dataset"].update(kind="list", root="all.csv", generate=[], annotations="lists")
+    default["dataset"]["folder"]["group_pattern"] = "x"
+    message = refusal(tmp_path, default)
+    assert "dataset.annotations: must be null for dataset.kind list" in message
+    assert "dataset.folder.group_pattern: must be null for dataset.kind list" in message
+    default["dataset"].update(kind="folder", base="videos")
+    assert "dataset.base: must be null for dataset.kind folder" in refusal(tmp_path, default)
 
 
 def test_all_problems_at_once(tmp_path, default):

@@ -204,6 +204,44 @@ def test_a_folder_gives_all_its_videos_and_names_that_do_not_clash(project, run,
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["same-2.predict.mp4", "same.predict.mp4"]
 
 
+def test_videos_of_a_list_start_from_its_folder(project, run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(project))
+    (tmp_path / "list.csv").write_text(
+        "class;path\nleft;~/videos/left/left_g0.avi\n?;a/gone.avi\n", encoding="utf-8-sig"
+    )
+    found, _ = run("--list", tmp_path / "list.csv", "--no-video", expected=1)
+    assert [line["video"] for line in found] == [f"{project}/videos/left/left_g0.avi", f"{tmp_path}/a/gone.avi"]
+    assert "top" in found[0]
+    assert found[1]["error"] == "the video file is missing"
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"\n\n", "list.csv: holds no path"),
+        (b"path,class\n\xff,a", "list.csv: line 2: is not UTF-8"),
+        (
+            b"path,class\n,a\nx,b,c",
+            "line 3: 3 values for 2 columns; is one with a comma unquoted?\n  line 2: has no path",
+        ),
+        (None, "list.csv: cannot be read (No such file or directory)"),
+    ],
+)
+def test_a_list_that_is_none_is_told_before_any_model_is_looked_for(tmp_path, monkeypatch, raw, message):
+    monkeypatch.chdir(tmp_path)
+    if raw is not None:
+        Path("list.csv").write_bytes(raw)
+    result = CliRunner().invoke(han, ["predict", "--list", "list.csv"])
+    assert result.exit_code == 1
+    assert message in result.output
+    if raw is not None:
+        assert (
+            message.replace("list.csv", "standard input")
+            in CliRunner().invoke(han, ["predict", "--list", "-"], input=raw).output
+        )
+    assert "Missing argument" in CliRunner().invoke(han, ["predict"]).output
+
+
 def test_it_needs_no_workspace_where_model_and_nets_are_named(project, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["--model", project / "models/tiny/han/han-1-seed1.safetensors", "--no-video", "--device", "cpu"]

@@ -11,6 +11,8 @@ from click.testing import CliRunner
 
 from han_core.clips import read_clips
 from han_core.datasets.probing import Inspection
+from pipeline.decode import decode_work
+from pipeline.params import load_params
 from pipeline.prepare import inspect_videos, main
 from tests.dvc_links import damaged, hold
 from tests.only_han import only_han
@@ -293,3 +295,29 @@ def test_a_file_that_kills_its_worker_is_a_finding_and_the_others_go_on(tmp_path
     found = inspect_videos(tmp_path, names, workers=2, inspect=kill_or_name)
     assert found["crash.avi"].problem == "decoding it crashes the video library"
     assert [found[name] for name in ("a.avi", "b.avi", "c.avi")] == [Inspection(n) for n in ("a.avi", "b.avi", "c.avi")]
+
+
+def test_a_list_of_videos_wherever_they_lie(params, videos, monkeypatch, tmp_path):
+    """The list elsewhere, its videos below ~, one a link to a file outside: prepare and decode find the same files."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    other = tmp_path.parent / f"{tmp_path.name}-other.avi"
+    videos[5].rename(other)
+    videos[5].symlink_to(other)
+    Path("lists").mkdir()
+    lines = [f"~/{video};{video.parent.name};{video.stem[-2:]}" for video in videos]
+    Path("lists/all.csv").write_text("\n".join(["path;class;group", *lines]), encoding="utf-8")
+    params["dataset"].update(kind="list", root="lists/all.csv")
+    params["dataset"]["folder"]["group_pattern"] = None
+    result = run(params)
+    assert f"set dataset.base to a folder that holds all: {tmp_path}" in result.output
+    assert "lists/all.csv has the errors listed above" in result.output
+    params["dataset"]["base"] = "~"
+    result = run(params)
+    assert result.exit_code == 0, result.output
+    assert "6 clips, 2 classes, 3 groups" in result.output
+    table = read_clips(CLIPS)
+    assert [clip.path for clip in table.clips] == [str(video) for video in videos]
+    tasks = decode_work(load_params("params.yaml")).tasks
+    assert [task.arguments.video for task in tasks] == [tmp_path / video for video in videos]
+    params["dataset"].update(root="lists", base="~")
+    assert "dataset.root: lists is not a file" in run(params).output

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from han_core.datasets.delimited import DelimitedError, located, parse, read_text
+from han_core.datasets.delimited import DelimitedError, listed_paths, located, parse, read_text
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
@@ -56,3 +56,15 @@ def test_where_a_path_leads(monkeypatch):
     found = [str(located(text, Path("/lists"))) for text in ("a/b.mp4", "../c.mp4", "~/d.mp4", "/e.mp4", r"f\g.mp4")]
     assert found == ["/lists/a/b.mp4", "/c.mp4", "/home/me/d.mp4", "/e.mp4", "/lists/f/g.mp4"]
     assert str(located("$DATA/a.mp4", Path("/lists"))) == "/lists/$DATA/a.mp4"
+
+
+@pytest.mark.parametrize(
+    ("text", "paths"),
+    [
+        ('a, "b".mp4\r\n\n c;d.mp4\n', ['a, "b".mp4', "c;d.mp4"]),
+        ("class\tPATH\nwalk\ta.mp4\nrun\tb.mp4\n", ["a.mp4", "b.mp4"]),
+        ("path\na.mp4\n", ["a.mp4"]),
+    ],
+)
+def test_paths_of_a_list_are_its_lines_or_a_column(text, paths):
+    assert listed_paths(text, "x") == paths
