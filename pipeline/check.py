@@ -17,6 +17,7 @@ from pipeline import environment
 from pipeline.chosen import not_chosen
 from pipeline.execution.outputs import clear
 from pipeline.execution.told import told_plainly
+from pipeline.left_behind import remove_left_behind
 from pipeline.params import Params, ParamsError, load_params, params_option
 from pipeline.paths import CHECKED, Paths
 from pipeline.shown_clips import ShownClipsError, choose_clips
@@ -83,6 +84,7 @@ def main(params_path: Path) -> None:
         problems = [problem for check in CHECKS for problem in check(params)]
         if problems:
             raise ParamsError.of(params_path, problems)
+        remove_left_behind(params)
         CHECKED.parent.mkdir(exist_ok=True)
         CHECKED.write_text("The params file was checked.\n", encoding="utf-8")
     click.echo(f"check: {params_path} is sound")

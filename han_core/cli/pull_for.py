@@ -2,8 +2,8 @@
 
 ``dvc pull STAGE`` fetches what a stage makes. To run a stage, what it reads is needed, and DVC fetches that by itself
 only where it is one output of one stage of this params file. But ``evaluate`` reads the folder
-``data/<dataset>/predictions``, into which a dozen stages write, and ``cubes-spatial`` may read a net that was fine-tuned
-under the params file of another dataset.
+``data/<dataset>/predictions``, into which a dozen stages write, and ``cubes-spatial`` may read a net that was
+fine-tuned under the params file of another dataset.
 """
 
 from collections.abc import Iterable
@@ -40,9 +40,9 @@ def pull_for(stages: tuple[str, ...], remote: str | None, dry: bool) -> None:
             needed += foreign
             if absent:
                 raise click.ClickException(
-                    f"pull-for: {', '.join(map(_shown, absent))}: not here, and not in dvc.lock, so it cannot be pulled; "
-                    "run the stage that makes it (for nets of another dataset, with that dataset's params file), or "
-                    "put it there"
+                    f"pull-for: {', '.join(map(_shown, absent))}: not here, and dvc.lock does not know it, so it "
+                    "cannot be pulled; run the stage that makes it (for nets of another dataset, with that dataset's "
+                    "params file), or put it there"
                 )
             for out in needed:
                 click.echo(_shown(out.fs_path))

@@ -35,11 +35,13 @@ def run(params: Params) -> None:
     from pipeline.evaluate.attention import attention_quality
     from pipeline.evaluate.outputs import headline, write_confusion, write_json, write_per_class, write_predictions
     from pipeline.execution.outputs import clear
+    from pipeline.left_behind import remove_left_behind
     from pipeline.paths import Paths
     from pipeline.predictions import read_results
 
     paths = Paths.of(params)
     table = read_clips(paths.clips)
+    remove_left_behind(params)  # here, too: `dvc repro -s evaluate` runs no check
     results = read_results(params, table)
     summary = summarize(results)
     if params.dataset.kind == "synthetic":
