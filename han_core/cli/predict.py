@@ -1,6 +1,7 @@
 """``han predict``: what happens in a video, and where the model looked."""
 
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import click
 from han_core.datasets.delimited import DelimitedError, decoded, expanded, listed_paths, read_text
 from han_core.errors import HanError
 from han_core.video.container import is_video_name
+from han_core.video.encode import EncodeError, encoder
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     from han_core.predict.models import Recogniser
@@ -80,6 +82,11 @@ def predict(
         videos += _listed(list_file)
     if not videos:
         raise click.UsageError("Missing argument 'VIDEO...', or --list FILE.")
+    if annotated:
+        try:
+            encoder()
+        except EncodeError as error:
+            raise click.ClickException(f"{error}; or take --no-video") from None
     from han_core.devices import choose_device
     from han_core.predict.models import load_recogniser
 
@@ -110,15 +117,10 @@ def predict(
 def _listed(file: Path) -> tuple[Path, ...]:
     """The videos of a list, with the folder that they start from."""
     try:
-        if str(file) == "-":
-            text, name, folder = (
-                decoded(click.get_binary_stream("stdin").read(), "standard input"),
-                "standard input",
-                Path(),
-            )
-        else:
-            text, name, folder = read_text(file), str(file), file.parent
-        return tuple(folder / expanded(path) for path in listed_paths(text, name))
+        if str(file) != "-":
+            return tuple(file.parent / expanded(path) for path in listed_paths(read_text(file), str(file)))
+        name = "standard input"
+        return tuple(Path(expanded(path)) for path in listed_paths(decoded(sys.stdin.buffer.read(), name), name))
     except DelimitedError as error:
         raise click.ClickException(f"--list: {error}") from None
 

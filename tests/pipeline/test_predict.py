@@ -17,6 +17,8 @@ from han_core.cli.main import main as han
 from han_core.clips import read_clips
 from han_core.cubes.store import CubeStore
 from han_core.han.model_file import load_model
+from han_core.video import encode as encode_module
+from han_core.video.decode import probe
 from pipeline import cubes, decode, finetune, flow, prepare, train
 from tests.make_videos import encode, moving_frames
 from tests.test_repro import CLASSES, write_video
@@ -99,6 +101,7 @@ def test_the_annotated_video_has_every_frame(project, run, tmp_path):
     assert len(frames) == 14
     assert frames[0].shape == (240 + 36, 320, 3)
     assert capture.get(cv2.CAP_PROP_FPS) == 25
+    assert probe(line["annotated"]).codec == "h264"
 
 
 def test_the_readmes_python_runs(repository, project, monkeypatch, capsys):
@@ -240,6 +243,13 @@ def test_a_list_that_is_none_is_told_before_any_model_is_looked_for(tmp_path, mo
             in CliRunner().invoke(han, ["predict", "--list", "-"], input=raw).output
         )
     assert "Missing argument" in CliRunner().invoke(han, ["predict"]).output
+
+
+def test_without_an_encoder_no_video_is_begun(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(encode_module, "ENCODERS", ("no_such_encoder",))
+    assert "or take --no-video" in CliRunner().invoke(han, ["predict", "x.avi"]).output
+    assert "holds no trained model" in CliRunner().invoke(han, ["predict", "x.avi", "--no-video"]).output
 
 
 def test_it_needs_no_workspace_where_model_and_nets_are_named(project, tmp_path, monkeypatch):
