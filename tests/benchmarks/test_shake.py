@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.shake import CONDITIONS, MARGIN, Take, filmed
+from benchmarks.shake import CONDITIONS, MARGIN, Take, filmed, right_clips, write_lists
 
 COUNT, HEIGHT, WIDTH = 40, 128, 160
 
@@ -59,3 +59,23 @@ def test_another_crop_stands_still_and_things_move(frames):
     things = taken(frames, "a", things=3) != taken(frames, "a")
     assert 0 < things.mean() < 0.2
     assert (things[0] != things[-1]).any()
+
+
+def test_only_plain_clips_of_other_sequences_are_learnt_and_all_conditions_of_the_sequence_are_tested(tmp_path):
+    (tmp_path / "videos/push").mkdir(parents=True)
+    names = [f"{clip}-{condition}" for clip in ("0_1_5", "1_2_5") for condition in ("plain", "shake_2", "pan_2")]
+    for name in names:
+        (tmp_path / f"videos/push/{name}.avi").touch()
+    write_lists(tmp_path / "videos", tmp_path / "lists", ["plain", "shake 2"])
+    train, test = ((tmp_path / f"lists/{role}list01.txt").read_text().split() for role in ("train", "test"))
+    assert train == ["push/1_2_5-plain.avi"]
+    assert test == ["push/0_1_5-plain.avi", "push/0_1_5-shake_2.avi"]
+
+
+def test_clips_that_are_right_are_counted_by_condition_in_the_mean_over_the_seeds(tmp_path):
+    lines = ["model,split,seed,clip,class,predicted,probability"]
+    lines += ["han,1,1,0_1_5-plain,push,push,1", "han,1,2,0_1_5-plain,push,hug,1", "han,1,1,0_1_5-pan_2,push,,"]
+    lines += ["idt,1,,0_1_5-plain,push,push,1"]
+    (tmp_path / "predictions.csv").write_text("\n".join(lines) + "\n")
+    found = right_clips(tmp_path / "predictions.csv")
+    assert found == {"han": {"plain": 0.5, "pan 2": 0.0}, "idt": {"plain": 1.0}}

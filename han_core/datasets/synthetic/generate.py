@@ -113,10 +113,14 @@ class SyntheticSpec:
     width: int
     height: int
     fps: float
+    shake: float = 0.0
+    """Root mean square, in pixels along x and along y, of the motion of a hand that holds the camera."""
 
     def __post_init__(self) -> None:
         if min(self.groups, self.takes) < 1 or self.frames < 12 or min(self.width, self.height) < 64 or self.fps <= 0:
             raise ValueError(f"groups and takes must be 1 or more, frames 12, width and height 64, not {self}")
+        if not 0 <= self.shake < math.inf:
+            raise ValueError(f"shake must be 0 or more pixels, not {self.shake}")
 
 
 def count_clips(spec: SyntheticSpec) -> int:
@@ -174,7 +178,8 @@ def render_clip(
 ) -> Iterator[tuple[np.ndarray, tuple[int, int, int, int]]]:
     """The frames of a clip, (height,width,3) uint8 RGB, each with the actor's box x, y, w, h in pixels."""
     cues = class_cues(class_name)
-    scene = draw_scene(spec.seed, group, take, frames=spec.frames, width=spec.width, height=spec.height)
+    size = {"frames": spec.frames, "width": spec.width, "height": spec.height}
+    scene = draw_scene(spec.seed, group, take, **size, fps=spec.fps, shake=spec.shake)
     first, second = cues["order"].split("_")
     change = change_frame(spec.frames, scene.lead)
     timing = {"frames": spec.frames, "lead": scene.lead}

@@ -60,7 +60,7 @@ class Scene:
     pan: np.ndarray
     """(frames,2) float: where the background's crop starts, x and y."""
     shake: np.ndarray
-    """(frames,2) float: how far the camera's jitter moves the whole picture, x and y."""
+    """(frames,2) float: how far the camera's jitter, and the hand that holds it, move the whole picture, x and y."""
     distractors: tuple[Distractor, ...]
     figure: Figure
     """The actor."""
@@ -91,8 +91,23 @@ class Scene:
         return image
 
 
-def draw_scene(seed: int, group: int, take: int, *, frames: int, width: int, height: int) -> Scene:
-    """The scene of one take of a group; the same numbers give the same scene."""
+def sway(rng: np.random.Generator, frames: int, fps: float = 30.0) -> np.ndarray:
+    """(frames,) float64: the smooth motion of a hand that holds a camera, root mean square 1: waves of 0.5 to 6 Hz."""
+    rates, phases = rng.uniform(0.5, 6, 6), rng.uniform(0, 2 * np.pi, 6)
+    waves = np.sin(2 * np.pi * np.outer(np.arange(frames) / fps, rates) + phases) / np.sqrt(rates)
+    motion = waves.sum(axis=1)
+    return motion / max(float(np.sqrt(np.mean(motion**2))), 1e-6)
+
+
+def draw_scene(
+    seed: int, group: int, take: int, *, frames: int, width: int, height: int, fps: float = 30.0, shake: float = 0.0
+) -> Scene:
+    """The scene of one take of a group; the same numbers give the same scene.
+
+    Args:
+        shake: root mean square in pixels, along x and along y, of a hand's motion on top of the camera's pan and
+            jitter; scenes that differ in it alone have the same form of motion.
+    """
     of_group = np.random.default_rng([seed, group])
     of_take = np.random.default_rng([seed, group, take + 1])
     # The two are drawn alike, so that nothing but the place tells them apart.
@@ -108,10 +123,13 @@ def draw_scene(seed: int, group: int, take: int, *, frames: int, width: int, hei
     middle = _MARGIN * np.array([width, height])
     pan = middle + step * (np.arange(frames)[:, None] - frames / 2)
     jitter = of_group.uniform(0.05, 0.2) * width / 160
+    # Of a generator of its own, so that a scene without shake is the one that it always was.
+    of_hand = np.random.default_rng([seed, group, take + 1, *b"hand"])
+    hand = shake * np.stack([sway(of_hand, frames, fps) for _ in "xy"], axis=1)
     return Scene(
         background=background,
         pan=pan,
-        shake=of_take.normal(0.0, jitter, (frames, 2)),
+        shake=of_take.normal(0.0, jitter, (frames, 2)) + hand,
         distractors=tuple(_draw_distractors(of_take, figure.height, tuple(places.values()), width, height)),
         figure=figure,
         bystander=bystander,

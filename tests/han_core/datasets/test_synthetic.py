@@ -220,6 +220,20 @@ def test_the_camera_moves_the_whole_picture_figure_included(monkeypatch):
     assert np.abs(pictures[0].astype(int) - pictures[1]).mean() > 5
 
 
+def test_a_hand_that_shakes_moves_the_camera_so_far_and_changes_nothing_else():
+    size = {"frames": 400, "width": SPEC.width, "height": SPEC.height, "fps": SPEC.fps}
+    still, weak, strong = (draw_scene(SPEC.seed, 4, 1, **size, shake=shake) for shake in (0, 1, 3))
+    hand = strong.shake - still.shake
+    np.testing.assert_allclose(np.sqrt((hand**2).mean(axis=0)), 3, rtol=1e-6)
+    np.testing.assert_allclose(hand, 3 * (weak.shake - still.shake), atol=1e-9)
+    power = np.abs(np.fft.rfft(hand * np.hanning(400)[:, None], axis=0)) ** 2
+    # Smooth: no frame jumps by itself.
+    assert power[np.fft.rfftfreq(400, 1 / SPEC.fps) > 6.5].sum() < 1e-3 * power.sum()
+    assert still.distractors == strong.distractors
+    assert still.places == strong.places
+    assert (still.background == strong.background).all()
+
+
 # Where the figure is
 
 
@@ -321,7 +335,9 @@ def test_left_overs_are_refused_and_nothing_is_touched(small, tmp_path):
     assert digest(tmp_path / "raw") == before
 
 
-@pytest.mark.parametrize("change", [{"groups": 0}, {"takes": 0}, {"frames": 11}, {"width": 40}, {"fps": 0.0}])
+@pytest.mark.parametrize(
+    "change", [{"groups": 0}, {"takes": 0}, {"frames": 11}, {"width": 40}, {"fps": 0.0}, {"shake": -1.0}]
+)
 def test_impossible_specs_are_refused(change):
     with pytest.raises(ValueError, match="must be"):
         replace(SMALL, **change)
