@@ -155,7 +155,12 @@ def _lines(table: Delimited, numbers: Mapping[str, int], base: Path, name: str) 
             ("error", "lines without a path", no_path),
             ("error", "lines without a class", no_class),
             ("error", f"values of split columns that are none of {', '.join(_ROLES)}, or empty", roles_unknown),
-            ("error", f"videos outside of {base}; set dataset.base to a folder that holds all: {around}", outside),
+            (
+                "error",
+                f"videos outside of {base}; set dataset.base to a folder that holds all, {around} (relative paths then "
+                "start there)",
+                outside,
+            ),
             ("error", "videos that are named twice", twice),
             ("warning", "lines without a group; each counts as a group of its own", no_group),
             ("warning", "classes that differ in capital letters only; they are several", cases),

@@ -309,7 +309,7 @@ def test_a_list_of_videos_wherever_they_lie(params, videos, monkeypatch, tmp_pat
     params["dataset"].update(kind="list", root="lists/all.csv")
     params["dataset"]["folder"]["group_pattern"] = None
     result = run(params)
-    assert f"set dataset.base to a folder that holds all: {tmp_path}" in result.output
+    assert f"set dataset.base to a folder that holds all, {tmp_path} (rel" in result.output
     assert "lists/all.csv has the errors listed above" in result.output
     params["dataset"]["base"] = "~"
     result = run(params)

@@ -118,7 +118,7 @@ def test_every_mistake_of_a_list_in_one_go_with_its_line(read, titles):
         ("without a class", "error", ("line 5: a2.mp4",)),
         ("named twice", "error", ("line 6: ./a0.mp4, as line 2",)),
         ("that are missing", "error", ("line 7: gone.mp4",)),
-        ("set dataset.base to a folder that holds all: /", "error", ("line 8: /elsewhere/x.mp4",)),
+        ("set dataset.base to a folder that holds all, / (rel", "error", ("line 8: /elsewhere/x.mp4",)),
         ("cannot be read", "error", ("line 9: 5 values for 4 columns; is one with a comma unquoted?",)),
         (
             "no clip or class can have",
