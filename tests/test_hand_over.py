@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
+from dvc.repo import Repo
 
+from han_core.cli.main import main
 from pipeline.left_behind import outputs
 from pipeline.params import load_params
 from tests.only_han import only_han
@@ -46,6 +48,11 @@ def shell(command: str, folder: Path) -> str:
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
+
+
+def han(*arguments: str) -> Result:
+    """The command in this process, where its start costs nothing."""
+    return CliRunner().invoke(main, arguments)
 
 
 def stage(name: str, *arguments: str) -> str:
@@ -82,8 +89,6 @@ def write_nets_dataset() -> None:
 @pytest.fixture(scope="module")
 def owner(repository, tmp_path_factory):
     """The clone in which everything was made, with the videos: pushed, and committed."""
-    from dvc.repo import Repo
-
     folder = tmp_path_factory.mktemp("owner") / "project"
     listed = subprocess.run([*GIT, "ls-files", "-z", "-co", "--exclude-standard"], cwd=repository, capture_output=True)
     for name in filter(None, listed.stdout.decode().split("\0")):
@@ -159,14 +164,17 @@ def clips(folder: Path) -> bytes:
     return (folder / f"data/{NAME}/clips.csv").read_bytes()
 
 
-def test_a_model_that_was_taken_out_leaves_nothing_in_the_lock(owner, colleague):
+def test_a_model_that_was_taken_out_leaves_nothing_in_the_lock(owner, colleague, monkeypatch):
     folder, said = owner
     for gone in (f"data/{NAME}/predictions/no_attention-1-seed1", f"plots/{NAME}/train/no_attention-1-seed1"):
         assert f"removed {gone}" in said
         assert not (folder / gone).exists()
     assert (folder / f"models/{NAME}/han/no_attention-1-seed1.safetensors").exists(), "nobody depends on the folder"
-    shell("han pull-for evaluate report && dvc pull -q evaluate report", colleague)
-    assert "up to date" in shell("dvc status evaluate report", colleague)
+    monkeypatch.chdir(colleague)
+    assert han("pull-for", "evaluate", "report").exit_code == 0
+    with Repo() as repo:
+        repo.pull(["evaluate", "report"])
+        assert repo.status(["evaluate", "report"]) == {}, "what DVC would run again"
 
 
 def test_nets_of_another_dataset_are_pulled(owner, colleague, repository):
@@ -194,6 +202,17 @@ def test_evaluation_and_report_without_the_videos(owner, colleague, repository):
     assert not (colleague / "videos").exists()
 
 
-def test_a_stage_that_there_is_not_is_named(colleague):
-    with pytest.raises(AssertionError, match=r"this params file has no stage trian; it has check, .*train, "):
-        shell("han pull-for trian", colleague)
+def test_an_unknown_stage_and_an_input_that_cannot_be_pulled_are_named(colleague, monkeypatch):
+    monkeypatch.chdir(colleague)
+    said = han("pull-for", "trian")
+    assert said.exit_code == 1
+    assert re.search(r"this params file has no stage trian; it has check, .*train, ", said.output)
+    said = han("pull-for", "prepare")
+    assert said.exit_code == 1
+    assert f"videos/{NAME}: not here, and dvc.lock does not know it" in said.output
+
+
+def test_an_experiment_in_a_copy_finds_videos_by_an_absolute_path(owner):
+    """DVC's copy has none of the files that git ignores."""
+    said = shell(f"dvc exp run --temp -S dataset.root=$PWD/videos/{NAME} check", owner[0])
+    assert "check: params.yaml is sound" in said
