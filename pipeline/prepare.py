@@ -197,7 +197,7 @@ def run(params: Params) -> None:
             f"prepare: {params.dataset.root} has the errors listed above; all items are in {log}. "
             "No clips.csv was written."
         )
-    choose_clips(params, table)  # so that a name that no clip has is told now, and not by the report in the end
+    choose_clips(params, table)  # so that a name that no clip has is reported now, and not by the report in the end
     clear(paths.clips)
     write_clips(table, paths.clips)
     for line in summary:

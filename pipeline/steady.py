@@ -78,7 +78,7 @@ def leave_out(params: Params) -> None:
     output = Paths.of(params).steady
     clear(output)
     output.mkdir(parents=True)
-    (output / NOT_MADE).write_text("camera is none: the temporal net looks at the flow as it is\n", encoding="utf-8")
+    (output / NOT_MADE).write_text("camera is none: the temporal net looks at the unchanged flow\n", encoding="utf-8")
     click.echo("steady: camera is none, nothing to do")
 
 

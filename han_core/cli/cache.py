@@ -225,7 +225,7 @@ def adopt(ctx: click.Context, arguments: tuple[str, ...]) -> None:
 def _open(root: Path | None) -> ClipCache:
     store = ClipCache(root) if root is not None else ClipCache.from_environment()
     if not store.root.is_dir():
-        raise click.ClickException(f"there is no cache at {store.root}; set HAN_CACHE or give --root")
+        raise click.ClickException(f"there is no cache at {store.root}; set HAN_CACHE, or name it with --root")
     return store
 
 

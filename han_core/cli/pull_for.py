@@ -110,7 +110,7 @@ def pull(repo: "Repo", outs: "Iterable[Output]", remote: str | None) -> None:
         missing = [found for found in objects if not repo.cache.local.exists(found.value)]
         if missing and repo.cloud.pull(missing, remote=remote).failed:
             raise click.ClickException(
-                f"pull-for: {_shown(out.fs_path)}: the remote does not have all of it; who made it must `dvc push`"
+                f"pull-for: {_shown(out.fs_path)}: the remote lacks parts of it; its maker has to `dvc push`"
             )
         out.checkout()
 

@@ -138,4 +138,4 @@ def _check_weights(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], pa
                 f"{tuple(wanted[name].shape)} of {wanted[name].dtype}. Train it again"
             )
         if not tensor.isfinite().all() or (name == "deviation" and not (tensor > 0).all()):
-            raise ModelFileError(f"{path}: {name} holds numbers that no model has. Train it again")
+            raise ModelFileError(f"{path}: {name} holds impossible numbers. Train it again")

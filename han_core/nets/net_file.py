@@ -69,5 +69,5 @@ def _sizes(path: str | Path, tensors: Mapping[str, Tensor]) -> dict[str, int]:
     sizes = {"classes": fc8.shape[0], "units": fc8.shape[1], "channels": conv1.shape[1]}
     for name, size in sizes.items():
         if not 1 <= size <= _LARGEST[name]:
-            raise WeightsError(f"{path}: {size} {name}: is no VGG-16 that can be used; make one with stage finetune")
+            raise WeightsError(f"{path}: {size} {name}: it cannot be used as a VGG-16; make one with stage finetune")
     return {"classes": sizes["classes"], "fc_size": sizes["units"], "in_channels": sizes["channels"]}

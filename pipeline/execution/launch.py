@@ -33,5 +33,5 @@ def relaunched(run: Run, module: str, arguments: list[str]) -> bool:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     ended = subprocess.run([*command, "-m", module, *arguments], check=False)
     if ended.returncode:
-        raise click.ClickException(f"{module}: one of {count} processes failed; its message stands above")
+        raise click.ClickException(f"{module}: one of {count} processes failed; see its message above")
     return True

@@ -22,7 +22,7 @@ def run_checkpoint(name: str, cache: ClipCache, identity: str, *, seconds: float
     if others and main and not path.exists():
         click.echo(
             f"{name}: the code was changed since an interrupted run left {others[0]}; this run starts from the "
-            f"beginning (to go on from there, check out the code of {code_of(others[0].stem)} again)",
+            f"beginning (to resume it, check out the code of {code_of(others[0].stem)} again)",
             err=True,
         )
     return Checkpoint(path, seconds=seconds, temporary=cache.temporary(f"checkpoint-{identity[:16]}"))

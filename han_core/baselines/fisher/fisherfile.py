@@ -37,7 +37,7 @@ def write_vectors(
                 half = np.asarray(vector).astype(np.float16)
             if half.ndim != 1 or not half.size or not np.isfinite(half).all():
                 raise CodebookError(
-                    f"clip {clip}: {channel}: not a vector of finite numbers: the codebook that encodes it is none. "
+                    f"clip {clip}: {channel}: not a vector of finite numbers: its codebook is not usable. "
                     f"Make it again ({REPAIR})"
                 )
             file.array(channel, half, codec="shuffle-zstd")

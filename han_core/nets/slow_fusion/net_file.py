@@ -84,7 +84,7 @@ def check_tensors(
     """
     missing = [name for name in wanted if name not in tensors] if whole else []
     if missing:
-        raise WeightsError(f"{path}: is no whole {ARCHITECTURE} net: lacks {missing[0]}; {_AGAIN}")
+        raise WeightsError(f"{path}: is not a complete {ARCHITECTURE} net: lacks {missing[0]}; {_AGAIN}")
     if unknown := sorted(tensors.keys() - wanted.keys()):
         raise WeightsError(
             f"{path}: has {unknown[0]!a}, unknown to a {ARCHITECTURE} net, whose tensors are conv1.weight, "
@@ -101,10 +101,10 @@ def _sizes(path: str | Path, tensors: Mapping[str, Tensor]) -> dict[str, int]:
     """What a net must be made with to hold these tensors."""
     fc8 = tensors.get("fc8.weight")
     if fc8 is None or fc8.ndim != 2:
-        raise WeightsError(f"{path}: holds no fc8.weight of two dimensions, so it is no {ARCHITECTURE} net; {_AGAIN}")
+        raise WeightsError(f"{path}: has no fc8.weight of two dimensions, so it is not a {ARCHITECTURE} net; {_AGAIN}")
     for name, size in zip(_LARGEST, fc8.shape, strict=True):
         if not 1 <= size <= _LARGEST[name]:
-            raise WeightsError(f"{path}: {size} {name}: is no net that can be used; {_AGAIN}")
+            raise WeightsError(f"{path}: {size} {name}: it cannot be used as a net; {_AGAIN}")
     return {"classes": fc8.shape[0], "fc_size": fc8.shape[1]}
 
 
