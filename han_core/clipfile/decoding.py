@@ -20,9 +20,7 @@ def decode_image(encoded: bytes | np.ndarray, flag: int) -> np.ndarray:
     data = np.frombuffer(encoded, np.uint8)
     size = image_size(bytes(data[:_HEADER]))
     if size is None or size[0] * size[1] > _MOST_PIXELS:
-        raise ClipFileError(
-            "cannot be decoded as an image" if size is None else f"claims {size[0]}x{size[1]} pixels"
-        )
+        raise ClipFileError("cannot be decoded as an image" if size is None else f"claims {size[0]}x{size[1]} pixels")
     try:
         image = cv2.imdecode(data, flag)
     except cv2.error:

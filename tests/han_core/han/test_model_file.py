@@ -189,9 +189,9 @@ def test_what_is_no_description_is_refused(text, path):
         ("classifier.bias", torch.zeros(2, 1), "classifier.bias is (2, 1)"),
         ("classifier.bias", torch.zeros(2, dtype=torch.float64), "of torch.float64"),
         ("classifier.bias", torch.zeros(2, dtype=torch.int32), "of torch.int32"),
-        ("classifier.bias", torch.tensor([0, torch.nan]), "numbers that no model has"),
-        ("mean", torch.full((2, 3), torch.inf), "numbers that no model has"),
-        ("deviation", torch.zeros(2, 3), "numbers that no model has"),
+        ("classifier.bias", torch.tensor([0, torch.nan]), "impossible numbers"),
+        ("mean", torch.full((2, 3), torch.inf), "impossible numbers"),
+        ("deviation", torch.zeros(2, 3), "impossible numbers"),
     ],
 )
 def test_weights_that_are_not_the_models_are_refused(name, value, words, path):
