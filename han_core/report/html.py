@@ -25,6 +25,7 @@ from han_core.report.document import (
 )
 
 _LONG = 30  # rows from which a table scrolls in a box of its own
+_HUGE = 300  # rows from which it must be spared what is slow
 
 
 def write_html(document: Document, path: Path) -> None:
@@ -116,7 +117,7 @@ def _table(table: Table) -> str:
                 cells.append(f"<td{_class(name)}>{_words(cell)}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
     anchor = f' id="{escape(table.anchor)}"' if table.anchor else ""
-    size = "table long" if len(table.rows) > _LONG else "table"
+    size = "table huge" if len(table.rows) > _HUGE else "table long" if len(table.rows) > _LONG else "table"
     return (
         f'<div class="{size}"{anchor}><div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>\n'
         f"<tbody>{''.join(rows)}</tbody></table></div></div>"

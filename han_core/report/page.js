@@ -82,8 +82,9 @@ function addTools(box) {
   const tools = make("div", { className: "tools" });
   if (rows.length > 3) {
     const filter = make("input", { type: "search", placeholder: "filter rows", ariaLabel: "filter rows" });
-    const texts = rows.map((row) => textOf(row).toLowerCase());
+    let texts; // of the rows; read once they are wanted, because there may be thousands
     filter.oninput = () => {
+      texts ??= rows.map((row) => textOf(row).toLowerCase());
       const wanted = filter.value.toLowerCase().split(/\s+/);
       rows.forEach((row, n) => { row.hidden = !wanted.every((word) => texts[n].includes(word)); });
       said.textContent = filter.value ? `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows` : "";
@@ -142,8 +143,7 @@ function openClips(cell, clips, into) {
 
 for (const cell of document.querySelectorAll(".matrix a")) {
   cell.addEventListener("click", (event) => {
-    const clips = document.querySelector(`${CSS.escape(cell.getAttribute("href")).replace("\\#", "#")} table`);
-    if (!clips) return;
+    const clips = document.getElementById(cell.getAttribute("href").slice(1)).querySelector("table");
     event.preventDefault();
     const figure = cell.closest(".matrix");
     figure.querySelectorAll("a.open").forEach((other) => other.classList.remove("open"));

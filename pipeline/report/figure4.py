@@ -78,8 +78,8 @@ def where_it_looked(params: Params, table: "ClipTable", paths: Paths, room: Room
         blocks.append(Picture(f"attention-{number}.jpg", strip, "jpeg", f"attention in {name}", wide=True))
     text = [
         f"Clips that play, beside them the same under the attention maps of {' and of '.join(shown.values())}; below, "
-        "eight frames, the maps over them, and flow, whose hue is the direction. The strongest region is circled where "
-        f"it has at least {CIRCLED:g} times the weight that an even map gives it."
+        f"{STRIP} frames at most, the maps over them, and flow, whose hue is the direction. The strongest region is "
+        f"circled where it has at least {CIRCLED:g} times the weight that an even map gives it."
     ]
     if len(params.train.seeds) > 1:
         text.append(f"Of the models that were trained with seed {params.train.seeds[0]}.")
@@ -148,8 +148,9 @@ class _Look:
     def spread(self, clip: "Clip", label: str) -> str:
         """Over how many regions the maps are spread: whether they say anything."""
         maps = self.maps(clip)
-        each = [effective_regions(one[None]) for one in maps]
-        return f"The maps of {label} are spread over {min(each):.0f} to {max(each):.0f} of {maps.shape[1]} regions."
+        each = [round(effective_regions(one[None])) for one in maps]
+        spread = f"{min(each)} to {max(each)}" if min(each) < max(each) else str(max(each))
+        return f"The maps of {label} are spread over {spread} of {maps.shape[1]} regions."
 
     def answer(self, clip: "Clip") -> str:
         """The most likely class and its probability."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FAILED = "(failed)"
 """Stands for the class of a clip without a prediction, as in the tables of ``evaluate``."""
 _TOP = 5
+_OPEN = 300  # rows up to which the first model's table is open; browsers take seconds to lay out thousands
 
 
 def anchor_of(model: str) -> str:
@@ -33,7 +34,7 @@ def clip_names(table: "ClipTable") -> "Callable[[Clip], str]":
 
 
 def predictions(params: Params, table: "ClipTable", paths: "Paths", room: Room) -> tuple[list[Block], set[str]]:
-    """A table per model, the first one's open, and the models that have one.
+    """A table per model, the first one's open where it is short, and the models that have one.
 
     Where not all fit into half of the room, a model's mistakes alone are listed, or nothing of it; the page says so.
     """
@@ -53,7 +54,8 @@ def predictions(params: Params, table: "ClipTable", paths: "Paths", room: Room) 
                 half -= size
                 listed.add(model)
                 note = [Paragraph(f"Only the mistakes of {model} are listed.")] if shown is not rows else []
-                blocks += [Paragraph(model), *note, own] if not blocks else [Fold(model, [*note, own])]
+                is_open = not blocks and len(shown) <= _OPEN
+                blocks += [Paragraph(model), *note, own] if is_open else [Fold(model, [*note, own])]
                 cut += [model] if note else []
                 break
         else:

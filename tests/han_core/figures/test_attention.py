@@ -40,6 +40,14 @@ def test_a_uniform_map_is_flat_and_circles_nothing():
     assert (picture == picture[0, 0]).all()
 
 
+def test_a_region_that_is_hardly_stronger_than_the_others_is_not_circled():
+    for times, circled in ((1.9, False), (2.2, True)):
+        weights = np.ones(196)
+        weights[90] = times
+        picture = overlay(np.full((140, 140, 3), 100, np.uint8), weights / weights.sum())
+        assert bool(len(greens(picture))) == circled
+
+
 def test_rows_are_frames_every_model_and_flow():
     flow = np.full((3, 30, 40, 3), 7, np.uint8)
     maps = {"HAN": np.stack([peaked(5)] * 3), "[15]": np.stack([peaked(190)] * 3)}

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from han_core.clips import read_clips
-from han_core.predictions import read_attention, write_attention
+from han_core.clips import read_clips, write_clips
+from han_core.predictions import read_attention, read_predictions, write_attention
 from pipeline.costs import stage_runs
 from pipeline.curve import Curve
 from pipeline.params import load_params
@@ -19,7 +20,7 @@ from pipeline.paths import Paths
 from pipeline.report import __main__ as report
 from pipeline.report import pictures as report_pictures
 from pipeline.shown_clips import choose_clips
-from tests.pipeline.toy_results import CLIPS, TOP1, write_results
+from tests.pipeline.toy_results import CLASSES, CLIPS, TOP1, write_results
 
 
 @pytest.fixture
@@ -44,7 +45,8 @@ def edit(project, change):
 def table(text, heading):
     """Rows of the first table under a heading, as {first cell: other cells}, the header under ''."""
     part = text.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
-    lines = [line for line in part.splitlines() if line.startswith("|")]
+    first = part[part.index("\n|") + 1 :].split("\n\n", 1)[0]
+    lines = first.splitlines()
     rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     return {"": rows[0][1:]} | {row[0].replace("\\", ""): row[1:] for row in rows[2:]}
 
@@ -309,6 +311,111 @@ def test_params_and_versions_are_told_and_how_the_work_was_spread_is_not(project
     assert "workers:" not in text
 
 
+def figures(path, change):
+    found = json.loads(path.read_text(encoding="utf-8"))
+    change(found)
+    path.write_text(json.dumps(found), encoding="utf-8")
+
+
+def headline(project):
+    above = markdown(project).split("\n## ", 1)[0]
+    lines = [line[2:].split(": ", 1) for line in above.splitlines() if line.startswith("- ")]
+    return {what: said.replace("\\", "") for what, said in lines}
+
+
+def test_the_headline_has_the_best_row_han_and_chance(project):
+    run()
+    assert headline(project) == {
+        "Best row": "100.0 %. Logistic regression, both streams' cubes averaged over the regions: 4 of 4 test clips",
+        "HAN": "50.0 %. Full HAN (spatial CNN cube + temporal CNN cube): 2 of 4 test clips",
+        "Chance": "50.0 %. guessing among 2 classes",
+    }
+    path = project / "data/toy/clips.csv"
+    clips = read_clips(path)
+    write_clips(replace(clips, clips=clips.clips[:-1]), path)
+    figures(project / "metrics/toy/evaluate.json", lambda found: found.pop("han"))
+    edit(project, lambda params: params["report"].update(tuned=["linear"]))
+    run()
+    assert headline(project)["HAN"] == "missing. not among the models that were run"
+    assert headline(project)["Best row"].endswith("test clips; settings chosen on the clips it is scored on")
+    assert headline(project)["Chance"].endswith("always the commonest class of the test clips: 66.7 %")
+
+
+@pytest.mark.parametrize("splits", [1, 2, 10])
+def test_a_spread_is_told_of_several_splits_only(project, splits):
+    values = {f"split_{n + 1}": 0.5 for n in range(splits)}
+    for name in ("toy", "ucf101"):
+        path = project / f"metrics/{name}/evaluate.json"
+        figures(path, lambda found: [row.update(top1={"mean": 0.5, "std": 0.02, **values}) for row in found.values()])
+    run()
+    full = table(markdown(project), "Table 1")["Full HAN: spatial cube + temporal cube"][0]
+    assert full == ("50.0 (2 / 4)" if splits == 1 else "50.0 ± 2.0 (2 / 4)")
+    assert ("deviation over the splits" in markdown(project)) == (splits > 1)
+
+
+def test_every_test_clip_stands_there_with_what_each_model_says_of_it(project):
+    run()
+    rows = table(markdown(project).replace("\\", ""), "Predictions")
+    assert rows[""] == ["Class", "Predicted", "rank of its class", "top 5, %"]
+    assert list(rows)[1:] == [name for name in CLIPS if not name.endswith("_0")]
+    found = read_predictions(project / "data/toy/predictions/han-1-seed1/han.csv", CLASSES)
+    del rows[""]
+    for clip, (actual, predicted, rank, top) in rows.items():
+        chances = found[f"{actual}/{clip}"]
+        assert predicted == CLASSES[chances.argmax()]
+        assert rank == ("1" if predicted == actual else "2")
+        assert top == ", ".join(f"{CLASSES[n]} {100 * chances[n]:.0f}" for n in np.argsort(-chances))
+
+
+def test_pairs_are_listed_that_are_confused_most_and_bars_say_what_a_class_is_taken_for(project):
+    run()
+    text = markdown(project).replace("\\", "")
+    pairs = text.split("Most confused by han:", 1)[1].split("## ", 1)[0]
+    assert "| kick | hand_shake | 2 | 100 |" in pairs
+    assert table(text, "Accuracy by class (%)")["kick"] == ["50", "1", "2", "hand_shake (2)"]
+
+
+def test_where_the_page_has_little_room_clips_are_smaller_then_fewer_and_it_says_so(project):
+    run()
+    page = project / "report/toy/report.html"
+    whole = page.stat().st_size
+    size = {path.name: path.stat().st_size for path in page.parent.glob("attention-*")}
+    assert len(size) == 4
+    assert "megabytes (report.megabytes)" not in markdown(project)
+    bare = whole - sum(size.values()) * 4 / 3
+    for share, said in ((0.8, "are smaller or do not play"), (0.02, "only 0 of 2 clips are shown")):
+        bound = bare + share * (whole - bare)
+        edit(project, lambda params: params["report"].update(megabytes=bound / 1e6))  # noqa: B023
+        run()
+        assert said in markdown(project)
+        assert page.stat().st_size < bound + 2000, "the sentence that says so, and anchors"
+    edit(project, lambda params: params["report"].update(megabytes=0.001))
+    run()
+    assert "Not all predictions of han, no_attention are here" in markdown(project).replace("\\", "")
+    assert "kick_1 | kick |" not in markdown(project).replace("\\", "")
+    assert 'href="#predictions-han"' not in page.read_text(encoding="utf-8"), "cells lead nowhere"
+
+
+def test_of_a_map_that_says_nothing_no_region_is_circled_and_the_spread_is_told(project):
+    run()
+    assert re.search(r"The maps of HAN are spread over \d+ to 196 of 196 regions\.", markdown(project))
+    path = project / "data/toy/predictions/han-1-seed1/han.attention.safetensors"
+    whole = read_attention(path)
+
+    def green():
+        red_green_blue = cv2.imread(str(project / "report/toy/attention-1.jpg"))[128:256, :, ::-1].astype(int)
+        return (red_green_blue[..., 1] - red_green_blue[..., [0, 2]].max(axis=2) > 80).sum()
+
+    assert green() > 10
+    nearly = np.full((len(whole.maps), *whole.maps["kick/kick_1"].shape), 1 / 196, np.float32)
+    nearly[..., 7] *= 1.5
+    nearly /= nearly.sum(axis=-1, keepdims=True)
+    write_attention(path, list(whole.maps), nearly, np.stack(list(whole.frames.values())))
+    run()
+    assert green() == 0
+    assert "spread over 196 of 196 regions" in markdown(project)
+
+
 def test_running_again_gives_the_same_bytes_and_other_workers_too(project):
     def hashes():
         files = sorted(path for path in (project / "report").rglob("*") if path.is_file())
@@ -316,7 +423,7 @@ def test_running_again_gives_the_same_bytes_and_other_workers_too(project):
 
     run()
     before = hashes()
-    assert {"report.html", "report.md", "curve-loss.svg", "confusion-han.svg"} <= set(before)
+    assert {"report.html", "report.md", "curve-loss.svg", "confusion-han.svg", "attention-1.mp4"} <= set(before)
     edit(project, lambda params: params["run"].update(workers=7))
     run()
     assert hashes() == before
