@@ -573,17 +573,23 @@ class Stacked(Group):
     gaussians: Annotated[int, Field(ge=1, le=16_384)] = 256
     """Of the first layer."""
     reduced: Annotated[int, Field(ge=1, le=16_384)] = 200
-    """Numbers of a subvolume's compressed vector. (A choice.)"""
+    """Numbers of a subvolume's compressed vector, at most. (A choice.)"""
     second_gaussians: Annotated[int, Field(ge=1, le=16_384)] = 256
-    """Of the second layer."""
+    """Of the second layer, at most."""
+    clips_per_dimension: PositiveCount = 4
+    """Training clips for each number of ``reduced``, at least: of fewer clips vectors are compressed to fewer numbers.
+    More would tell the training clips from each other, and nothing of other clips. (A choice.)"""
+    clips_per_gaussian: PositiveCount = 16
+    """Training clips for each of ``second_gaussians``, at least, for the same reason. (A choice.)"""
     reduction: Literal["max_margin", "pca"] = "max_margin"
     """How subvolumes' vectors are compressed; ``pca`` is the control, which sees no labels."""
     penalties: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (1e-4,)
     """lambda and mu of the max-margin compression; of several the one that does best on held-out training groups."""
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the training groups that choose among several ``penalties``."""
-    per_clip: Annotated[int, Field(ge=1, le=65_536)] = 4
-    """Subvolumes of a training clip, at most, that compression and second layer are fitted to. (A choice.)"""
+    subvolumes: PositiveCount = 30_000
+    """Of all training clips, the same number of each, that compression and second layer are fitted to: four a clip of
+    UCF-101, all of those of a few clips. (A choice.) While they are fitted, each takes 0.2 MB of disk."""
     epochs: Annotated[int, Field(ge=1, le=65_536)] = 5
     """Of the max-margin compression."""
     batch: Batch = 256

@@ -9,15 +9,25 @@ if TYPE_CHECKING:
     from han_core.baselines.fisher.stacked import LocalFeatures
     from han_core.baselines.fisher.stacked_params import StackedParams
 
-_NOT_OF_THE_MODEL = {"splits", "samples", "penalties", "held_out"}
+_ALL = 1 << 16  # more subvolumes than a clip has
+_NOT_OF_THE_MODEL = {"splits", "samples", "subvolumes", "clips_per_dimension", "clips_per_gaussian"}
+_NOT_OF_THE_MODEL |= {"penalties", "held_out"}
 
 
-def stacked_params(wanted: Stacked, penalty: float) -> "StackedParams":
-    """The settings of a model, of which one penalty has been chosen."""
+def stacked_params(wanted: Stacked, penalty: float, clips: int) -> "StackedParams":
+    """The settings of a model that is fitted to so many training clips, of which one penalty has been chosen.
+
+    The subvolumes of a clip resemble each other. So it is the clips that must be enough for the second layer, whose
+    dimensions and Gaussians otherwise stand each for a clip or two: then a test clip is next to none of them, and its
+    vector says nothing.
+    """
     from han_core.baselines.fisher.stacked_params import StackedParams
 
     settings = wanted.model_dump(exclude=_NOT_OF_THE_MODEL)
-    return StackedParams(**settings, class_penalty=penalty, projection_penalty=penalty)
+    settings["reduced"] = max(1, min(wanted.reduced, clips // wanted.clips_per_dimension))
+    settings["second_gaussians"] = max(1, min(wanted.second_gaussians, clips // wanted.clips_per_gaussian))
+    per_clip = min(-(-wanted.subvolumes // clips), _ALL)
+    return StackedParams(**settings, per_clip=per_clip, class_penalty=penalty, projection_penalty=penalty)
 
 
 def local_features(path: Path) -> "LocalFeatures":

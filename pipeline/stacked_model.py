@@ -92,7 +92,7 @@ def fit(params: Params, clips: "Mapping[str, Clip]", files: Mapping[str, Path], 
             files,
             lambda name: local_features(files[name]),
             local,
-            stacked_params(wanted, wanted.penalties[0]),
+            stacked_params(wanted, wanted.penalties[0], len(files)),
             seed=seed,
             scratch=scratch,
             threads=cores(),
@@ -101,7 +101,7 @@ def fit(params: Params, clips: "Mapping[str, Clip]", files: Mapping[str, Path], 
     with sampled:
         labels = {key: clip.label for key, clip in clips.items()}
         penalty = choose_penalty(params, sampled, clips) if len(wanted.penalties) > 1 else wanted.penalties[0]
-        settings = stacked_params(wanted, penalty)
+        settings = stacked_params(wanted, penalty, len(files))
         classes = max(labels.values()) + 1
         epochs = wanted.epochs if wanted.reduction == "max_margin" else 0
         with Progress("compression", epochs, unit="epoch") as progress:
@@ -132,7 +132,8 @@ def choose_penalty(params: Params, sampled: "SampledSubvolumes", clips: "Mapping
     learnt, held_out = np.flatnonzero(~is_apart), np.flatnonzero(is_apart)
     if wanted.reduction == "pca" or not len(learnt) or not len(held_out):
         return wanted.penalties[0]
-    start = principal_directions(sampled.rows, learnt, wanted.reduced, seed=seed)
+    reduced = stacked_params(wanted, wanted.penalties[0], len(clips)).reduced
+    start = principal_directions(sampled.rows, learnt, reduced, seed=seed)
     found = {}
     for penalty in wanted.penalties:
         model = fit_max_margin(

@@ -56,7 +56,7 @@ class Project:
         self.params["fisher"].update(gaussians=4, samples=2000, iterations=5)
         self.params["stacked"].update(
             splits=[1], samples=2000, local_dimensions=8, gaussians=4, reduced=4, second_gaussians=2, iterations=5,
-            frames=[12, 16], least=5, epochs=2,
+            frames=[12, 16], least=5, epochs=2, subvolumes=20, clips_per_dimension=1, clips_per_gaussian=1,
         )  # fmt: skip
         self.clips: list[Clip] = []
 
