@@ -3,8 +3,11 @@
 Torch and Numba take seconds to import and are imported where they are used: workers that need neither start without.
 """
 
+import ctypes
 import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from han_core.errors import HanError
@@ -26,9 +29,23 @@ def cores() -> int:
 
 def gpus() -> int:
     """GPUs that torch sees."""
+    if not _gpu_driver():
+        return 0
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _gpu_driver() -> bool:
+    """Whether torch may see a GPU: without the driver's library (CUDA) or device (ROCm) it sees none on Linux, and need
+    not be loaded to say so."""
+    if sys.platform != "linux" or Path("/dev/kfd").exists():
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> "torch.device":

@@ -130,12 +130,12 @@ def read_attention(path: Path) -> Attention:
     Raises:
         PredictionsError: the file is missing or damaged.
     """
-    from han_core.tensorfile.file import TensorFileError, read_tensors
+    from han_core.tensorfile.file import TensorFileError, read_arrays
 
     try:
-        tensors, metadata = read_tensors(path)
+        arrays, metadata = read_arrays(path)
         clips = json.loads(metadata["clips"])
-        maps, frames = tensors["maps"].numpy(), tensors["frames"].numpy()
+        maps, frames = arrays["maps"], arrays["frames"]
         if maps.dtype != np.float32 or frames.dtype != np.int32:
             raise ValueError(f"maps of {maps.dtype} and frames of {frames.dtype}")
         if fault := _unfit_maps(clips, maps, frames):

@@ -224,13 +224,12 @@ class SparseCubes:
 
         No place is written twice, so the result is the same in any order, and torch need not sort for it.
         """
-        strict = torch.are_deterministic_algorithms_enabled()
-        warn = torch.is_deterministic_algorithms_warn_only_enabled()
-        torch.use_deterministic_algorithms(False)
+        before = torch.get_deterministic_debug_mode()
+        torch.set_deterministic_debug_mode("default")
         try:
             return self._scattered(dtype)
         finally:
-            torch.use_deterministic_algorithms(strict, warn_only=warn)
+            torch.set_deterministic_debug_mode(before)
 
     def _scattered(self, dtype: torch.dtype) -> Tensor:
         # For each of the n non-zeros of the batch: from where in the store it comes (place), and which row (b, t, d) of

@@ -226,12 +226,12 @@ def _is_time(schedule: SGDSchedule, iteration: int) -> bool:
 @contextmanager
 def _deterministic(device: torch.device) -> Iterator[None]:
     """Refuse operations whose result is not repeatable (on a GPU, max pooling's gradient has no other)."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(before or device.type == "cpu")
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("error" if before or device.type == "cpu" else "default")
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.set_deterministic_debug_mode(before)
 
 
 def _diverged(what: str, rate: float) -> str:

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.models import get_model, list_models
 
 from han_core.nets.preprocess import SIZE
 from han_core.nets.sealed_net import WeightsError
@@ -31,7 +29,9 @@ def require_architecture(name: str) -> None:
     Raises:
         WeightsError: it has none; the message names those that are spelt nearly so.
     """
-    known = list_models(module=torchvision.models)
+    import torchvision  # here, because it takes seconds
+
+    known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(known)}"
@@ -62,6 +62,8 @@ class TorchvisionNet(nn.Module):
     """
 
     def __init__(self, architecture: str, *, size: int = SIZE, in_channels: int = 3) -> None:
+        from torchvision.models import get_model
+
         super().__init__()
         require_architecture(architecture)
         self.architecture = architecture

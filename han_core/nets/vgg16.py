@@ -8,24 +8,35 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.vgg import cfgs, make_layers
 
 from han_core.nets.layered import LayeredNet
+
+_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+"""Channels of the convolutions of configuration D between two poolings. (Importing torchvision for it takes seconds.)"""
 
 
 def _name_features() -> dict[str, int]:
     """Name of each layer of ``features`` -> number of its modules up to and with the layer's ReLU or pooling."""
-    names, block, conv, end = {}, 1, 1, 0
-    for layer in cfgs["D"]:
-        if layer == "M":
-            end += 1
-            names[f"pool{block}"] = end
-            block, conv = block + 1, 1
-        else:
+    names, end = {}, 0
+    for block, convs in enumerate(_BLOCKS, start=1):
+        for conv in range(1, len(convs) + 1):
             end += 2
             names[f"conv{block}_{conv}"] = end
-            conv += 1
+        end += 1
+        names[f"pool{block}"] = end
     return names
+
+
+def _features() -> nn.Sequential:
+    """The convolutions, each with its ReLU, and the poolings."""
+    modules: list[nn.Module] = []
+    channels = 3
+    for convs in _BLOCKS:
+        for units in convs:
+            modules += [nn.Conv2d(channels, units, kernel_size=3, padding=1), nn.ReLU(inplace=True)]
+            channels = units
+        modules.append(nn.MaxPool2d(kernel_size=2, stride=2))
+    return nn.Sequential(*modules)
 
 
 _FEATURES = _name_features()
@@ -64,7 +75,7 @@ class VGG16(LayeredNet):
         dropout: tuple[float, float] = (0.5, 0.5),
     ) -> None:
         super().__init__()
-        self.features = make_layers(cfgs["D"])
+        self.features = _features()
         if in_channels != 3:
             self.features[0] = nn.Conv2d(in_channels, 64, kernel_size=3, padding=1)
         self.avgpool = _PoolTo7()

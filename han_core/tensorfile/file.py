@@ -10,15 +10,26 @@ import struct
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from han_core.errors import HanError
-from han_core.tensorfile.seal import CONTENT, DTYPES, METADATA, SEAL, ContentDigest, bytes_of, in_order, metadata_digest
+from han_core.tensorfile.seal import (
+    CONTENT,
+    METADATA,
+    SEAL,
+    ContentDigest,
+    bytes_of,
+    in_order,
+    metadata_digest,
+    type_name,
+)
+
+if TYPE_CHECKING:  # importing torch takes seconds, and whoever reads arrays needs none of it
+    import torch
+    from torch import Tensor
 
 LARGEST_HEADER = 16 << 20
 """Bytes. A thousand tensors and the names of a hundred thousand clips fit; a longer one is no file of this project."""
@@ -37,7 +48,7 @@ class TensorFileError(HanError, ValueError):
         self.problem = problem
 
 
-def write_tensors(path: str | Path, tensors: Mapping[str, Tensor | np.ndarray], metadata: Mapping[str, str]) -> None:
+def write_tensors(path: str | Path, tensors: Mapping[str, "Tensor | np.ndarray"], metadata: Mapping[str, str]) -> None:
     """Write a sealed file; the same content gives the same bytes. An old file of the name is unlinked first.
 
     Tensors are written one by one, so no more than one is copied. The seal is filled in last: a file that was cut
@@ -59,7 +70,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor | np.ndarray], 
     path = Path(path)
     made = in_order({name: _tensor(value) for name, value in tensors.items()})
     for name, tensor in made:
-        if tensor.dtype not in DTYPES:
+        if type_name(tensor) is None:
             raise ValueError(f"{name}: {tensor.dtype} cannot be written")
     sealed = {**metadata, **dict.fromkeys(SEAL, "0" * 64)}
     digest = ContentDigest(sealed)
@@ -77,8 +88,8 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor | np.ndarray], 
 
 
 def read_tensors(
-    path: str | Path, device: torch.device | str = "cpu", *, sealed: bool = True
-) -> tuple[dict[str, Tensor], dict[str, str]]:
+    path: str | Path, device: "torch.device | str" = "cpu", *, sealed: bool = True
+) -> "tuple[dict[str, Tensor], dict[str, str]]":
     """All tensors of a file by name, and its metadata, the seal among it.
 
     Args:
@@ -88,19 +99,33 @@ def read_tensors(
     Raises:
         TensorFileError: it is missing, no safetensors file, damaged, or has no seal where one is required.
     """
-    path = Path(path)
-    with _opened(path) as file:
+    tensors, metadata = _read(Path(path), "pt", sealed)
+    return {name: tensor.to(device) for name, tensor in tensors.items()}, metadata
+
+
+def read_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """As :func:`read_tensors`, in numpy's arrays and without torch.
+
+    Raises:
+        TensorFileError: as :func:`read_tensors`; also where there is a bfloat16 tensor, which numpy does not have.
+    """
+    return _read(Path(path), "np", True)
+
+
+def _read(path: Path, framework: Literal["pt", "np"], sealed: bool) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a file holds, in torch's or numpy's kind."""
+    with _opened(path, framework) as file:
         metadata = _checked_metadata(path, file, sealed)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     if CONTENT in metadata:
         digest = ContentDigest(metadata)
         for name, tensor in in_order(tensors):
-            if tensor.dtype not in DTYPES:
+            if type_name(tensor) is None:
                 raise TensorFileError(f"{path}: is damaged (a number type that is never written)", "seal")
             digest.add(name, tensor, bytes_of(tensor))
         if digest.hexdigest() != metadata[CONTENT]:
             raise TensorFileError(f"{path}: is damaged (its checksum does not fit what it holds)", "seal")
-    return {name: tensor.to(device) for name, tensor in tensors.items()}, metadata
+    return tensors, metadata
 
 
 def read_metadata(path: str | Path, *, sealed: bool = True) -> dict[str, str]:
@@ -113,33 +138,35 @@ def read_metadata(path: str | Path, *, sealed: bool = True) -> dict[str, str]:
         TensorFileError: as :func:`read_tensors`, but damage to the tensors is not noticed.
     """
     path = Path(path)
-    with _opened(path) as file:
+    with _opened(path, "np") as file:
         return _checked_metadata(path, file, sealed)
 
 
-def _tensor(value: Tensor | np.ndarray) -> Tensor:
-    if isinstance(value, Tensor):
+def _tensor(value: "Tensor | np.ndarray") -> "Tensor":
+    import torch
+
+    if isinstance(value, torch.Tensor):
         return value
     return torch.from_numpy(value if value.flags.writeable else value.copy())  # torch warns of read-only memory
 
 
-def _header(tensors: list[tuple[str, Tensor]], metadata: Mapping[str, str]) -> bytes:
+def _header(tensors: "list[tuple[str, Tensor]]", metadata: Mapping[str, str]) -> bytes:
     entries: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
     end = 0
     for name, tensor in tensors:
         start, end = end, end + tensor.nbytes
-        entries[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        entries[name] = {"dtype": type_name(tensor), "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text
 
 
 @contextmanager
-def _opened(path: Path) -> Any:
+def _opened(path: Path, framework: Literal["pt", "np"]) -> Any:
     """The file in safetensors' own reader, which checks offsets, overlaps and sizes; its errors are told in ours."""
     try:
         _check_length(path)
-        with safe_open(path, "pt") as file:
+        with safe_open(path, framework) as file:
             yield file
     except OSError as error:
         raise TensorFileError(f"{path}: cannot be read ({error.strerror or 'no such file'})", "unreadable") from None

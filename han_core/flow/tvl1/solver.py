@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import os
 import sys
 from types import ModuleType
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from han_core.devices import gpus
 from han_core.flow.tvl1.params import TVL1Params
 
 Backend = Literal["auto", "reference", "cpu", "cuda", "opencv"]
@@ -131,12 +133,13 @@ def _missing(backend: str) -> str | None:
         return None
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed; it comes with torch's builds for Linux with CUDA"
-    import torch
-
-    from han_core.flow.tvl1 import cuda
-
-    if cuda.interpreted() or torch.cuda.is_available():
+    if gpus():
         return None
+    if "TRITON_INTERPRET" in os.environ:  # else loading torch and Triton, which takes seconds, can be left out
+        from han_core.flow.tvl1 import cuda
+
+        if cuda.interpreted():
+            return None
     return "torch finds no CUDA device"
 
 

@@ -55,6 +55,16 @@ def test_what_cannot_be_written_is_told(flow, tmp_path):
 
 
 class TestPicture:
+    def test_colours_are_torchvisions(self):
+        import torch
+        from torchvision.utils import flow_to_image
+
+        flow = np.random.default_rng(1).normal(size=(3, 2, 20, 30)).astype(np.float32)
+        expected = flow_to_image(torch.from_numpy(flow)).permute(0, 2, 3, 1).numpy().astype(int)
+        differences = np.abs(flow_picture(flow) - expected)
+        assert differences.max() <= 1, "rounding"
+        assert differences.mean() < 0.01
+
     def test_no_motion_is_white(self):
         assert (flow_picture(np.zeros((2, 4, 4))) == 255).all()
         assert (flow_picture(np.zeros((2, 4, 4)), largest=20) == 255).all()

@@ -10,7 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from han_core.tensorfile import file as module
-from han_core.tensorfile.file import LARGEST_HEADER, TensorFileError, read_metadata, read_tensors, write_tensors
+from han_core.tensorfile.file import (
+    LARGEST_HEADER,
+    TensorFileError,
+    read_arrays,
+    read_metadata,
+    read_tensors,
+    write_tensors,
+)
 from han_core.tensorfile.seal import DTYPES
 from tests.flips import check_told
 
@@ -51,7 +58,7 @@ def test_what_is_written_is_read_and_any_program_reads_it(path):
     assert same((load_file(path), read_metadata(path)))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [getattr(torch, name) for name in DTYPES], ids=str)
 def test_all_types_and_shapes_come_back(dtype, tmp_path):
     wanted = {"a": torch.ones(3, 1, 2).to(dtype), "b": torch.tensor(1).to(dtype), "c": torch.zeros(0, 2).to(dtype)}
     write_tensors(tmp_path / "f", wanted, {})
@@ -103,6 +110,28 @@ def test_a_file_of_the_name_is_replaced_and_its_other_names_keep_it(path, tmp_pa
 def test_every_flipped_bit_is_told_or_changes_nothing(path):
     assert check_told(path, lambda: read_tensors(path), TensorFileError, same) > 0.95
     assert check_told(path, lambda: read_tensors(path, sealed=False), TensorFileError, same) > 0.95
+
+
+def test_arrays_are_read_and_verified_as_tensors_are(tmp_path):
+    wanted = {name: torch.ones(3, 1, 2).to(getattr(torch, name)).numpy() for name in DTYPES if name != "bfloat16"} | {
+        "scalar": np.array(7),
+        "none": np.zeros((0, 4), np.float32),
+    }
+    path = tmp_path / "f"
+    write_tensors(path, wanted, METADATA)
+
+    def as_written(found: tuple[dict, dict]) -> bool:
+        arrays, metadata = found
+        same_arrays = all(arrays[n].dtype == v.dtype and np.array_equal(arrays[n], v) for n, v in wanted.items())
+        return arrays.keys() == wanted.keys() and same_arrays and metadata == read_tensors(path)[1]
+
+    assert as_written(read_arrays(path))
+    assert check_told(path, lambda: read_arrays(path), TensorFileError, as_written, count=500) > 0.95
+
+
+def test_a_type_that_numpy_lacks_is_told(path):
+    with pytest.raises(TensorFileError):
+        read_arrays(path)
 
 
 def test_metadata_alone_can_be_trusted(path):
