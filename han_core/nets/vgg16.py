@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from han_core.nets.layered import LayeredNet
 
 _BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-"""Channels of the convolutions of configuration D between two poolings. (Importing torchvision for it takes seconds.)"""
+"""Channels of the convolutions of configuration D, pooling after pooling. (Importing torchvision takes seconds.)"""
 
 
 def _name_features() -> dict[str, int]:
