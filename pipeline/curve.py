@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from pipeline.execution.outputs import clear
+
 if TYPE_CHECKING:  # takes seconds to import, and --help should not
     from dvclive import Live
 
@@ -32,10 +34,14 @@ class Curve:
 
     def __init__(self, folder: Path) -> None:
         self._live = _live(folder)
-        _figures(folder).mkdir(parents=True, exist_ok=True)  # an output even where there is no step
+        self._none = _figures(folder) / "not_trained.tsv"  # where there is no step: DVC warns of an empty output
+        self._none.parent.mkdir(parents=True, exist_ok=True)
+        clear(self._none)  # it may be a link into DVC's cache
+        self._none.write_text("step\tnot_trained\n", encoding="utf-8")
 
     def add(self, step: int, figures: Mapping[str, float | None]) -> None:
         """Append one step (counted from 1); figures that are None are left out."""
+        self._none.unlink(missing_ok=True)
         self._live.step = step
         for name, value in figures.items():
             if value is not None:

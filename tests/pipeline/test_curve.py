@@ -58,7 +58,9 @@ def test_a_new_curve_leaves_nothing_of_a_longer_one_and_no_wall_times(tmp_path):
 def test_no_steps_leave_the_outputs_that_dvc_asks_for(tmp_path):
     write(tmp_path, 0)
     assert json.loads((tmp_path / "metrics.json").read_text()) == {}
-    assert (tmp_path / "plots/metrics").is_dir()
+    assert (tmp_path / "plots/metrics/not_trained.tsv").read_text() == "step\tnot_trained\n"
+    write(tmp_path, 1)
+    assert not (tmp_path / "plots/metrics/not_trained.tsv").exists()
 
 
 @pytest.mark.parametrize("around", ["nothing", "git", "git and dvc", "git with a commit", "git and dvc with a commit"])
