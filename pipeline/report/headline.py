@@ -17,8 +17,11 @@ def headline(params: Params, table: "ClipTable", summary: Summary) -> list[Block
     """Of this dataset's test clips; nothing where no row was scored."""
     if not summary:
         return []
-    best = max(summary, key=lambda name: summary[name]["top1"]["mean"])
-    figures = [Figure("Best row", _top1(summary, best), _about(params, summary, best))]
+    best, *others = sorted(summary, key=lambda name: -summary[name]["top1"]["mean"])  # stable
+    about = _about(params, summary, best)
+    if best == "han" and others:  # its own figure stands beside it
+        about += f". Next: {title_of(others[0])}, {_top1(summary, others[0])}"
+    figures = [Figure("Best row", _top1(summary, best), about)]
     if "han" in summary:
         figures.append(Figure("HAN", _top1(summary, "han"), _about(params, summary, "han")))
     else:

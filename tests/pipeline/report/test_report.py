@@ -330,6 +330,10 @@ def test_the_headline_has_the_best_row_han_and_chance(project):
         "HAN": "50.0 %. Full HAN (spatial CNN cube + temporal CNN cube): 2 of 4 test clips",
         "Chance": "50.0 %. guessing among 2 classes",
     }
+    figures(project / "metrics/toy/evaluate.json", lambda found: found["han"]["top1"].update(mean=1.5))
+    run()
+    then = "2 of 4 test clips. Next: Logistic regression, both streams' cubes averaged over the regions, 100.0 %"
+    assert headline(project)["Best row"].endswith(then)
     path = project / "data/toy/clips.csv"
     clips = read_clips(path)
     write_clips(replace(clips, clips=clips.clips[:-1]), path)
