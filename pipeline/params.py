@@ -245,6 +245,8 @@ class Synthetic(Group):
     width: Annotated[int, Field(ge=64, le=4096)] = 160
     height: Annotated[int, Field(ge=64, le=4096)] = 120
     fps: Annotated[float, Field(ge=1, le=1000)] = 25.0
+    shake: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Root mean square, in pixels along x and along y, of the motion of a hand that holds the camera."""
 
 
 class Run(Group):
@@ -321,7 +323,7 @@ class Recipe(Group):
     fc_size: Units = 4096
     """Units of fc6 and fc7."""
     iterations: Count = 0
-    """SGD steps; 0 uses the initial net as it is."""
+    """SGD steps; 0 uses the initial net without training it."""
     batch: Batch = 256
     """Effective batch of one step."""
     micro_batch: Batch = 32
@@ -440,7 +442,7 @@ class Train(Group):
 
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (1,)
     """One model a seed, of each variant and split: initial weights, order of the clips and dropout. Figures are means
-    over them, and their spread is told. Another seed trains that one only."""
+    over them, shown with their spread. Another seed trains that one only."""
     lstm_size: Units = 1024
     """D', units of each LSTM layer."""
     layers: Annotated[int, Field(ge=1, le=100)] = 2
@@ -457,13 +459,13 @@ class Train(Group):
     """W of eq. 3 starts from a normal distribution of this standard deviation; null: torch's default, uniform within
     1 / sqrt(units of all streams). Of ``location``, so not of row ``soft_attention_lstm``."""
     region_dropout: Share = 0.0
-    """Share of a frame's regions, drawn anew for each clip, frame and batch, that attention may not look at during
+    """Share of a frame's regions, drawn again for each clip, frame and batch, that attention may not look at during
     training; never all. The map sums to one over the others. Nothing where there is one region: fully connected
     features, and rows without attention, whose cubes are averaged over all regions while they are read."""
     views: tuple[Literal[FURTHER], ...] = ()
-    """Of ``cubes.views`` those that are learnt from beside the plain one: of each clip one is drawn anew each epoch."""
+    """Those of ``cubes.views`` to learn from beside the plain one: one of them is drawn for each clip and epoch."""
     shift: Annotated[int, Field(ge=0, le=6)] = 0
-    """Crops of the cubes: each clip's are moved by up to so many regions along each side, drawn anew each epoch, and
+    """Crops of the cubes: each clip's are moved by up to this many regions along each side, drawn each epoch, and
     filled up with zeros. Nothing where there is one region, as ``region_dropout``."""
     initial_state: Literal["zeros", "mean"] = "zeros"
     forget_bias: Literal["span"] | float = "span"
@@ -538,7 +540,7 @@ class Trajectories(Group):
     patch: Annotated[int, Field(ge=4, le=1024, multiple_of=2)] = 32
     """Side of the patch around a point that is described, in pixels of its scale."""
     scales: Annotated[int, Field(ge=1, le=16)] = 8
-    """At most so many, each smaller by the root of 2, while the shorter side has 32 pixels."""
+    """At most this many, each smaller by the root of 2, while the shorter side has 32 pixels."""
     quality: Annotated[float, Field(gt=0, lt=1)] = 0.001
     """Points whose neighbourhood has less texture than this share of the frame's best are not tracked."""
     camera: Literal["grid", "corners", "none"] = "grid"
@@ -547,7 +549,7 @@ class Trajectories(Group):
     median: Annotated[Literal[1, 3, 5], BeforeValidator(_no_boolean)] = 5
     """Side of the flow's median filter; 1 is none. Stored flow needs one: MBH differentiates it."""
     most: Count = 5000
-    """At most so many of a clip are kept, drawn at random; 0 keeps all (about 13 MB a clip of UCF-101)."""
+    """At most this many of a clip are kept, drawn at random; 0 keeps all (about 13 MB a clip of UCF-101)."""
 
 
 class Stacked(Group):
@@ -636,7 +638,7 @@ class TDD(Group):
     """Sizes of the net's input by that of its images, their sides rounded to multiples of 16; the Fisher vectors of
     several are added. The original has [2, 1.41, 1, 0.71, 0.5], which cost 7.75 times as much as [1]."""
     step: Annotated[int, Field(ge=1, le=1000)] = 1
-    """The net looks at every so many-th frame; points of frames between use the nearest one's maps. The original: 1."""
+    """The net looks at one frame in this many; points of frames between use the nearest one's maps. The original: 1."""
     codebook_clips: PositiveCount = 1000
     """Training clips, drawn at random, that the codebooks' samples come from: the net runs over them once more."""
     samples: Annotated[int, Field(ge=1, le=10**8)] = 256_000
@@ -690,7 +692,7 @@ class SlowFusionRecipe(Group):
     flip: bool = True
     """Mirror half of the training clips; at test, average over windows and their mirror images."""
     iterations: Count = 0
-    """SGD steps; 0 uses the initial net as it is."""
+    """SGD steps; 0 uses the initial net without training it."""
     batch: Batch = 32
     """Clips of one step."""
     micro_batch: Batch = 32
@@ -833,14 +835,14 @@ class Params(Group):
             )
         if self.dataset.kind in ("ucf101", "hmdb51") and self.dataset.annotations is None:
             problems.append(f"dataset.annotations: is missing; {self.dataset.kind} needs the folder of its split files")
-        if self.dataset.kind == "folder" and self.dataset.folder.split_by == "list" and not self.dataset.annotations:
-            problems.append("dataset.annotations: is missing, but dataset.folder.split_by is list")
         if self.dataset.kind == "list" and self.dataset.annotations is not None:
             problems.append("dataset.annotations: must be null for dataset.kind list; splits are columns of the list")
         if self.dataset.kind == "list" and self.dataset.folder.group_pattern is not None:
             problems.append("dataset.folder.group_pattern: must be null for dataset.kind list; its column is group")
         if self.dataset.kind != "list" and self.dataset.base is not None:
             problems.append(f"dataset.base: must be null for dataset.kind {self.dataset.kind}; it is of lists")
+        if self.dataset.kind == "folder" and self.dataset.folder.split_by == "list" and not self.dataset.annotations:
+            problems.append("dataset.annotations: is missing, but dataset.folder.split_by is list")
         own = self.cubes.nets == self.dataset.name
         if own and self.finetune.splits != self.splits:
             problems.append("finetune.splits: must equal splits, because cubes.nets names this dataset's own nets")
@@ -882,7 +884,7 @@ class Params(Group):
                 why = f"because cubes.net is {net} and only {VGG16} is fine-tuned"
                 problems.append(f"finetune.{stream}.iterations: must be 0, {why}")
             if recipe.input == "caffe":
-                why = f"because cubes.net is {net}; mean and std may stand in the metadata of its weights"
+                why = f"because cubes.net is {net}; put mean and std into the metadata of its weights"
                 problems.append(f"finetune.{stream}.input: must be auto or torchvision, {why}")
         if self.tdd.splits:
             problems.append(f"tdd.splits: must be [], because cubes.net is {net} and TDD pools layers of {VGG16}")
@@ -1016,4 +1018,5 @@ def synthetic_spec(params: Params) -> SyntheticSpec:
         width=wanted.width,
         height=wanted.height,
         fps=wanted.fps,
+        shake=wanted.shake,
     )
