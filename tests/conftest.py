@@ -13,9 +13,27 @@ if TYPE_CHECKING:
 # Many small operations on two shared cores: threads that wait for each other cost more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-LONGEST = ("test_repro.py", "test_repro_trust.py", "test_repro_odd_videos.py")
+# Hundreds of processes are started; each would compile the project's modules anew, which takes it three seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# By processor time; test_repro_trust.py copies what the others left behind, so it comes after them.
+LONGEST = (
+    "test_repro.py",
+    "test_repro_odd_videos.py",
+    "test_repro_trust.py",
+    "test_runner.py",
+    "test_select.py",
+    "test_graph.py",
+    "test_browser.py",
+    "test_equality.py",
+)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The order below is by time: else xdist deals the files with most tests first, and the longest ones last."""
+    config.option.loadscopereorder = False
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -48,6 +66,13 @@ def shared_cases(shared_data: Path) -> Path:
     if not folder.is_dir():
         pytest.skip("no folder of cases here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def shared_tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A temporary folder that all processes of this run of the tests see."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture

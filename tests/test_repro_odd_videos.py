@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from han_core.clipfile.reader import ClipFile
+from tests.checkout import FRAMES, Checkout
 from tests.make_videos import encode, moving_frames, zeroed
-from tests.test_repro import FRAMES, Checkout
 
 
 def frames_of(class_name: str, count: int, seed: int) -> np.ndarray:
@@ -46,7 +46,7 @@ def turned(path: Path, frames: np.ndarray) -> Path:
 
 @pytest.fixture(scope="module")
 def checkout(repository, tmp_path_factory):
-    made = Checkout(repository, tmp_path_factory.mktemp("odd"))
+    made = Checkout.make(repository, tmp_path_factory.mktemp("odd"))
     for number, name in enumerate(("left", "right")):
         folder = made.videos / name
         zeroed(encode(folder / "damaged_g3.mp4", frames_of(name, 40, 10 + number), g="250", bf="0"), 39)

@@ -13,17 +13,15 @@ import pytest
 
 from han_core.clipfile.trailer import read_trailer
 from han_core.clips import read_clips
-from tests.test_repro import AFTER_TRAIN, DROPOUT, Checkout
+from tests.checkout import Checkout
+from tests.test_repro import AFTER_TRAIN, DROPOUT
 
 HAN = "models/tiny/han/han-1-seed1.safetensors"
 
 
 @pytest.fixture(scope="module")
-def checkout(repository, tmp_path_factory):
-    made = Checkout(repository, tmp_path_factory.mktemp("trust"))
-    made.repro()
-    made.first_lock = (made.path / "dvc.lock").read_bytes()
-    return made
+def checkout(repository, tmp_path_factory, shared_tmp_path):
+    return Checkout.after_first_run(repository, shared_tmp_path, tmp_path_factory.mktemp("trust"))
 
 
 WRITE, READ = "cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)", "cv2.cvtColor(255 - frame, cv2.COLOR_RGB2BGR)"
@@ -67,7 +65,7 @@ def test_a_flipped_bit_is_told_and_repaired_without_a_trace(checkout):
     """In a cube, through all its names, its time unchanged, as on a bad disk; DVC sees nothing."""
     checkout.params["train"]["dropout"] = DROPOUT
     checkout.write_params()
-    checkout.repro()
+    checkout.repro("train")
     checkout.undamaged = (checkout.path / HAN).read_bytes()
     checkout.params["train"]["dropout"] = checkout.first_dropout
     checkout.write_params()

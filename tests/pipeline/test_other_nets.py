@@ -22,7 +22,7 @@ from han_core.nets.clip_inputs import read_clip_frames
 from han_core.nets.sealed_net import read_metadata
 from han_core.predictions import attention_file, probabilities_file, read_attention, read_predictions
 from pipeline import classify, cubes, decode, finetune, flow, prepare, train
-from tests.test_repro import CLASSES, write_video
+from tests.checkout import CLASSES, write_video
 
 NET, LAYER, SIZE = "resnet18", "layer3", 64
 MEAN, STD = (0.2, 0.5, 0.7), (0.1, 0.3, 0.2)

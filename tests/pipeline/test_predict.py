@@ -20,8 +20,8 @@ from han_core.han.model_file import load_model
 from han_core.video import encode as encode_module
 from han_core.video.decode import probe
 from pipeline import cubes, decode, finetune, flow, prepare, train
+from tests.checkout import CLASSES, write_video
 from tests.make_videos import encode, moving_frames
-from tests.test_repro import CLASSES, write_video
 
 STREAMS = ("spatial", "temporal")
 
