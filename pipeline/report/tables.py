@@ -57,7 +57,7 @@ def table_1(params: Params, summaries: Mapping[str, Summary]) -> list[Block]:
     blocks: list[Block] = [
         Heading("Table 1"),
         Paragraph(
-            f"Top-1 in per cent: {_about_splits(summaries)}right / tested clips. "
+            f"Top-1 in per cent{_about_splits(summaries)}; in brackets right / tested clips. "
             f"{_about_seeds(summaries)}“{MISSING}”: not run yet."
         ),
         _with_settings(["Variant", *_header(columns), settings_column(params)], rows),
@@ -127,7 +127,7 @@ def _about_splits(summaries: Mapping[str, Summary]) -> str:
     """What is shown of several splits; "" where no row has more than one, which has no spread."""
     if not any(_splits_of(figures) > 1 for summary in summaries.values() for figures in summary.values()):
         return ""
-    return "mean over the splits, ± the standard deviation over the splits where there are several, "
+    return ", mean over the splits, ± the standard deviation over the splits where there are several"
 
 
 def _about_seeds(summaries: Mapping[str, Summary]) -> str:
