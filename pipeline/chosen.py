@@ -79,7 +79,7 @@ def _written_out(train: Train, settings: Mapping[str, object]) -> dict[str, Any]
                 group[name] = {}
             group = group[name]
         if value != {} or not isinstance(group.get(last), dict):
-            group[last] = value
+            group[last] = tuple(value) if isinstance(value, list) else value  # a list of JSON
     return values
 
 

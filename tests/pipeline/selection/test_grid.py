@@ -1,10 +1,15 @@
 """A grid file is refused before any work, with every problem named."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
+from pipeline.chosen import with_settings
 from pipeline.params import ParamsError, Train
 from pipeline.selection.grid import read_grid
+
+PRESETS = Path(__file__).parents[3] / "presets"
 
 
 def read(tmp_path, content, train=None):
@@ -33,6 +38,16 @@ def test_groups_of_keys_may_be_written_as_such(tmp_path):
     assert read(tmp_path, {"grid": {"optimizer": [{"name": "sgd"}, {"name": "adam"}]}}).combinations[1] == {
         "optimizer.name": "adam"
     }
+
+
+def test_lists_of_a_combination_become_settings(tmp_path):
+    grid = read(tmp_path, {"candidates": [{"views": ["mirrored", "shift1"]}, {"epochs": 3}]})
+    assert with_settings(Train(), grid.combinations[0]).views == ("mirrored", "shift1")
+
+
+def test_the_grid_that_comes_along_can_be_tried():
+    grid = read_grid(PRESETS / "select_han.yaml", Train())
+    assert len({with_settings(Train(), settings) for settings in grid.combinations}) == len(grid.combinations) > 1
 
 
 def test_all_problems_at_once(tmp_path):
