@@ -581,8 +581,10 @@ class Stacked(Group):
     clips_per_dimension: PositiveCount = 4
     """Training clips for each number of ``reduced``, at least: of fewer clips vectors are compressed to fewer numbers.
     More would tell the training clips from each other, and nothing of other clips. (A choice.)"""
-    clips_per_gaussian: PositiveCount = 16
+    clips_per_gaussian: PositiveCount = 32
     """Training clips for each of ``second_gaussians``, at least, for the same reason. (A choice.)"""
+    floor: Annotated[float, Field(gt=0, le=1)] = 1e-4
+    """Smallest variance that the second layer divides by, in parts of the largest: 1 for a few clips. (A choice.)"""
     reduction: Literal["max_margin", "pca"] = "max_margin"
     """How subvolumes' vectors are compressed; ``pca`` is the control, which sees no labels."""
     penalties: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (1e-4,)

@@ -8,7 +8,7 @@ from pipeline.stacked_features import stacked_params
 
 @pytest.mark.parametrize(
     ("clips", "reduced", "gaussians", "per_clip"),
-    [(9537, 200, 256, 4), (3570, 200, 223, 9), (54, 13, 3, 556), (1, 1, 1, 30_000)],
+    [(9537, 200, 256, 4), (3570, 200, 111, 9), (54, 13, 1, 556), (1, 1, 1, 30_000)],
     ids=["UCF-101", "HMDB-51", "UT-Interaction", "one clip"],
 )
 def test_few_clips_make_a_small_second_layer(clips, reduced, gaussians, per_clip):

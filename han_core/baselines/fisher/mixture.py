@@ -21,7 +21,7 @@ SMALLEST_WEIGHT = 1e-6
 """Of a Gaussian. A Fisher vector divides by its root."""
 
 VARIANCE_FLOOR = 1e-4
-"""Smallest variance of a Gaussian in any dimension, in parts of the sample's largest one."""
+"""Smallest variance of a Gaussian in any dimension, in parts of the sample's largest one, where none is given."""
 
 TOLERANCE = 1e-4
 """Nats a point: the fit ends with the first iteration that gains less."""
@@ -139,13 +139,14 @@ def fit_mixture(
     *,
     seed: int,
     iterations: int = 100,
+    variance_floor: float = VARIANCE_FLOOR,
     on_iteration: Callable[[int, float], None] | None = None,
 ) -> Mixture:
     """Fit a mixture by maximum likelihood.
 
     The start is k-means: centres drawn as k-means++ does among 100 points a Gaussian, then ten rounds on the whole
     sample. Expectation maximisation ends after ``iterations``, or with one that gains less than :data:`TOLERANCE`. No
-    variance falls below :data:`VARIANCE_FLOOR` of the sample's largest, no weight below :data:`SMALLEST_WEIGHT`; a
+    variance falls below ``variance_floor`` of the sample's largest, no weight below :data:`SMALLEST_WEIGHT`; a
     Gaussian that no point is near keeps its place. Each step is the best one within these bounds, so but for float32's
     rounding the likelihood never falls. There may be fewer points than Gaussians.
 
@@ -155,6 +156,7 @@ def fit_mixture(
         sample: (n, d) float32, n >= 1.
         gaussians: K.
         seed: of the drawing of the first centres.
+        variance_floor: smallest variance, in parts of the sample's largest one.
         on_iteration: called with the iteration's number, from 1, and the mean log likelihood before its step.
 
     Raises:
@@ -167,7 +169,7 @@ def fit_mixture(
     if not np.isfinite(spread):
         raise ValueError("the sample holds numbers that are not finite")
     # A sample that does not vary at all: any variance will do that float32 can divide by.
-    floor = max(VARIANCE_FLOOR * spread, 1e-12)
+    floor = max(variance_floor * spread, 1e-12)
     found = _start(sample, gaussians, floor, np.random.default_rng(seed))
     before = -math.inf
     for iteration in range(1, iterations + 1):

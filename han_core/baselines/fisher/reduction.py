@@ -30,7 +30,7 @@ class Projection:
         return (points.astype(np.float32, copy=False) - self.mean) @ self.components.T
 
 
-def fit_pca(sample: np.ndarray, dimensions: int, *, whiten: bool = False) -> Projection:
+def fit_pca(sample: np.ndarray, dimensions: int, *, whiten: bool = False, floor: float = 0.0) -> Projection:
     """The directions of largest variance of a sample, the largest first.
 
     The signs are fixed (the entry of largest magnitude of each direction is positive). Sums are in float64. Directions
@@ -40,6 +40,7 @@ def fit_pca(sample: np.ndarray, dimensions: int, *, whiten: bool = False) -> Pro
         sample: (n, D) of a real type, n >= 1.
         dimensions: d, 1 to D.
         whiten: scale each direction to variance 1.
+        floor: smallest variance to divide by, in parts of the largest; directions of less keep a variance below 1.
 
     Raises:
         ValueError: the sample is empty, not finite, or has fewer than d dimensions.
@@ -56,7 +57,7 @@ def fit_pca(sample: np.ndarray, dimensions: int, *, whiten: bool = False) -> Pro
     components = components * np.sign(components[np.arange(dimensions), largest])[:, None]
     if whiten:
         varies = values > _NOTHING * max(values[0], np.finfo(np.float64).tiny)
-        scales = np.sqrt(np.where(varies, values, 1.0))
+        scales = np.sqrt(np.where(varies, np.maximum(values, floor * values[0]), 1.0))
         components = np.where(varies[:, None], components / scales[:, None], 0.0)
     return Projection(mean.astype(np.float32), np.ascontiguousarray(components, np.float32))
 

@@ -183,11 +183,19 @@ def fit_compression(
 def fit_second_layer(
     sampled: SampledSubvolumes, local: ChannelCodebook, compression: Projection, params: StackedParams, *, seed: int
 ) -> StackedModel:
-    """Whitening and second mixture, fitted to the sampled subvolumes."""
+    """Whitening and second mixture, fitted to the sampled subvolumes.
+
+    Directions that vary little among the training clips tell those from each other and vary still less among other
+    clips. Where clips are few, dividing by such variances moves all other clips to the centre, far from every Gaussian:
+    ``params.floor`` bounds what is divided by.
+    """
     blocks = sampled.rows.blocks(np.arange(len(sampled.rows)), _TOGETHER)
     psi = np.concatenate([compression(block) for block in blocks])[: len(sampled.rows)]
-    whitening = fit_pca(psi, params.reduced, whiten=True)
-    second = fit_mixture(whitening(psi), params.second_gaussians, seed=seed, iterations=params.iterations)
+    floor = params.floor
+    whitening = fit_pca(psi, params.reduced, whiten=True, floor=floor)
+    second = fit_mixture(
+        whitening(psi), params.second_gaussians, seed=seed, iterations=params.iterations, variance_floor=floor
+    )
     return StackedModel(local, compression, whitening, second, params)
 
 

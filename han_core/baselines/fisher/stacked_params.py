@@ -35,6 +35,9 @@ class StackedParams:
     """Dimensions of a subvolume's compressed vector. (A choice.)"""
     second_gaussians: int = 256
     """Of the second mixture."""
+    floor: float = 1e-4
+    """Smallest variance, in parts of the largest, that whitening and second mixture divide by: at 1 all directions of a
+    compressed vector count as they vary, at 0.0001 nearly all count alike. (A choice.)"""
     reduction: Reduction = "max_margin"
     """How subvolumes' vectors are compressed: by a projection learnt with the labels, or by principal components."""
     class_penalty: float = 1e-4
@@ -67,6 +70,8 @@ class StackedParams:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
                 problems.append(f"{name} is {value!r}, not a number from 0")
+        if isinstance(self.floor, bool) or not isinstance(self.floor, (int, float)) or not 0 < self.floor <= 1:
+            problems.append(f"floor is {self.floor!r}, not a number above 0 and up to 1")
         if problems:
             raise ValueError("; ".join(problems))
 

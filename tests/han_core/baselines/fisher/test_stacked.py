@@ -1,14 +1,18 @@
 """Stacked Fisher vectors: both layers against their parts done by hand, what they are fitted to, and their file."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from han_core.baselines.fisher.codebook import ChannelCodebook, fit_codebook
+from han_core.baselines.fisher.kernel_svm import margins
 from han_core.baselines.fisher.max_margin import fit_max_margin
 from han_core.baselines.fisher.principal import principal_directions
+from han_core.baselines.fisher.reduction import Projection
+from han_core.baselines.fisher.row_store import RowStore
 from han_core.baselines.fisher.stacked import (
     LocalFeatures,
     SampledSubvolumes,
@@ -124,6 +128,45 @@ def test_what_is_learnt_from_is_white_in_the_second_layer(local, tmp_path):
         model = fit_second_layer(sampled, local, compression, PARAMS, seed=1)
         psi = model.whitening(compression(sampled.rows.rows(np.arange(24))))
     np.testing.assert_allclose(np.cov(psi.T.astype(np.float64), bias=True), np.eye(5), atol=1e-2)
+
+
+class FewClips:
+    """Subvolumes of 24 clips, of two classes and each with something of its own; and those of as many other clips."""
+
+    def __init__(self, seed: int) -> None:
+        random = np.random.default_rng(seed)
+        self.names = [f"clip{i}" for i in range(24)]
+        self.labels = np.arange(24) % 2
+        self.clips = np.repeat(np.arange(24), 20)
+        own = random.standard_normal((24, 60))
+        own[:, 0] += 6 * self.labels
+        self.rows = own[self.clips] + 0.1 * random.standard_normal((len(self.clips), 60))
+
+
+def test_few_clips_do_not_teach_the_second_layer_themselves(local, tmp_path):
+    """With a low floor each Gaussian sits on a few training clips, which other clips are next to none of."""
+    learnt, others = FewClips(1), FewClips(2)
+    with RowStore(tmp_path / "rows", 60) as learnt_rows:
+        for row in learnt.rows:
+            learnt_rows.append(row.astype(np.float32))
+        sampled = SimpleNamespace(rows=learnt_rows, clips=learnt.clips, names=learnt.names)
+        plain = Projection(np.zeros(60, np.float32), np.eye(60, dtype=np.float32))
+        right = {}
+        for floor in (1e-4, 1.0):
+            params = StackedParams(**vars(PARAMS) | {"reduced": 60, "second_gaussians": 12, "floor": floor})
+            layer = SimpleNamespace(length=60)
+            model = fit_second_layer(sampled, layer, plain, params, seed=1)
+            train, test = (
+                np.array([
+                    improved(fisher_vector(statistics(model.whitening(rows), model.second), model.second))
+                    for rows in np.split(clips.rows.astype(np.float32), 24)
+                ])
+                for clips in (learnt, others)
+            )  # fmt: skip
+            found = margins(train @ train.T, learnt.labels, test @ train.T, c=100, classes=2).argmax(1)
+            right[floor] = (found == others.labels).sum()
+    assert right[1.0] >= 22
+    assert right[1e-4] <= 18
 
 
 def test_a_clip_without_trajectories_is_0_and_does_not_disturb_others(model, local, tmp_path):

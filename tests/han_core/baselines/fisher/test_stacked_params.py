@@ -30,6 +30,8 @@ def test_a_block_is_a_part_of_every_step(frames, block):
         ({"class_penalty": -1}, "class_penalty is -1"),
         ({"rate": math.nan}, "rate is nan"),
         ({"rate": "1"}, "rate is '1'"),
+        ({"floor": 0}, "floor is 0, not a number above 0"),
+        ({"floor": 1.5}, "floor is 1.5"),
         ({"cells": 0, "rate": -1}, "cells is 0.*; rate is -1"),
     ],
 )
