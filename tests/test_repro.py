@@ -60,9 +60,7 @@ def test_editing_dropout_runs_train_and_what_follows(checkout):
 def test_reverting_restores_from_the_cache(checkout):
     checkout.params["train"]["dropout"] = checkout.first_dropout
     checkout.write_params()
-    started = time.monotonic()
     assert checkout.repro()[0] == set()
-    assert time.monotonic() - started < 30
     assert (checkout.path / "dvc.lock").read_bytes() == checkout.first_lock
 
 
