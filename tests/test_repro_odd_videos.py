@@ -87,7 +87,7 @@ def test_what_is_beyond_use_is_told_by_prepare_and_a_row_of_the_ledger(checkout)
     assert "ruined_g8" in checkout.output[: checkout.output.index("Running stage 'decode")]
     report = (checkout.path / "report/tiny/report.html").read_text(encoding="utf-8")
     assert "Damaged videos" in report
-    assert "left/damaged_g3" in report
+    assert "left/damaged_g3" in report.replace("<wbr>", "")
 
 
 def test_it_is_done_once(checkout):
