@@ -199,11 +199,11 @@ def params_of(data: Path, videos: Path, lists: Path, camera: str, seeds: int) ->
         params["finetune"][stream] |= {"weights": str(data / WEIGHTS), "iterations": 0, "fc_size": 16}
     params |= {"models": ["han", "no_attention", "temporal"], "camera": camera}
     params["scores"]["enabled"] = False
-    params["train"] |= {"skip": 2, "seeds": list(range(1, seeds + 1))}
+    params["train"] |= {"skip": 2, "seeds": list(range(1, seeds + 1)), "epochs": 20}
     params["fisher"] |= {"gaussians": 64, "samples": 50_000, "splits": params["splits"] if camera == "none" else []}
     for group in ("stacked", "tdd", "tdd_cubes", "cnn_lstm", "slow_fusion"):
         params[group]["splits"] = []
-    params["evaluate"]["baselines"] = ["linear", "linear_mean"]
+    params["evaluate"] |= {"baselines": ["linear", "linear_mean"], "ensemble": False}
     return params
 
 

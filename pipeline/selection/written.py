@@ -24,6 +24,13 @@ _SCORES = """\
 """
 
 
+class _InFull(yaml.SafeDumper):
+    """Writes a list out wherever it stands: people read these files, and an alias (``*id001``) tells them nothing."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
 def write_choices(path: Path, before: Choices | None, model: str, found: Mapping[int, tuple[Combination, str]]) -> None:
     """Put what was chosen for a variant of HAN into the file of choices; all else in it stays.
 
@@ -83,7 +90,9 @@ def write_scores(
 def _write(path: Path, header: str, content: Mapping[str, object]) -> None:
     """In one step: a kill leaves the file as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=10_000, allow_unicode=True)
+    text = yaml.dump(
+        content, Dumper=_InFull, sort_keys=False, default_flow_style=None, width=10_000, allow_unicode=True
+    )
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         beside.write_text(header + text, encoding="utf-8")
