@@ -76,8 +76,8 @@ def test_flipped_bits_are_told_or_change_nothing(ours, net):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"fc8.weight": None}, "holds no fc8.weight"),
-        ({"fc8.weight": torch.zeros(2)}, "holds no fc8.weight of two dimensions"),
+        ({"fc8.weight": None}, "has no fc8.weight"),
+        ({"fc8.weight": torch.zeros(2)}, "has no fc8.weight of two dimensions"),
         ({"fc8.weight": torch.zeros(0, 8)}, "0 classes"),
         ({"fc8.weight": torch.zeros(2, 0)}, "0 units"),
         ({"fc8.weight": torch.zeros(1_000_001, 1)}, "1000001 classes"),
