@@ -61,7 +61,8 @@ def main(folder: Path, split: int, seeds: int, out: Path) -> None:
         params = load_params()
         table, variant = read_clips(Paths.of(params).clips), VARIANTS["han"]
         clips = table.select(split, "train")
-        store = open_store(params, split, clips, streams=variant.streams, array="cube", pooled=False, views=[])
+        array = variant.array(params.cubes.fc)
+        store = open_store(params, split, clips, streams=variant.streams, array=array, pooled=variant.pooled, views=[])
         folds = inner_folds(store.clips, 3, params.seed, split)
         inner = Inner("han", variant, table.classes, store, folds)
         device = torch.device("cpu")
