@@ -31,6 +31,14 @@ from pipeline.selection.inner import Inner, inner_folds
 from pipeline.train import initial_model, model_config, product_type
 from pipeline.training import repeatable, schedule
 
+PLAIN = {
+    "views": [],
+    "shift": 0,
+    "region_dropout": 0.0,
+    "optimizer.name": "adadelta",
+    "optimizer.learning_rate": 1.0,
+}
+"""What every line has, whatever the params say."""
 ADAM = {"optimizer.name": "adam", "optimizer.learning_rate": 0.002}
 SETTINGS = (
     {"epochs": 20},
@@ -74,7 +82,7 @@ def main(folder: Path, split: int, seeds: int, out: Path) -> None:
         "| settings | steps | regions | scores differ by | maps differ over time | right |\n|---|---|---|---|---|---|"
     )
     for settings in SETTINGS:
-        changed = with_settings(params.train, settings)
+        changed = with_settings(params.train, PLAIN | settings)
         found = []
         for seed in range(1, seeds + 1):
             model, _ = initial_model(changed, model_config(changed, variant, store, len(table.classes)), "han", seed)
