@@ -462,6 +462,9 @@ class Train(Group):
     """Share of a frame's regions, drawn again for each clip, frame and batch, that attention may not look at during
     training; never all. The map sums to one over the others. Nothing where there is one region: fully connected
     features, and rows without attention, whose cubes are averaged over all regions while they are read."""
+    stream_dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of clips, drawn again in each batch, one of whose two streams is silent during training: its LSTM reads
+    zeros, the mean glimpse where ``standardize`` is set. So no stream is learnt by heart and the other neglected."""
     views: tuple[Literal[FURTHER], ...] = ()
     """Those of ``cubes.views`` to learn from beside the plain one: one of them is drawn for each clip and epoch."""
     shift: Annotated[int, Field(ge=0, le=6)] = 0

@@ -147,6 +147,7 @@ def model_config(settings: Train, variant: "Variant", store: "CubeStore", classe
         dropout=settings.dropout,
         attention_deviation=settings.attention_deviation if scored_by_place else None,
         region_dropout=settings.region_dropout if regions > 1 else 0.0,
+        stream_dropout=settings.stream_dropout if len(variant.streams) > 1 else 0.0,
         forget_bias=span_forget_bias(frames, layers, settings.skip) if span else (settings.forget_bias,) * layers,
         **chosen,
     )

@@ -35,6 +35,8 @@ class HANConfig:
     layer. Of ``location`` alone."""
     region_dropout: float = 0.0
     """Rate at which regions are hidden from attention during training; see :meth:`Dropout.kept_regions`."""
+    stream_dropout: float = 0.0
+    """Rate at which a clip loses one of its streams during training; see :meth:`Dropout.masks_of_streams`."""
 
     def __post_init__(self) -> None:
         for name in ("classes", "channels", "regions", "lstm_size", "layers", "skip"):
@@ -52,6 +54,8 @@ class HANConfig:
             raise ValueError(f"attention_deviation is of attention location, not of {self.attention}")
         if not 0 <= self.region_dropout < 1:
             raise ValueError(f"region_dropout must be at least 0 and less than 1, not {self.region_dropout}")
+        if not 0 <= self.stream_dropout <= 1:
+            raise ValueError(f"stream_dropout must be at least 0 and at most 1, not {self.stream_dropout}")
 
     def to_dict(self) -> dict:
         """Plain values, as they stand in a model's file, where ``channels`` has its old name.
@@ -59,7 +63,7 @@ class HANConfig:
         Options that came later stand there only where they are used, so that a model without them keeps its bytes.
         """
         values = asdict(self)
-        for name, unused in (("attention_deviation", None), ("region_dropout", 0.0)):
+        for name, unused in (("attention_deviation", None), ("region_dropout", 0.0), ("stream_dropout", 0.0)):
             if values[name] == unused:
                 del values[name]
         return {"features": values.pop("channels"), **values}

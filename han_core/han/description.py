@@ -31,6 +31,7 @@ class _Config(Strict):
     initial_state: Literal["zeros", "mean"]
     attention_deviation: _Positive | None = None
     region_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    stream_dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class _Flow(Strict):

@@ -1,5 +1,5 @@
-"""What recurrent models on cube files are built of: the LSTM cell of eq. 2, and dropout, of features and of regions,
-for a batch in several shares.
+"""What recurrent models on cube files are built of: the LSTM cell of eq. 2, and dropout, of features, of regions and of
+streams, for a batch in several shares.
 
 Symbols as in :mod:`han_core.han.model`.
 """
@@ -42,12 +42,14 @@ class Dropout(nn.Module):
     Args:
         rate: of features.
         region_rate: of regions that attention may not look at.
+        stream_rate: of clips one of whose streams is silent.
     """
 
-    def __init__(self, rate: float, region_rate: float = 0.0) -> None:
+    def __init__(self, rate: float, region_rate: float = 0.0, stream_rate: float = 0.0) -> None:
         super().__init__()
         self.rate = rate
         self.region_rate = region_rate
+        self.stream_rate = stream_rate
         self.rows: slice | None = None
         """This process's rows of the whole batch; None is all."""
         self.batch: int | None = None
@@ -74,6 +76,25 @@ class Dropout(nn.Module):
         kept = drawn >= self.region_rate
         kept.scatter_(2, drawn.argmax(dim=2, keepdim=True), True)
         return self._own(kept)
+
+    def masks_of_streams(self, streams: int, steps: int, batch: int, size: int, like: Tensor) -> list[Tensor | None]:
+        """:meth:`masks` of each stream, which are 0 all over where the stream is silent for a clip.
+
+        Of each clip, with probability ``stream_rate``, one stream drawn at random is silent (Neverova et al., ModDrop,
+        PAMI 2016, without its rescaling: a silent stream is told by states that know nothing). A single one never is.
+        """
+        masks = [self.masks(steps, batch, size, like) for _ in range(streams)]
+        if not self.training or not self.stream_rate or streams == 1:
+            return masks
+        silent, which = like.new_empty(2, 1, self.batch or batch).uniform_()
+        audible = like.new_ones(streams, self.batch or batch)
+        chosen = (which * streams).to(torch.int64).clamp_(max=streams - 1)
+        audible.scatter_(0, chosen, (silent >= self.stream_rate).to(audible))
+        audible = self._own(audible).view(streams, 1, batch, 1)
+        return [
+            own.expand(steps, batch, size) if mask is None else mask * own
+            for own, mask in zip(audible, masks, strict=True)
+        ]
 
     def _own(self, whole: Tensor) -> Tensor:
         """This process's clips of (steps, clips of the whole batch, any)."""

@@ -142,7 +142,7 @@ class HAN(Learner):
                     for s in config.streams
                 }
             )
-        self.dropout = Dropout(config.dropout, config.region_dropout)
+        self.dropout = Dropout(config.dropout, config.region_dropout, config.stream_dropout)
         self.classifier = nn.Linear(streams * config.layers * size, config.classes)
         self.product_type: torch.dtype | None = None
         self.register_buffer("mean", torch.zeros(streams, config.channels))
@@ -232,7 +232,7 @@ class HAN(Learner):
         state = [initial[stream][0] for stream in self.config.streams]
         states: list[list[Tensor]] = [[] for _ in cubes]
         maps = []
-        masks = [self.dropout.masks(frames, batch, self.config.channels, self.mean) for _ in cubes]
+        masks = self.dropout.masks_of_streams(len(cubes), frames, batch, self.config.channels, self.mean)
         for t in range(frames):
             frame = [cube[:, t].to(self.mean.dtype) for cube in cubes]
             joint = torch.cat([h for h, _ in state], dim=1)
@@ -266,7 +266,7 @@ class HAN(Learner):
         """As :meth:`_first_layer`."""
         batch, frames = cubes[0].shape[:2]
         cells = [self.cells[stream][0] for stream in self.config.streams]
-        masks = [self.dropout.masks(frames, batch, self.config.channels, self.mean) for _ in cubes]
+        masks = self.dropout.masks_of_streams(len(cubes), frames, batch, self.config.channels, self.mean)
         h, c = zip(*(initial[stream][0] for stream in self.config.streams), strict=True)
         scale = 1 / self.deviation
         if isinstance(self.attention, UniformAttention):

@@ -233,6 +233,7 @@ def test_dvc_trains_the_seeds_that_are_new(graph, dvc, tmp_path, repository):
     assert trained([1, 5]) == [5]
     assert trained([5, 1]) == []
     assert trained([5, 1], region_dropout=0.25) == [1, 5]
+    assert trained([5, 1], stream_dropout=0.25) == [1, 5]
     assert trained([5, 1], attention_deviation=0.25) == [1, 5]
 
 

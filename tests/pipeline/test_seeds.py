@@ -182,7 +182,8 @@ def same(one, other):
     return all(np.array_equal(one[name], other[name]) for name in one)
 
 
-OPTIONS = {"attention_rate": 5.0, "attention_deviation": 0.5, "region_dropout": 0.5}
+OF_ATTENTION = {"attention_rate": 5.0, "attention_deviation": 0.5, "region_dropout": 0.5}
+OPTIONS = OF_ATTENTION | {"stream_dropout": 0.5}
 
 
 @pytest.mark.parametrize(("name", "value"), OPTIONS.items())
@@ -201,7 +202,7 @@ def test_a_rate_of_nothing_and_a_wide_start_are_seen_in_the_weights(trained):
 
 def test_rows_without_attention_take_no_notice_of_its_options(trained):
     plain, before = trained("no_attention")
-    changed, config = trained("no_attention", **OPTIONS)
+    changed, config = trained("no_attention", **OF_ATTENTION)
     assert same(plain, changed)
     assert config == before
 

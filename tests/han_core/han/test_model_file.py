@@ -35,9 +35,10 @@ def test_round_trip_and_same_bytes(tmp_path):
 
 def test_options_of_later_stand_in_the_file_where_they_are_used_and_only_there(tmp_path):
     """So models without them keep the bytes that they had before there were such options."""
-    assert not {"attention_deviation", "region_dropout"} & CONFIG.to_dict().keys()
-    config = dataclasses.replace(CONFIG, attention_deviation=0.25, region_dropout=0.5)
-    assert config.to_dict() == CONFIG.to_dict() | {"attention_deviation": 0.25, "region_dropout": 0.5}
+    assert not {"attention_deviation", "region_dropout", "stream_dropout"} & CONFIG.to_dict().keys()
+    options = {"attention_deviation": 0.25, "region_dropout": 0.5, "stream_dropout": 0.3}
+    config = dataclasses.replace(CONFIG, **options)
+    assert config.to_dict() == CONFIG.to_dict() | options
     save_model(TrainedHAN(HAN(config), "han", ("walk", "run"), "cubes"), tmp_path / "m")
     assert load_model(tmp_path / "m").model.config == config
 
@@ -124,6 +125,7 @@ CHANGES = {
     "attention unknown": lambda d: d["config"].update(attention="os.system"),
     "state other": lambda d: d["config"].update(initial_state="zeros"),
     "regions dropped, all": lambda d: d["config"].update(region_dropout=1.0),
+    "streams dropped, more than all": lambda d: d["config"].update(stream_dropout=1.5),
     "regions dropped, as text": lambda d: d["config"].update(region_dropout="0.5"),
     "deviation zero": lambda d: d["config"].update(attention_deviation=0.0),
     "deviation of another attention": lambda d: d["config"].update(attention="content", attention_deviation=0.1),

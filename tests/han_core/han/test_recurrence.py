@@ -190,6 +190,47 @@ def test_nothing_is_hidden_after_training_or_of_a_single_region():
         assert torch.equal(hiding, plain), "the dropout of features is drawn as without"
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_of_the_share_of_clips_one_stream_is_silent_and_never_both(rate):
+    dropout = make(dataclasses.replace(CONFIG, dropout=rate, stream_dropout=0.4)).dropout
+    masks = torch.stack(dropout.masks_of_streams(2, 3, 4000, 50, torch.zeros(1)))  # (S, T, B, D)
+    silent = (masks == 0).all(dim=3)
+    assert (silent == silent[:, :1]).all(), "of a clip in all frames or in none"
+    silent = silent[:, 0].float()
+    assert silent.sum(dim=0).max() == 1
+    assert silent.mean(dim=1).tolist() == pytest.approx([0.2, 0.2], abs=0.03)
+    assert masks.max() == 1 / (1 - rate)
+    assert dropout.masks_of_streams(1, 3, 4, 5, torch.zeros(1))[0] is None or rate
+    dropout.eval()
+    assert dropout.masks_of_streams(2, 3, 4, 5, torch.zeros(1)) == [None, None]
+
+
+@pytest.mark.parametrize("attention", ["location", "uniform"])
+def test_what_a_silent_stream_shows_changes_nothing(attention):
+    config = dataclasses.replace(CONFIG, dropout=0, stream_dropout=1.0, attention=attention)
+    model = make(config).train()
+    cubes = {s: torch.rand(6, 6, config.channels, config.regions, dtype=torch.float64) for s in config.streams}
+    for fast in (False, True):
+        torch.manual_seed(5)
+        before = model(cubes, fast=fast).logits
+        changed = 0
+        for stream in config.streams:
+            torch.manual_seed(5)
+            after = model(cubes | {stream: cubes[stream] + 1}, fast=fast).logits
+            same = (after == before).all(dim=1)
+            changed = changed + (~same).int()
+        assert changed.tolist() == [1] * 6, "each clip has one stream that is heard"
+
+
+def test_streams_fall_silent_alike_in_several_processes():
+    whole = make(dataclasses.replace(CONFIG, stream_dropout=0.5)).dropout
+    torch.manual_seed(3)
+    expected = torch.stack(whole.masks_of_streams(2, 4, 9, 7, torch.zeros(1)))
+    whole.rows, whole.batch = slice(2, 5), 9
+    torch.manual_seed(3)
+    assert torch.equal(torch.stack(whole.masks_of_streams(2, 4, 3, 7, torch.zeros(1))), expected[:, :, 2:5])
+
+
 def test_dropout_drops_the_share_it_should():
     model = make(dataclasses.replace(CONFIG, dropout=0.25))
     masks = model.dropout.masks(50, 20, 30, torch.zeros(1))

@@ -310,6 +310,7 @@ def test_options_of_attention_that_no_model_can_have():
         {"attention_deviation": 1.0, "attention": "uniform"},
         {"region_dropout": 1.0},
         {"region_dropout": -0.1},
+        {"stream_dropout": 1.1},
     ):
         with pytest.raises(ValueError, match=next(iter(changes))):
             HANConfig(BOTH, 2, **changes)
