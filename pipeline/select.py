@@ -157,7 +157,7 @@ def _standings(
     from pipeline.selection.ranking import Standing
 
     device = choose_device(params.run.device)
-    features = once(lambda: placed(inner.store, params.run.store, device)[0])
+    features = once(lambda: placed(inner.store, params.run.store, device, learnt=True)[0])
     standings = []
     for settings in grid.combinations:
         train = with_settings(params.train, settings)

@@ -4,6 +4,7 @@ A run that was interrupted goes on from its last checkpoint, which lies beside t
 ``run.processes``, or by hand ``torchrun -m pipeline.train ..``.
 """
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -26,6 +27,8 @@ def repeatable() -> None:
     """Make torch give the same bytes run after run."""
     import torch
 
+    # cuBLAS gives the same bytes with a workspace of fixed size alone; read where it first multiplies.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # As use_deterministic_algorithms(True, warn_only=True), which also loads torch's compiler: two seconds more.
     torch.set_deterministic_debug_mode("warn")
     torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it did not write
@@ -66,8 +69,9 @@ def fit(
 
     paths, this = Paths.of(params), run_name(name, split, seed)
     title = f"train {this}"
-    features, place = placed(store, params.run.store, group.device)
-    held_out = placed(validation, params.run.store, group.device)[0] if validation else None
+    features, place = placed(store, params.run.store, group.device, learnt=True)
+    beside = store.bytes_in_memory if place == "memory" else 0
+    held_out = placed(validation, params.run.store, group.device, beside=beside)[0] if validation else None
     cache = ClipCache.from_environment()
     if group.main:
         probe(cache.root)

@@ -38,7 +38,7 @@ class Watch(TorchDispatchMode):
         if self._waits(name, args, kwargs):
             self.waits.append(f"{_line()}: {name}")
         result = func(*args, **kwargs)
-        if _on_gpu(result) and not func.is_view and not name.startswith(_NO_LAUNCH):
+        if _on_gpu(args if result is None else result) and not func.is_view and not name.startswith(_NO_LAUNCH):
             self.launches[name] += 1
         return result
 

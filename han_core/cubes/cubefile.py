@@ -25,7 +25,7 @@ import numpy as np
 from han_core.clipfile.arrays import read_parts
 from han_core.clipfile.trailer import REMAKE, SPARSE, ClipFileError, Trailer, read_trailer
 from han_core.clipfile.writer import ClipFileWriter
-from han_core.cubes.sparse import SparseRows, column_type, count_type
+from han_core.cubes.sparse_rows import SparseRows, column_type, count_type
 
 CUBES = "cubes"
 _MOST_REGIONS = 1 << 16

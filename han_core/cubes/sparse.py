@@ -11,7 +11,8 @@ values
     (nnz,) float16: its value. Lossless: -0.0 counts as non-zero.
 
 A bit mask and the values, the other candidate, takes less where more than an eighth is non-zero, but the rows can be
-used as they are: a glimpse (eq. 4) costs one multiplication a non-zero, and nothing is ever expanded on a CPU.
+used as they are: a glimpse (eq. 4) costs one multiplication a non-zero, on a CPU (:mod:`han_core.cubes.sparse_kernels`)
+and on a GPU (:mod:`han_core.cubes.sparse_cuda`).
 """
 
 import itertools
@@ -25,73 +26,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from han_core.cubes import gpu_kernels, sparse_torch
 from han_core.cubes import sparse_kernels as kernels
-
-
-@dataclass(frozen=True)
-class SparseRows:
-    """One clip's cube (T, D, R), as it lies in its file.
-
-    Example:
-        >>> cube = np.zeros((1, 2, 4), np.float16)
-        >>> cube[0, 1, 3] = 0.5
-        >>> rows = SparseRows.from_dense(cube)
-        >>> rows.counts.tolist(), rows.columns.tolist(), rows.values.tolist()
-        ([[0, 1]], [3], [0.5])
-        >>> bool((rows.dense() == cube).all())
-        True
-    """
-
-    counts: np.ndarray
-    """(T, D) uint8 or uint16."""
-    columns: np.ndarray
-    """(nnz,) uint8 or uint16."""
-    values: np.ndarray
-    """(nnz,) float16."""
-    regions: int
-
-    @classmethod
-    def from_dense(cls, cube: np.ndarray) -> "SparseRows":
-        """cube (T, D, R) float16."""
-        frames, channels, regions = cube.shape
-        bits = np.ascontiguousarray(cube, np.float16).view(np.uint16).reshape(-1, regions)
-        counts = np.empty(len(bits), count_type(regions))
-        total = kernels.count_nonzeros(bits, counts)
-        columns, values = np.empty(total, column_type(regions)), np.empty(total, np.uint16)
-        kernels.pack(bits, columns, values)
-        return cls(counts.reshape(frames, channels), columns, values.view(np.float16), regions)
-
-    def contradiction(self) -> str:
-        """What is wrong with rows that come from elsewhere; "" if nothing is. Compiled loops follow counts and columns
-        wherever they lead, so this comes first; types and shapes are the caller's to check."""
-        if int(self.counts.sum(dtype=np.int64)) != len(self.columns):
-            return "counts and columns of its cube do not fit together"
-        if not len(self.columns):
-            return ""
-        if int(self.counts.max()) > self.regions or int(self.columns.max()) >= self.regions:
-            return f"its cube has a column beyond the {self.regions} regions"
-        # Infinities and NaN of either sign, without a copy: read as integers they are the largest positive ones, and
-        # the negative ones nearest to zero.
-        bits = self.values.view(np.int16)
-        if int(bits.max()) >= 0x7C00 or (int(bits.min()) < 0 and int(bits[bits < 0].max()) >= -0x0400):
-            return "its cube holds a value that is not a number"
-        return ""
-
-    def dense(self) -> np.ndarray:
-        """(T, D, R) float16."""
-        bits = np.empty((self.counts.size, self.regions), np.uint16)
-        kernels.unpack(self.counts.reshape(-1), self.columns, self.values.view(np.uint16), bits)
-        return bits.view(np.float16).reshape(*self.counts.shape, self.regions)
-
-
-def count_type(regions: int) -> np.dtype:
-    """Smallest type that counts to ``regions``."""
-    return np.dtype(np.uint8 if regions <= 255 else np.uint16)
-
-
-def column_type(regions: int) -> np.dtype:
-    """Smallest type that numbers ``regions`` from 0."""
-    return np.dtype(np.uint8 if regions <= 256 else np.uint16)
+from han_core.cubes.sparse_rows import SparseRows, column_type, count_type
 
 
 @dataclass(frozen=True)
@@ -103,6 +40,10 @@ class SparseCubes:
         starts: (N, T) int64, where each frame's non-zeros begin.
         clips: (B,) int64, which of the N clips this batch is; a batch copies nothing on a CPU.
         regions: R.
+        across: on a GPU, where there is memory for it: the same of all N clips by regions, so that its rows are the R
+            regions and its columns the D channels. The gradient of glimpses is faster with it.
+        offsets: on a GPU: (B, 2) int64, by how much the batch is shifted (:mod:`han_core.cubes.shift`). What is
+            computed is that of the shifted cubes, while they themselves stay where they are.
     """
 
     counts: Tensor
@@ -111,15 +52,32 @@ class SparseCubes:
     starts: Tensor
     clips: Tensor
     regions: int
+    across: "SparseCubes | None" = None
+    offsets: Tensor | None = None
 
     @classmethod
-    def empty(cls, clips: int, frames: int, channels: int, regions: int, nonzeros: int) -> "SparseCubes":
-        """Memory for N clips, to be filled by :meth:`put`."""
-        counts = torch.from_numpy(np.zeros((clips, frames, channels), count_type(regions)))
-        columns = torch.from_numpy(np.empty(nonzeros, column_type(regions)))
-        values = torch.empty(nonzeros, dtype=torch.float16)
-        starts = torch.zeros(clips, frames, dtype=torch.int64)
-        return cls(counts, columns, values, starts, torch.arange(clips), regions)
+    def empty(
+        cls,
+        clips: int,
+        frames: int,
+        channels: int,
+        regions: int,
+        nonzeros: int,
+        *,
+        device: torch.device | None = None,
+        pin: bool = False,
+    ) -> "SparseCubes":
+        """Memory for N clips, to be filled by :meth:`put`.
+
+        Args:
+            pin: page-locked memory, from which a GPU copies while the host goes on.
+        """
+        where = {"device": device, "pin_memory": pin}
+        counts = torch.zeros(clips, frames, channels, dtype=_torch_type(count_type(regions)), **where)
+        columns = torch.empty(nonzeros, dtype=_torch_type(column_type(regions)), **where)
+        values = torch.empty(nonzeros, dtype=torch.float16, **where)
+        starts = torch.zeros(clips, frames, dtype=torch.int64, **where)
+        return cls(counts, columns, values, starts, torch.arange(clips, **where), regions)
 
     @classmethod
     def of(cls, rows: Sequence[SparseRows]) -> "SparseCubes":
@@ -146,6 +104,14 @@ class SparseCubes:
         ends = np.cumsum(clip.counts.sum(axis=1, dtype=np.int64))
         self.starts.numpy()[number] = place + np.concatenate(([0], ends[:-1]))
 
+    def put_all(self, clips: slice, place: int, other: "SparseCubes") -> None:
+        """Store all N clips of another, on whatever device, as those of these numbers, their non-zeros from ``place``
+        on."""
+        self.counts[clips].copy_(other.counts)
+        self.starts[clips].copy_(other.starts + place)
+        self.columns[place : place + len(other.columns)].copy_(other.columns)
+        self.values[place : place + len(other.values)].copy_(other.values)
+
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(B, T, D, R)."""
@@ -156,36 +122,120 @@ class SparseCubes:
         return self.values.device
 
     @property
+    def by_kernels(self) -> bool:
+        """Whether products are computed from the rows on a GPU."""
+        return gpu_kernels.by_kernels(self.device)
+
+    @property
     def bytes(self) -> int:
-        """Memory of all N clips."""
-        return sum(t.numel() * t.element_size() for t in (self.counts, self.columns, self.values, self.starts))
+        """Memory of all N clips, without ``across``."""
+        clips, frames, channels = self.counts.shape
+        return self.bytes_of(clips * frames, channels, self.regions, len(self.values))
+
+    @staticmethod
+    def bytes_of(frames: int, rows: int, columns: int, nonzeros: int) -> int:
+        """Memory of cubes of so many frames of all clips together, rows, columns and non-zeros."""
+        counts, numbers = count_type(columns).itemsize, column_type(columns).itemsize
+        return nonzeros * (numbers + 2) + frames * (rows * counts + 8)
 
     def select(self, clips: Sequence[int] | Tensor) -> "SparseCubes":
         """The batch of these clips, numbered within this batch."""
         return replace(self, clips=self.clips[torch.as_tensor(clips, device=self.clips.device)])
 
+    def gathered(self, *, pin: bool = False) -> "SparseCubes":
+        """The batch's clips alone, one after the other, in memory of their own on the CPU.
+
+        Args:
+            pin: as of :meth:`empty`.
+        """
+        clips, starts = self.clips.numpy(), self.starts.numpy()
+        counts = self.counts.numpy()
+        sizes = counts[clips].sum(axis=(1, 2), dtype=np.int64)
+        places = np.concatenate(([0], np.cumsum(sizes)))
+        own = SparseCubes.empty(*self.shape, int(places[-1]), pin=pin)
+        to_counts, to_starts = own.counts.numpy(), own.starts.numpy()
+
+        def copy(first: int, last: int) -> None:
+            for b in range(first, last):
+                begin = starts[clips[b], 0]
+                to_counts[b] = counts[clips[b]]
+                to_starts[b] = starts[clips[b]] - begin + places[b]
+                own.columns[places[b] : places[b + 1]] = self.columns[begin : begin + sizes[b]]
+                own.values[places[b] : places[b + 1]] = self.values[begin : begin + sizes[b]]
+
+        _in_parts(len(clips), copy)
+        return own
+
     def to(self, device: torch.device, *, non_blocking: bool = False) -> "SparseCubes":
-        """The same on another device."""
+        """The same on another device. Of a batch in the memory of the host, its clips alone are moved, out of pinned
+        memory where they go to a GPU; with ``non_blocking`` the host then need not wait."""
         if self.device == device:
             return self
-        names = ("counts", "columns", "values", "starts", "clips")
-        return replace(self, **{n: getattr(self, n).to(device, non_blocking=non_blocking) for n in names})
+        source = self if self.device.type != "cpu" or self._is_whole() else self.gathered(pin=device.type == "cuda")
+        return source._moved(device, non_blocking)
+
+    def _moved(self, device: torch.device, non_blocking: bool) -> "SparseCubes":
+        own = {name: getattr(self, name) for name in ("counts", "columns", "values", "starts", "clips", "offsets")}
+        moved = {name: v.to(device, non_blocking=non_blocking) for name, v in own.items() if v is not None}
+        across = None if self.across is None else self.across._moved(device, non_blocking)
+        return replace(self, across=across, **moved)
+
+    def _is_whole(self) -> bool:
+        """Whether this batch is all N clips in order."""
+        clips = len(self.counts)
+        return len(self.clips) == clips and torch.equal(self.clips, torch.arange(clips))
+
+    def with_across(self) -> "SparseCubes":
+        """The same with the transposed copy."""
+        clips, frames, channels = self.counts.shape
+        across = SparseCubes.empty(clips, frames, self.regions, channels, len(self.values), device=self.device)
+        sparse_torch.turn_round(self, across)
+        return replace(self, across=across)
 
     def dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """(B, T, D, R) on the same device."""
         if self.device.type == "cpu" and dtype == torch.float32:
             return self._dense_on_cpu()
-        return self._dense_anywhere(dtype)
+        if self.by_kernels:
+            from han_core.cubes import sparse_cuda
+
+            return sparse_cuda.expanded(self, dtype)
+        return sparse_torch.expanded(self, dtype)
 
     def glimpse(self, t: int, weights: Tensor) -> Tensor:
-        """Eq. 4 at frame t on a CPU: weights (B, R) float32 -> (B, D) float32."""
+        """Eq. 4 at frame t: weights (B, R) float32 -> (B, D) float32, on a CPU or by kernels."""
+        return self.glimpses(t, weights.unsqueeze(0))[0] if self.by_kernels else self._glimpse_on_cpu(t, weights)
+
+    def glimpses(self, t: int, weights: Tensor) -> Tensor:
+        """Eq. 4 by kernels at S frames from t on: weights (S, B, R) float32 -> (S, B, D) float32."""
+        from han_core.cubes import sparse_cuda
+
+        out = weights.new_empty(*weights.shape[:2], self.counts.shape[2])
+        sparse_cuda.glimpse_into(out, self, t, weights)
+        return out
+
+    def means(self) -> Tensor:
+        """(B, T, D) float32 on the same device: mean over the regions."""
+        if not self.by_kernels:
+            return self.moments()[0]
+        clips, frames, _, regions = self.shape
+        weights = torch.full((1, clips, regions), 1 / regions, device=self.device)
+        return self.glimpses(0, weights.expand(frames, -1, -1)).transpose(0, 1)
+
+    def _glimpse_on_cpu(self, t: int, weights: Tensor) -> Tensor:
         out = torch.empty(len(self.clips), self.counts.shape[2])
         arrays = (*self._arrays(), t, weights.contiguous().numpy(), out.numpy())
         _in_parts(len(self.clips), lambda first, last: kernels.glimpse(*arrays, first, last))
         return out
 
     def regions_of(self, t: int, gradient: Tensor) -> Tensor:
-        """The transposed product at frame t on a CPU: gradient (B, D) float32 -> (B, R) float32."""
+        """The transposed product at frame t: gradient (B, D) float32 -> (B, R) float32, on a CPU or by kernels."""
+        if self.by_kernels:
+            from han_core.cubes import sparse_cuda
+
+            out = gradient.new_zeros(len(self.clips), self.regions)
+            sparse_cuda.regions_into(out, self, t, gradient)
+            return out
         out = torch.empty(len(self.clips), self.regions)
         arrays = (*self._arrays(), t, gradient.contiguous().numpy(), out.numpy())
         _in_parts(len(self.clips), lambda first, last: kernels.regions(*arrays, first, last))
@@ -194,7 +244,7 @@ class SparseCubes:
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean over the regions of each channel and of its square, (B, T, D) float32 each, on the CPU."""
         if self.device.type != "cpu":
-            dense = self._dense_anywhere(torch.float32)
+            dense = self.dense(torch.float32)
             return dense.mean(dim=3).cpu(), dense.square().mean(dim=3).cpu()
         sums, squares = torch.empty(self.shape[:3]), torch.empty(self.shape[:3])
         counts, _, values, starts, clips = self._arrays()
@@ -219,34 +269,9 @@ class SparseCubes:
         _in_parts(len(clips), part)
         return out
 
-    def _dense_anywhere(self, dtype: torch.dtype) -> Tensor:
-        """Expand with torch's own operations, on any device.
 
-        No place is written twice, so the result is the same in any order, and torch need not sort for it.
-        """
-        before = torch.get_deterministic_debug_mode()
-        torch.set_deterministic_debug_mode("default")
-        try:
-            return self._scattered(dtype)
-        finally:
-            torch.set_deterministic_debug_mode(before)
-
-    def _scattered(self, dtype: torch.dtype) -> Tensor:
-        # For each of the n non-zeros of the batch: from where in the store it comes (place), and which row (b, t, d) of
-        # the batch it belongs to (row). Its column is stored with it.
-        counts = self.counts[self.clips].reshape(-1).to(torch.int64)  # (B * T * D,) non-zeros of each row
-        sizes = counts.view(len(self.clips), -1).sum(dim=1)  # (B,) non-zeros of each clip
-        total = int(sizes.sum())  # n
-        out = torch.zeros(counts.numel() * self.regions, dtype=dtype, device=self.device)  # (B * T * D * R,)
-        # Numbered through the batch, clip b's non-zeros are before[b] .. before[b] + sizes[b]; in the store they begin
-        # where its first frame does. So a number becomes a place by adding the difference of the two beginnings.
-        before = torch.cumsum(sizes, 0) - sizes  # (B,)
-        place = torch.arange(total, device=self.device)  # (n,)
-        place += torch.repeat_interleave(self.starts[self.clips, 0] - before, sizes, output_size=total)
-        # Row r appears counts[r] times in a row.
-        row = torch.repeat_interleave(torch.arange(len(counts), device=self.device), counts, output_size=total)  # (n,)
-        out[row * self.regions + self.columns[place].to(torch.int64)] = self.values[place].to(dtype)
-        return out.view(self.shape)
+def _torch_type(dtype: np.dtype) -> torch.dtype:
+    return torch.uint8 if dtype == np.uint8 else torch.uint16
 
 
 def _in_parts(count: int, work: Callable[[int, int], None]) -> None:

@@ -1,4 +1,4 @@
-"""Many cube files as one training set: index, reader, in-memory form.
+"""Many cube files as one training set: index and reader. In memory they are :class:`MemoryFeatures`.
 
 A store is built from the folders that the cubes stage writes, one per stream. Its index reads the last kilobyte of each
 file once; the numbers are read when they are needed, or all at once by :meth:`CubeStore.load`. Reading goes past HDF5,
@@ -10,33 +10,29 @@ over their regions) have R = 1 and are dense; cubes are :class:`han_core.cubes.s
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from han_core.clipfile.arrays import read_parts
 from han_core.clipfile.reader import ClipFile
 from han_core.clipfile.trailer import REMAKE, ClipFileError, Trailer, read_trailer
 from han_core.clips import Clip
 from han_core.cubes.cubefile import CUBES, cube_shape, features_shape, nonzeros, read_sparse
-from han_core.cubes.sparse import SparseCubes, SparseRows
+from han_core.cubes.features import PLAIN, MemoryFeatures, Values
+from han_core.cubes.sparse import SparseCubes
+from han_core.cubes.sparse_rows import SparseRows
 from han_core.devices import cores
 from han_core.errors import HanError
 
-Values = Tensor | SparseCubes
-"""The features of one stream for a batch: (B, T, D, R)."""
-
-
-PLAIN = ""
-"""Name of the view of a clip that is there always."""
+_AT_ONCE = 64
+"""Clips on their way to a GPU: of UCF-101's, 150 MB."""
 
 _MEASURED = 200
 """Clips whose length is looked at for the median; of more, so many are taken evenly."""
@@ -52,19 +48,6 @@ class _Entry:
     trailer: Trailer
     version: tuple[int, int, int]  # inode, size and modification time: the file is the one that was indexed
     shape: tuple[int, int, int]  # (T, D, R)
-
-
-class Features(Protocol):
-    """What training needs of a set of clips, wherever their numbers are."""
-
-    labels: Tensor
-    """(N,) int64."""
-    views: tuple[str, ...]
-    """Names of the V views of each clip, the plain one first; view v of clip n has number v N + n."""
-
-    def batch(self, indices: Sequence[int]) -> dict[str, Values]:
-        """{stream: (len(indices), T, D, R)}."""
-        ...
 
 
 class CubeStore:
@@ -126,16 +109,21 @@ class CubeStore:
     @property
     def bytes_in_memory(self) -> int:
         """Size of what :meth:`load` returns."""
-        total = 0
-        for stream, (frames, channels, regions) in self.shapes.items():
-            dense = len(self.views) * len(self) * frames * channels
-            if not self._sparse:
-                total += dense * regions * (4 if self.pooled else 2)
-            else:
-                wide = 1 if regions <= 255 else 2
-                stored = sum(nonzeros(entry.trailer) for entry in self._entries[stream])
-                total += stored * (wide + 2) + dense * wide + len(self.views) * len(self) * frames * 8
-        return total
+        return sum(self._bytes(stream, channels, regions) for stream, (_, channels, regions) in self.shapes.items())
+
+    @property
+    def bytes_across(self) -> int:
+        """Size of the transposed copies (:meth:`SparseCubes.with_across`) of what :meth:`load` returns."""
+        if not self._sparse:
+            return 0
+        return sum(self._bytes(stream, regions, channels) for stream, (_, channels, regions) in self.shapes.items())
+
+    def _bytes(self, stream: str, rows: int, columns: int) -> int:
+        frames = len(self._entries[stream]) * self.shapes[stream][0]
+        if not self._sparse:
+            return frames * rows * columns * (4 if self.pooled else 2)
+        stored = int(self._places(stream)[-1])
+        return SparseCubes.bytes_of(frames, rows, columns, stored)
 
     def subset(self, indices: Sequence[int]) -> "CubeStore":
         """The store of some of its clips, in the order given; no file is indexed again."""
@@ -206,18 +194,55 @@ class CubeStore:
 
     def batch(self, indices: Sequence[int]) -> dict[str, Values]:
         """{stream: (len(indices), T, D, R)}, read from the files now, several at once."""
-        parts: dict[str, list] = {stream: [None] * len(indices) for stream in self._entries}
-
-        def read(place: int) -> None:
-            for stream, entries in self._entries.items():
-                parts[stream][place] = self._read(entries[indices[place]])
-
-        _by_threads(len(indices), read)
+        entries = {stream: [own[index] for index in indices] for stream, own in self._entries.items()}
+        together = self._read_all([entry for own in entries.values() for entry in own])
+        parts = {stream: together[n * len(indices) :][: len(indices)] for n, stream in enumerate(entries)}
         return {stream: _joined(clips) for stream, clips in parts.items()}
 
-    def load(self) -> "MemoryFeatures":
-        """Read everything once: cubes in sparse form, as many clips at a time as there are cores."""
-        return MemoryFeatures({stream: self._load(stream) for stream in self._entries}, self.labels, self.views)
+    def _joined(self, entries: Sequence[_Entry]) -> Values:
+        """The features of some files, read now, several at once."""
+        return _joined(self._read_all(entries))
+
+    def _read_all(self, entries: Sequence[_Entry]) -> list[SparseRows | np.ndarray]:
+        found: list = [None] * len(entries)
+
+        def read(place: int) -> None:
+            found[place] = self._read(entries[place])
+
+        _by_threads(len(entries), read)
+        return found
+
+    def load(self, device: torch.device | None = None) -> "MemoryFeatures":
+        """Read everything once: cubes in sparse form, as many clips at a time as there are cores.
+
+        Args:
+            device: the GPU that is to hold them. The memory of the host holds only a few clips on their way, so that
+                several processes of a machine can fill a GPU each. None is the memory of the host.
+        """
+        load = self._load if device is None else lambda stream: self._load_to(stream, device)
+        return MemoryFeatures({stream: load(stream) for stream in self._entries}, self.labels, self.views)
+
+    def _load_to(self, stream: str, device: torch.device) -> Values:
+        entries = self._entries[stream]
+        places = self._places(stream)
+        if self._sparse:
+            values = SparseCubes.empty(len(entries), *self.shapes[stream], int(places[-1]), device=device)
+        else:
+            kind = torch.float32 if self.pooled else torch.float16
+            values = torch.empty(len(entries), *self.shapes[stream], dtype=kind, device=device)
+        for first in range(0, len(entries), _AT_ONCE):
+            part = slice(first, min(first + _AT_ONCE, len(entries)))
+            clips = self._joined(entries[part])
+            if isinstance(values, SparseCubes):
+                values.put_all(part, int(places[first]), clips)
+            else:
+                values[part] = clips.to(device)
+        return values
+
+    def _places(self, stream: str) -> np.ndarray:
+        """Where the non-zeros of each clip begin when all lie one after the other, and where the last ones end."""
+        sizes = [nonzeros(entry.trailer) for entry in self._entries[stream]] if self._sparse else []
+        return np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
 
     def _load(self, stream: str) -> Values:
         entries = self._entries[stream]
@@ -229,8 +254,7 @@ class CubeStore:
                 values[number].numpy()[:] = self._read(entries[number])
 
         else:
-            sizes = [nonzeros(entry.trailer) for entry in entries]
-            places = np.concatenate(([0], np.cumsum(sizes)))
+            places = self._places(stream)
             values = SparseCubes.empty(len(entries), *self.shapes[stream], int(places[-1]))
 
             def put(number: int) -> None:
@@ -295,36 +319,6 @@ class CubeStore:
         return first.shape
 
 
-class MemoryFeatures:
-    """Features in memory, or on a GPU: {stream: (N, T, D, R)} and labels (N,).
-
-    Of V views of each clip the arrays hold V N, as :class:`CubeStore` numbers them.
-    """
-
-    def __init__(self, arrays: Mapping[str, Values], labels: Tensor, views: Sequence[str] = (PLAIN,)) -> None:
-        self.arrays = dict(arrays)
-        self.labels = labels
-        self.views = tuple(views)
-
-    def batch(self, indices: Sequence[int]) -> dict[str, Values]:
-        """{stream: (len(indices), T, D, R)}; sparse cubes are not copied."""
-        index = torch.as_tensor(indices)
-        return {
-            stream: values.select(index) if isinstance(values, SparseCubes) else values[index.to(values.device)]
-            for stream, values in self.arrays.items()
-        }
-
-    def subset(self, indices: Sequence[int]) -> "MemoryFeatures":
-        """The features of some of the clips, in the order given; sparse cubes are not copied."""
-        numbers = [view * len(self.labels) + index for view in range(len(self.views)) for index in indices]
-        return MemoryFeatures(self.batch(numbers), self.labels[torch.as_tensor(indices)], self.views)
-
-    def to(self, device: torch.device) -> "MemoryFeatures":
-        """The same on another device. Labels stay where they are."""
-        arrays = {stream: values.to(device) for stream, values in self.arrays.items()}
-        return MemoryFeatures(arrays, self.labels, self.views)
-
-
 def _joined(clips: Sequence[SparseRows | np.ndarray]) -> Values:
     if isinstance(clips[0], SparseRows):
         return SparseCubes.of(clips)
@@ -352,55 +346,3 @@ def _by_threads(count: int, work: Callable[[int], None]) -> None:
     with ThreadPoolExecutor(threads) as pool:
         for finished in [pool.submit(share, first) for first in range(min(threads, count))]:
             finished.result()
-
-
-def prefetched(features: Features, batches: Sequence[Sequence[int]]) -> Iterator[tuple[dict[str, Values], Tensor]]:
-    """Each batch's features and labels, the next batch being read from disk while the last one is used."""
-    if isinstance(features, MemoryFeatures):  # nothing to wait for
-        for indices in batches:
-            yield features.batch(indices), _labels(features, indices)
-        return
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        coming = None
-        for indices in [*batches, None]:
-            ready = coming
-            coming = None if indices is None else (pool.submit(features.batch, indices), indices)
-            if ready is not None:
-                yield ready[0].result(), _labels(features, ready[1])
-
-
-def _labels(features: Features, numbers: Sequence[int]) -> Tensor:
-    return features.labels[torch.as_tensor(numbers) % len(features.labels)]
-
-
-def glimpse_statistics(features: Features, *, batch: int = 16) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel of the glimpse under the uniform map, where training starts.
-
-    They are taken over all clips and frames of ``features`` (training clips only, or test clips would leak). The
-    variance is at least that of a mean over independent regions, Var(region) / R: a channel whose regions cancel out
-    in every frame would otherwise be blown up as soon as attention looks at one of them.
-
-    Returns:
-        mean, deviation: (streams, D) float32, streams in the order of ``features.batch``.
-    """
-    order = list(range(len(features.labels)))
-    sums: Tensor | float = 0.0  # of the glimpse, its square, and the square of a region: (3, S, D)
-    count = 0
-    regions = 1
-    for values, _ in prefetched(features, [order[i : i + batch] for i in range(0, len(order), batch)]):
-        regions = next(iter(values.values())).shape[3]
-        means, squares = zip(*(_region_moments(cubes) for cubes in values.values()), strict=True)
-        glimpses, energy = torch.stack(means).double(), torch.stack(squares).double()  # (S, B, T, D)
-        sums = sums + torch.stack([moment.sum(dim=(1, 2)) for moment in (glimpses, glimpses.square(), energy)])
-        count += glimpses.shape[1] * glimpses.shape[2]
-    mean, square, energy = sums / count
-    variance = torch.maximum(square - mean.square(), (energy - mean.square()) / regions).clamp(min=0)
-    return mean.float(), variance.sqrt().float()
-
-
-def _region_moments(cubes: Values) -> tuple[Tensor, Tensor]:
-    """Mean over the regions of each channel and of its square, (B, T, D) each, on the CPU."""
-    if isinstance(cubes, SparseCubes):
-        return cubes.moments()
-    cubes = cubes.float()
-    return cubes.mean(dim=3).cpu(), cubes.square().mean(dim=3).cpu()

@@ -74,7 +74,7 @@ class Dropout(nn.Module):
             return None
         drawn = like.new_empty(steps, self.batch or batch, regions).uniform_()
         kept = drawn >= self.region_rate
-        kept.scatter_(2, drawn.argmax(dim=2, keepdim=True), True)
+        kept |= torch.arange(regions, device=kept.device) == drawn.argmax(dim=2, keepdim=True)
         return self._own(kept)
 
     def masks_of_streams(self, streams: int, steps: int, batch: int, size: int, like: Tensor) -> list[Tensor | None]:
@@ -87,9 +87,9 @@ class Dropout(nn.Module):
         if not self.training or not self.stream_rate or streams == 1:
             return masks
         silent, which = like.new_empty(2, 1, self.batch or batch).uniform_()
-        audible = like.new_ones(streams, self.batch or batch)
         chosen = (which * streams).to(torch.int64).clamp_(max=streams - 1)
-        audible.scatter_(0, chosen, (silent >= self.stream_rate).to(audible))
+        drawn = torch.arange(streams, device=chosen.device).unsqueeze(1) == chosen
+        audible = (~drawn | (silent >= self.stream_rate)).to(like)
         audible = self._own(audible).view(streams, 1, batch, 1)
         return [
             own.expand(steps, batch, size) if mask is None else mask * own

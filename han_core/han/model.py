@@ -173,12 +173,10 @@ class HAN(Learner):
             fast: False computes by the plain loops of this file.
 
         Raises:
-            ValueError: a stream is missing or a shape is not the one of the config.
+            ValueError: a stream is missing, a shape is not the one of the config, or the model is on another device.
         """
         cubes = self._checked(features)
         batch, frames = cubes[0].shape[:2]
-        if lengths is None:
-            lengths = torch.full((batch,), frames, device=self.mean.device)
         fast = fast and not isinstance(self.attention, ContentAttention)
         if not fast:
             cubes = [cube.dense(self.mean.dtype) if isinstance(cube, SparseCubes) else cube for cube in cubes]
@@ -200,8 +198,10 @@ class HAN(Learner):
                     last.append(_state_at(sequence, below))
             summary = self._dropped(torch.stack([torch.cat(last, dim=1)], dim=1))[:, 0]
             logits = self.classifier(summary)
-        valid = torch.arange(frames, device=lengths.device) < lengths.unsqueeze(1)
-        return HANOutput(logits.to(self.mean.dtype), maps.to(self.mean.dtype) * valid.unsqueeze(2))
+        maps = maps.to(self.mean.dtype)
+        if lengths is not None:
+            maps = maps * (torch.arange(frames, device=lengths.device) < lengths.unsqueeze(1)).unsqueeze(2)
+        return HANOutput(logits.to(self.mean.dtype), maps)
 
     def learn(self, features: Mapping[str, Tensor | SparseCubes], labels: Tensor) -> Learnt:
         """Eq. 6 of a batch."""
@@ -304,22 +304,24 @@ class HAN(Learner):
         return lstm(x, *initial, *cell.parameters_in_order(), self._product_type).transpose(0, 1)
 
     def _glimpses(self, cube: Tensor | SparseCubes) -> Glimpses:
-        """How the fast path reads a cube: sparse on a CPU; expanded on a GPU, whose memory is fast enough."""
+        """How the fast path reads a cube: by its rows; expanded on a GPU that cannot, and in other types."""
         if not isinstance(cube, SparseCubes):
             return DenseGlimpses(cube, self.mean.dtype)
-        if cube.device.type == "cpu" and self.mean.dtype == torch.float32:
+        if (cube.device.type == "cpu" or cube.by_kernels) and self.mean.dtype == torch.float32:
             return cube
         return DenseGlimpses(cube.dense(torch.float16), self.mean.dtype)
 
     def _region_means(self, cube: Tensor | SparseCubes) -> Tensor:
         """(B, T, D): mean over the regions."""
         if isinstance(cube, SparseCubes):
-            return cube.moments()[0].to(self.mean)
+            return cube.means().to(self.mean)
         return cube.to(self.mean.dtype).mean(dim=3)
 
     def _weighted(self, cube: Tensor | SparseCubes, weights: Tensor) -> Tensor:
         """(B, T, D): eq. 4 with maps (T, B, R) that are known beforehand."""
         source = self._glimpses(cube)
+        if isinstance(source, SparseCubes) and source.by_kernels:
+            return source.glimpses(0, weights.contiguous()).transpose(0, 1)
         return torch.stack([source.glimpse(t, weights[t]) for t in range(len(weights))], dim=1)
 
     def _dropped(self, values: Tensor) -> Tensor:
@@ -332,14 +334,16 @@ class HAN(Learner):
         return self.product_type or self.mean.dtype
 
     def _initial_states(
-        self, cubes: Sequence[Tensor | SparseCubes], lengths: Tensor
+        self, cubes: Sequence[Tensor | SparseCubes], lengths: Tensor | None
     ) -> dict[str, list[tuple[Tensor, Tensor]]]:
         """h_0 and c_0, (B, H) each, of every stream's layers."""
         layers = range(self.config.layers)
         if self.config.initial_state == "zeros":
             zeros = self.mean.new_zeros(cubes[0].shape[0], self.config.lstm_size)
             return {stream: [(zeros, zeros) for _ in layers] for stream in self.config.streams}
-        frames = cubes[0].shape[1]
+        batch, frames = cubes[0].shape[:2]
+        if lengths is None:
+            lengths = torch.full((batch,), frames, device=self.mean.device)
         valid = torch.arange(frames, device=lengths.device) < lengths.unsqueeze(1)
         share = (valid / lengths.unsqueeze(1)).to(self.mean.dtype)
         states = {}
@@ -368,6 +372,8 @@ class HAN(Learner):
                 raise ValueError(
                     f"{stream} cubes must be (clips, frames, {expected[0]}, {expected[1]}), not {tuple(cube.shape)}"
                 )
+            if cube.device.type != self.mean.device.type:
+                raise ValueError(f"{stream} cubes are on {cube.device} and the model is on {self.mean.device}")
             if cube.shape[:2] != cubes[0].shape[:2]:
                 raise ValueError(
                     f"{stream} cubes have {tuple(cube.shape[:2])} clips and frames, not {tuple(cubes[0].shape[:2])}"
@@ -385,7 +391,7 @@ def _uniform(kept: Tensor, dtype: torch.dtype) -> Tensor:
     return kept.to(dtype) / kept.sum(dim=-1, keepdim=True)
 
 
-def every_kth(states: Tensor, lengths: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def every_kth(states: Tensor, lengths: Tensor | None, k: int) -> tuple[Tensor, Tensor | None]:
     """The states a higher layer reads: those at steps k, 2k, .. of a sequence.
 
     A shorter remainder at the end is dropped, unless it would leave nothing: a sequence of fewer than k steps gives
@@ -393,12 +399,14 @@ def every_kth(states: Tensor, lengths: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     Args:
         states: (B, T, H).
-        lengths: (B,) valid steps of each sequence.
+        lengths: (B,) valid steps of each sequence; None where all are valid, which costs no wait for a GPU.
 
     Returns:
-        states (B, max(1, T // k), H) and their lengths (B,).
+        states (B, max(1, T // k), H) and their lengths (B,), None where all are valid.
     """
     steps = states.shape[1] // k
+    if lengths is None:
+        return (states[:, k - 1 : steps * k : k] if steps else states[:, -1:]), None
     picked = states[:, k - 1 : steps * k : k]
     if steps == 0:
         picked = states.new_zeros(states.shape[0], 1, states.shape[2])
@@ -409,7 +417,9 @@ def every_kth(states: Tensor, lengths: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return picked, torch.clamp(lengths // k, min=1)
 
 
-def _state_at(states: Tensor, lengths: Tensor) -> Tensor:
-    """The last valid state of each sequence: states (B, T, H), lengths (B,) -> (B, H)."""
+def _state_at(states: Tensor, lengths: Tensor | None) -> Tensor:
+    """The last valid state of each sequence: states (B, T, H), lengths (B,) or None for T -> (B, H)."""
+    if lengths is None:
+        return states[:, -1]
     index = (lengths - 1).view(-1, 1, 1).expand(-1, 1, states.shape[2])
     return states.gather(1, index).squeeze(1)

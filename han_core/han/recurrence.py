@@ -10,6 +10,8 @@ together, value and gradient. What makes it fast:
   the first without attention) are multiplied by their weights in one product.
 - Cubes are read in sparse form where they come so: the glimpse costs one multiplication a non-zero number.
 
+On a GPU float32 goes by :mod:`han_core.han.recurrence_cuda`, where Triton's kernels can be used.
+
 Symbols as in :mod:`han_core.han.model`: B clips, T frames, D channels, R regions, H LSTM size, S streams. Gates are in
 the order i, f, o, g. Every sequence has time as its first axis.
 """
@@ -21,6 +23,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+
+from han_core.cubes import gpu_kernels
+from han_core.cubes.sparse import SparseCubes
 
 
 class Glimpses(Protocol):
@@ -63,6 +68,10 @@ def lstm(
     Returns:
         (T, B, H) states.
     """
+    if gpu_kernels.by_kernels(x.device) and x.dtype == torch.float32:
+        from han_core.han import recurrence_cuda
+
+        return recurrence_cuda.lstm(x, h, c, input_weight, recurrent_weight, bias, dtype)
     return _LSTM.apply(x, h, c, input_weight, recurrent_weight, bias, dtype)
 
 
@@ -99,6 +108,13 @@ def attended_lstms(
         The maps (T, B, R) and the states, (T, B, H) per stream.
     """
     masks = [None] * len(sources) if masks is None else masks
+    if attention.dtype == torch.float32 and all(isinstance(s, SparseCubes) and s.by_kernels for s in sources):
+        from han_core.han import recurrence_cuda
+
+        return recurrence_cuda.attended_lstms(
+            sources, scale, shift, masks, attention, h, c, input_weights, recurrent_weights, biases,
+            kept=kept, frames=frames, dtype=dtype,
+        )  # fmt: skip
     maps, *states = _AttendedLSTMs.apply(
         sources, scale, shift, masks, kept, frames, dtype,
         attention, *h, *c, *input_weights, *recurrent_weights, *biases,

@@ -11,18 +11,24 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from han_core.cubes.features import PLAIN, Features, MemoryFeatures
+from han_core.cubes.moments import glimpse_statistics
+from han_core.cubes.prefetch import Prefetched
 from han_core.cubes.shift import shifted
-from han_core.cubes.store import PLAIN, Features, Values, glimpse_statistics, prefetched
 from han_core.errors import HanError
+from han_core.han.captured import CudaGraphs, StepsOnDevice
 from han_core.han.learner import Learner
-from han_core.runs.checkpoint import Checkpoint
+from han_core.han.steps import Steps
 from han_core.runs.processes import Processes
+
+if TYPE_CHECKING:
+    from han_core.runs.checkpoint import Checkpoint
 
 
 class TrainingError(HanError, RuntimeError):
@@ -60,7 +66,7 @@ class Pace:
 
     clips_per_second: float
     waiting: float
-    """Share of the time spent waiting for data."""
+    """Share of the time in which there was neither a batch nor, on a GPU, work that was launched before."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ def train(
     *,
     validation: Features | None = None,
     processes: Processes | None = None,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: "Checkpoint | None" = None,
     on_epoch: Callable[[Epoch, Pace | None], object] = lambda epoch, pace: None,
 ) -> None:
     """Fit ``model`` to ``features`` in place: minimise its loss, for HAN eq. 6.
@@ -112,8 +118,10 @@ def train(
     done = _restored(model, optimizer, checkpoint, processes)
     for epoch in done:
         on_epoch(epoch, None)
+    steps = Steps(model, optimizer, schedule, processes)
+    on_device = _steps_on_device(steps, features, processes)
     for number in range(len(done) + 1, schedule.epochs + 1):
-        loss, top1, pace = _one_epoch(model, optimizer, features, schedule, number, processes)
+        loss, top1, pace = _one_epoch(model, steps, on_device, features, schedule, number, processes)
         if not math.isfinite(loss):
             kept = ""
             if checkpoint and checkpoint.path.exists():
@@ -129,7 +137,7 @@ def train(
 
 
 def _restored(
-    model: Learner, optimizer: torch.optim.Optimizer, checkpoint: Checkpoint | None, processes: Processes
+    model: Learner, optimizer: torch.optim.Optimizer, checkpoint: "Checkpoint | None", processes: Processes
 ) -> list[Epoch]:
     """The epochs that an interrupted run has done."""
     progress = checkpoint.restore(model, optimizer) if checkpoint else None
@@ -137,9 +145,18 @@ def _restored(
     return [Epoch(**epoch) for epoch in progress["epochs"]] if progress else []
 
 
+def _steps_on_device(steps: Steps, features: Features, processes: Processes) -> StepsOnDevice | None:
+    """The steps from features that lie on the GPU; None where they lie elsewhere."""
+    device = processes.device
+    if device.type != "cuda" or not isinstance(features, MemoryFeatures) or features.device.type != "cuda":
+        return None
+    return StepsOnDevice(steps, features, CudaGraphs(device) if processes.size == 1 else None)
+
+
 def _one_epoch(
     model: Learner,
-    optimizer: torch.optim.Optimizer,
+    steps: Steps,
+    on_device: StepsOnDevice | None,
     features: Features,
     schedule: TrainingSchedule,
     number: int,
@@ -147,7 +164,31 @@ def _one_epoch(
 ) -> tuple[float, float, Pace]:
     """One pass over all clips; mean loss and share classified correctly, of all processes."""
     model.train()
-    clips, device = len(features.labels), processes.device
+    clips = len(features.labels)
+    order, offsets = _drawn(features, schedule, number)
+    steps.begin()
+    started = time.monotonic()
+    if on_device is None:
+        waited = _steps_from_host(model, steps, features, schedule, order, offsets, processes)
+    else:
+        waited = 0.0
+        numbers = order.to(processes.device)
+        shifts = None if offsets is None else offsets.to(processes.device)
+        for share, move, batch in _shares(numbers, shifts, schedule.batch, processes):
+            _place_dropout(model, len(batch), len(share), processes)
+            if len(share):
+                on_device.take(share, move, len(batch))
+            else:
+                steps.take_none()
+    loss_sum, right = processes.sum(*steps.sums.tolist())  # read once an epoch: reading waits for the GPU
+    seconds = time.monotonic() - started
+    return loss_sum / clips, right / clips, Pace(clips / seconds, waited / seconds)
+
+
+def _drawn(features: Features, schedule: TrainingSchedule, number: int) -> tuple[Tensor, Tensor | None]:
+    """All that is random in epoch ``number`` but dropout, whose seed is set: the numbers (N,) of the clips' views in
+    the order in which they are learnt from, and their shifts (N, 2)."""
+    clips = len(features.labels)
     state = np.random.SeedSequence([schedule.seed, number]).generate_state(2, np.uint64)
     shuffle = torch.Generator().manual_seed(int(state[0]) >> 1)
     torch.manual_seed(int(state[1]) >> 1)
@@ -157,70 +198,65 @@ def _one_epoch(
         order += clips * views[torch.randint(len(views), (clips,), generator=shuffle)]
     largest = schedule.shift
     offsets = torch.randint(-largest, largest + 1, (clips, 2), generator=shuffle) if largest else None
-    batches = order.split(schedule.batch)
-    shares = [processes.share(batch).tolist() for batch in batches]
-    moves = [None] * len(batches) if offsets is None else map(processes.share, offsets.split(schedule.batch))
-    sums = torch.zeros(2, dtype=torch.float64, device=device)  # read once an epoch: reading waits for the GPU
-    started = time.monotonic()
-    data = _Waiting(prefetched(features, [share for share in shares if share]))
-    for batch, share, move in zip(batches, shares, moves, strict=True):
-        optimizer.zero_grad(set_to_none=True)
-        _place_dropout(model, batch, share, processes)
-        if share:
+    return order, offsets
+
+
+def _shares(
+    order: Tensor, offsets: Tensor | None, size: int, processes: Processes
+) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
+    """Of each batch: this process's share of the clips, their shifts, and the whole batch."""
+    batches = order.split(size)
+    moves = [None] * len(batches) if offsets is None else map(processes.share, offsets.split(size))
+    for batch, move in zip(batches, moves, strict=True):
+        yield processes.share(batch), move, batch
+
+
+def _steps_from_host(
+    model: Learner,
+    steps: Steps,
+    features: Features,
+    schedule: TrainingSchedule,
+    order: Tensor,
+    offsets: Tensor | None,
+    processes: Processes,
+) -> float:
+    """The steps of an epoch from features that come batch by batch; seconds waited for them."""
+    shares = list(_shares(order, offsets, schedule.batch, processes))
+    wanted = [share.tolist() for share, _, _ in shares if len(share)]
+    with Prefetched(features, wanted, processes.device) as data:
+        for share, move, batch in shares:
+            _place_dropout(model, len(batch), len(share), processes)
+            if not len(share):
+                steps.take_none()
+                continue
             values, labels = next(data)
-            labels = labels.to(device)
             if move is not None:
                 values = {stream: shifted(cubes, move) for stream, cubes in values.items()}
-            learnt = model.learn(_to_device(values, device), labels)
-            loss = learnt.loss / len(batch)
-            loss.backward()
-            sums += torch.stack([loss.detach() * len(batch), learnt.right])
-        else:  # a last batch of fewer clips than processes
-            for parameter in model.parameters():
-                parameter.grad = torch.zeros_like(parameter)
-        processes.sum_gradients(model.parameters())
-        if schedule.clip_gradient:
-            for part in model.parts():
-                nn.utils.clip_grad_norm_(part, schedule.clip_gradient)
-        optimizer.step()
-    loss_sum, right = processes.sum(*sums.tolist())
-    seconds = time.monotonic() - started
-    return loss_sum / clips, right / clips, Pace(clips / seconds, data.seconds / seconds)
+            steps.take(values, labels, len(batch))
+        return data.waited
 
 
-class _Waiting:
-    """An iterator that knows how long its user waited."""
-
-    def __init__(self, data: Iterator[tuple[dict[str, Values], Tensor]]) -> None:
-        self._data = data
-        self.seconds = 0.0
-
-    def __next__(self) -> tuple[dict[str, Values], Tensor]:
-        started = time.monotonic()
-        values = next(self._data)
-        self.seconds += time.monotonic() - started
-        return values
-
-
-def _place_dropout(model: Learner, batch: Tensor, share: list[int], processes: Processes) -> None:
+def _place_dropout(model: Learner, batch: int, share: int, processes: Processes) -> None:
     """Tell the model which rows of the whole batch it is about to see."""
     if processes.size == 1:
         return
-    first = sum(len(part) for part in batch.tensor_split(processes.size)[: processes.rank])
-    model.dropout.rows, model.dropout.batch = slice(first, first + len(share)), len(batch)
+    first = sum(len(part) for part in torch.arange(batch).tensor_split(processes.size)[: processes.rank])
+    model.dropout.rows, model.dropout.batch = slice(first, first + share), batch
 
 
 def make_optimizer(model: Learner, schedule: TrainingSchedule) -> torch.optim.Optimizer:
-    """The optimiser that a schedule names."""
+    """The optimiser that a schedule names. On a GPU its steps can be captured as part of a CUDA graph."""
     rate, decay = schedule.learning_rate, schedule.weight_decay
     parameters = _with_rates(model, schedule)
+    on_gpu = next(model.parameters()).is_cuda
+    own = {"eps": schedule.eps, "capturable": on_gpu, "foreach": on_gpu or None}
     match schedule.optimizer:
         case "adadelta":
-            return torch.optim.Adadelta(parameters, lr=rate, rho=schedule.rho, eps=schedule.eps, weight_decay=decay)
+            return torch.optim.Adadelta(parameters, lr=rate, rho=schedule.rho, weight_decay=decay, **own)
         case "adam":
-            return torch.optim.Adam(parameters, lr=rate, eps=schedule.eps, weight_decay=decay)
+            return torch.optim.Adam(parameters, lr=rate, weight_decay=decay, **own)
         case "sgd":
-            return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=decay)
+            return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=decay, foreach=on_gpu or None)
     raise ValueError(f"optimizer must be adadelta, adam or sgd, not {schedule.optimizer!r}")
 
 
@@ -259,11 +295,12 @@ def classify(
     first = features.views.index(view) * len(features.labels)
     order = list(range(first, first + len(features.labels)))
     probabilities, kept = [], []
-    for values, _ in prefetched(features, [order[i : i + batch] for i in range(0, len(order), batch)]):
-        answer = model.answer(_to_device(values, device))
-        probabilities.append(answer.probabilities.cpu())
-        if details:
-            kept.append(answer.details.cpu())
+    with Prefetched(features, [order[i : i + batch] for i in range(0, len(order), batch)], device) as data:
+        for values, _ in data:
+            answer = model.answer(values)
+            probabilities.append(answer.probabilities.cpu())
+            if details:
+                kept.append(answer.details.cpu())
     return torch.cat(probabilities), torch.cat(kept) if details else None
 
 
@@ -275,7 +312,3 @@ def _validate(
     probabilities, _ = classify(model, validation, batch=schedule.batch, device=device)
     loss = nn.functional.nll_loss(probabilities.clamp(min=1e-12).log(), validation.labels).item()
     return loss, (probabilities.argmax(1) == validation.labels).float().mean().item()
-
-
-def _to_device(values: dict[str, Values], device: torch.device) -> dict[str, Values]:
-    return {stream: cube.to(device, non_blocking=True) for stream, cube in values.items()}

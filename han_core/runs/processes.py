@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from han_core.devices import DeviceError
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -66,15 +68,29 @@ def processes(device: torch.device) -> Iterator[Processes]:
 
     Args:
         device: the kind that is trained on. On GPUs each process takes the one of its number on its machine.
+
+    Raises:
+        DeviceError: this machine has fewer GPUs than processes.
     """
     if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
         yield Processes(device=device)
         return
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        device = _own_gpu()
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()
+
+
+def _own_gpu() -> torch.device:
+    """The GPU of this process's number on its machine. Two processes on one GPU would wait for each other."""
+    number, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if number >= count:
+        raise DeviceError(
+            f"{os.environ.get('LOCAL_WORLD_SIZE', number + 1)} processes are to train together, each on a GPU of its "
+            f"own, but torch sees {count} here; lower run.processes (0 is one per GPU), or set run.device: cpu"
+        )
+    return torch.device("cuda", number)

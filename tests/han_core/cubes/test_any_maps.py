@@ -6,8 +6,9 @@ import torch
 
 from han_core.clips import Clip
 from han_core.cubes.cubefile import read_cube, write_cubes
+from han_core.cubes.moments import glimpse_statistics
 from han_core.cubes.statistics import store_statistics
-from han_core.cubes.store import CubeStore, glimpse_statistics
+from han_core.cubes.store import CubeStore
 from han_core.han.config import HANConfig
 from han_core.han.model import HAN
 

@@ -20,7 +20,7 @@ from han_core.clipfile.trailer import TRAILER_BYTES, read_trailer
 from han_core.clipfile.writer import ClipFileWriter
 from han_core.clips import Clip
 from han_core.cubes.cubefile import read_cube, read_sparse
-from han_core.cubes.sparse import SparseRows
+from han_core.cubes.sparse_rows import SparseRows
 from han_core.cubes.store import CubeStore
 from han_core.errors import HanError
 from tests.clip_samples import cube, seal, trailer_values

@@ -5,7 +5,9 @@ import pytest
 import scipy.sparse
 import torch
 
-from han_core.cubes.sparse import SparseCubes, SparseRows
+from han_core.cubes import sparse_torch
+from han_core.cubes.sparse import SparseCubes
+from han_core.cubes.sparse_rows import SparseRows
 
 
 def cubes(regions=6, clips=5, frames=4, channels=7, density=0.3, seed=0):
@@ -51,7 +53,7 @@ def test_expanding_a_batch(threads):
         part = sparse.select(chosen)
         assert torch.equal(part.dense(), dense[chosen].float())
         assert torch.equal(part.dense(torch.float16), dense[chosen])
-        assert torch.equal(part._dense_anywhere(torch.float32), dense[chosen].float())
+        assert torch.equal(sparse_torch.expanded(part, torch.float32), dense[chosen].float())
     assert torch.equal(sparse.select([4, 2, 0]).select([1]).dense(), dense[[2]].float())
 
 

@@ -9,7 +9,10 @@ import torch
 from han_core.clipfile.writer import ClipFileWriter
 from han_core.clips import Clip
 from han_core.cubes.cubefile import write_cube
-from han_core.cubes.store import CubeStore, CubeStoreError, glimpse_statistics, prefetched
+from han_core.cubes.moments import glimpse_statistics
+from han_core.cubes.prefetch import Prefetched
+from han_core.cubes.sparse import SparseCubes
+from han_core.cubes.store import CubeStore, CubeStoreError
 
 FRAMES, CHANNELS, SIDE = 3, 4, 2
 
@@ -91,6 +94,19 @@ def test_fully_connected_features_have_one_region(folders):
     np.testing.assert_array_equal(store.read(0)["spatial"][..., 0], random_cubes(0)[:, :, 0, 0])
 
 
+@pytest.mark.parametrize("options", [{}, {"pooled": True}, {"array": "fc7"}], ids=str)
+def test_loading_onto_a_device_gives_the_same_a_few_clips_at_a_time(folders, options, monkeypatch):
+    monkeypatch.setattr("han_core.cubes.store._AT_ONCE", 2)
+    store = CubeStore(folders, CLIPS, **options)
+    whole, there = store.load(), store.load(torch.device("cpu"))
+    for stream, values in there.batch([4, 0, 3]).items():
+        one, other = (v.dense() if isinstance(v, SparseCubes) else v for v in (values, whole.batch([4, 0, 3])[stream]))
+        assert torch.equal(one, other)
+    assert store.load(torch.device("meta")).device.type == "meta"
+    across = [cubes.across.bytes for cubes in there.with_across().arrays.values() if isinstance(cubes, SparseCubes)]
+    assert store.bytes_across == sum(across)
+
+
 def test_a_clip_without_a_file_in_both_streams_is_missing_and_said_so(folders):
     (folders["temporal"] / "class1" / "clip1.h5").unlink()
     store = CubeStore(folders, CLIPS)
@@ -149,7 +165,7 @@ def test_glimpse_statistics_are_those_of_the_dense_cubes(folders):
 
 def test_prefetching_keeps_the_order(folders):
     store = CubeStore(folders, CLIPS)
-    got = [(values["spatial"], labels) for values, labels in prefetched(store, [[3, 0], [2], [4, 1]])]
+    got = [(values["spatial"], labels) for values, labels in Prefetched(store, [[3, 0], [2], [4, 1]])]
     assert [labels.tolist() for _, labels in got] == [[1, 0], [0], [0, 1]]
     for (values, _), indices in zip(got, [[3, 0], [2], [4, 1]], strict=True):
         assert torch.equal(values.dense(), store.batch(indices)["spatial"].dense())
@@ -175,7 +191,7 @@ def test_a_further_view_of_a_clip_has_a_number_of_its_own_and_the_clip_s_label(f
     assert len(store) == 5
     wanted = [3, 8, 6, 0]
     for features in (store, memory):
-        ((values, labels),) = prefetched(features, [wanted])
+        ((values, labels),) = Prefetched(features, [wanted])
         assert labels.tolist() == [1, 1, 1, 0]
         for stream, found in values.items():
             parts = [(other if n >= 5 else plain).batch([n % 5])[stream] for n in wanted]

@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.multiprocessing
 
+from han_core.cubes.features import MemoryFeatures
+from han_core.cubes.moments import glimpse_statistics
 from han_core.cubes.sparse import SparseCubes
-from han_core.cubes.store import MemoryFeatures, glimpse_statistics
 from han_core.han.config import HANConfig
 from han_core.han.model import HAN
 from han_core.han.training import Epoch, TrainingError, TrainingSchedule, classify, make_optimizer, train

@@ -2,10 +2,12 @@
 
 import os
 
+import pytest
 import torch
 import torch.multiprocessing
 from torch import nn
 
+from han_core.devices import DeviceError
 from han_core.runs.processes import Processes, processes
 
 
@@ -15,6 +17,15 @@ def test_alone_nothing_is_summed(monkeypatch):
         assert (me.rank, me.size, me.main) == (0, 1, True)
         assert me.sum(1.5, 2) == (1.5, 2)
         me.barrier()
+
+
+def test_a_process_without_a_gpu_of_its_own_says_so(monkeypatch):
+    for name, value in {"RANK": 2, "WORLD_SIZE": 3, "LOCAL_RANK": 2, "LOCAL_WORLD_SIZE": 3}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    told = r"3 processes .* but torch sees 2 here; lower run\.processes"
+    with pytest.raises(DeviceError, match=told), processes(torch.device("cuda")):
+        pass
 
 
 def test_shares_are_consecutive_and_cover_all():

@@ -7,7 +7,7 @@ import torch
 import torch.multiprocessing
 
 from han_core.baselines.cnn_lstm.model import CNNLSTM, CNNLSTMConfig
-from han_core.cubes.store import MemoryFeatures
+from han_core.cubes.features import MemoryFeatures
 from han_core.han.training import TrainingSchedule, classify, train
 from han_core.runs.checkpoint import Checkpoint
 from han_core.runs.processes import processes
