@@ -31,6 +31,7 @@ from han_core.finetune.batches import Batch, StillImages, batches
 from han_core.finetune.samples import draw_sample, training_samples
 from han_core.finetune.sgd import SGDSchedule, make_optimizer, train_step
 from han_core.nets.clip_inputs import FlowClips, FrameClips, TrainingClips
+from han_core.nets.vgg16 import VGG16
 from han_core.nets.weights import initial_net
 from han_core.runs.processes import Processes
 
@@ -128,6 +129,7 @@ def feed_from_files(
         batch=schedule.batch,
         micro_batch=schedule.micro_batch,
         seed=1,
+        readers=pool._max_workers,
     )
     return batches(parts, StillImages(clips.kind, "caffe"), device)
 
@@ -188,9 +190,10 @@ def turns(
     readers: int,
     iterations: int,
     rounds: int,
+    net: VGG16 | None = None,
 ) -> dict:
     """Images a second of the step on data in memory and on files, in turns."""
-    net = initial_net(
+    net = net or initial_net(
         "random",
         classes=CLASSES,
         fc_size=fc_size,

@@ -5,8 +5,11 @@ Torch and Numba take seconds to import and are imported where they are used: wor
 
 import ctypes
 import os
+import re
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +18,13 @@ from han_core.errors import HanError
 if TYPE_CHECKING:
     import torch
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+"""Arithmetic of a net. ``float32`` is IEEE's, on whatever device. ``tf32`` is what NVIDIA's GPUs from Ampere on make of
+float32: 10 bits of each factor, sums in float32. The other two are the types themselves, sums in float32."""
+
+TOLERANCE = 1e-3
+"""By how much of a layer's largest value float32 on a GPU may differ from float32 on a CPU, where only the order of
+sums differs. Results of the other precisions differ by more, and are told apart (:func:`device_apart`)."""
 
 
 class DeviceError(HanError, RuntimeError):
@@ -48,6 +57,57 @@ def _gpu_driver() -> bool:
     return True
 
 
+def gpu_fault(error: BaseException) -> str:
+    """What an error says of the GPU: that it has no memory for what is asked, or can be used no more by this process.
+
+    After an error of the latter kind each further use of the GPU in the same process fails, whatever it is.
+
+    Returns:
+        One line without addresses or sizes, the same on every run; "" for an error of another kind.
+    """
+    torch = sys.modules.get("torch")  # who has not loaded it gets no error of a class of its own
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return _NO_MEMORY
+    found = _GPU_ERROR.search(str(error)) if isinstance(error, RuntimeError) else None
+    if found is None:
+        newer = getattr(torch, "AcceleratorError", None)
+        return "the GPU failed (AcceleratorError)" if newer is not None and isinstance(error, newer) else ""
+    if "out of memory" in found[0] or "ALLOC_FAILED" in found[0]:
+        return _NO_MEMORY
+    return f"the GPU failed ({found[0].partition(' when calling ')[0].strip()})"
+
+
+_GPU_ERROR = re.compile(r"(CUDA error|CUDA driver error|cuDNN error|Triton Error \[CUDA\]|CUDA out of memory)[^\n(]*")
+_NO_MEMORY = "the GPU has no memory left for it; lower the batch, or end what else uses the GPU"
+
+
+def exclusive_gpus() -> bool:
+    """Whether a GPU that this process sees is in exclusive compute mode: one process at a time may use it.
+
+    Asked of the driver, because torch does not tell; it starts nothing on the GPU.
+    """
+    if not _gpu_driver() or sys.platform != "linux":
+        return False
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    count, device, mode = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return False
+    for number in range(count.value):
+        if driver.cuDeviceGet(ctypes.byref(device), number):
+            continue
+        asked = driver.cuDeviceGetAttribute(ctypes.byref(mode), _COMPUTE_MODE, device)
+        if not asked and mode.value in _EXCLUSIVE:
+            return True
+    return False
+
+
+_COMPUTE_MODE = 20  # CU_DEVICE_ATTRIBUTE_COMPUTE_MODE
+_EXCLUSIVE = (1, 3)  # CU_COMPUTEMODE_EXCLUSIVE (of one thread, in old drivers), CU_COMPUTEMODE_EXCLUSIVE_PROCESS
+
+
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> "torch.device":
     """The device of this name; ``auto`` takes the GPU where there is one.
 
@@ -61,10 +121,19 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> "torch.device":
     return torch.device("cuda" if wanted != "cpu" and gpus() else "cpu")
 
 
-def resolve_precision(choice: Literal["float32", "bfloat16", "float16", "auto"], device: "torch.device") -> Precision:
-    """What ``auto`` means on a device: bfloat16 where its hardware multiplies it, float32 elsewhere."""
+def resolve_precision(
+    choice: Literal["float32", "tf32", "bfloat16", "float16", "auto"], device: "torch.device"
+) -> Precision:
+    """What a choice means on a device.
+
+    ``auto`` is bfloat16 where the hardware multiplies it, float32 elsewhere. ``tf32`` is float32 where there is none:
+    on a CPU, and on GPUs before Ampere.
+    """
     import torch
 
+    if choice == "tf32":
+        has = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+        return "tf32" if has else "float32"
     if choice != "auto":
         return choice
     if device.type == "cuda":
@@ -75,11 +144,83 @@ def resolve_precision(choice: Literal["float32", "bfloat16", "float16", "auto"],
     return "bfloat16" if has else "float32"
 
 
-def autocast(precision: Precision, device: "torch.device") -> "torch.autocast":
-    """A context in which convolutions and matrix products of float32 tensors are computed in ``precision``."""
+def device_apart(precision: Precision, device: "torch.device") -> str:
+    """Part of the identity of what a net computes: the kind of the device, where the same arithmetic gives results that
+    differ from a CPU's by more than :data:`TOLERANCE`; "" where it does not."""
+    return "" if device.type == "cpu" or precision == "float32" else device.type
+
+
+def stored_type(precision: Precision) -> "torch.dtype":
+    """Type of weights and activations of a net that computes in a precision."""
     import torch
 
-    return torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32")
+    return torch.float32 if precision in ("float32", "tf32") else getattr(torch, precision)
+
+
+def autocast(precision: Precision, device: "torch.device") -> "torch.autocast":
+    """A context in which convolutions and matrix products of float32 tensors are computed in ``precision``; of float32
+    and tf32 see :func:`arithmetic`."""
+    import torch
+
+    return torch.autocast(device.type, stored_type(precision), enabled=stored_type(precision) != torch.float32)
+
+
+@contextmanager
+def arithmetic(precision: Precision) -> Iterator[None]:
+    """While the block runs, GPUs compute as the precision says, and not as torch's switches happen to stand.
+
+    Float32 is IEEE's in matrix products, as torch has it, and in convolutions, of which cuDNN makes TF32 unless it is
+    told otherwise; with ``tf32`` both are TF32. Sums of shorter types are float32, which cuBLAS may shorten, too.
+
+    The switches are the process's. Threads that want the same share them; a thread that wants something else waits, so
+    a block must not be inside one of another precision.
+    """
+    wanted = precision == "tf32"
+    with _switches.free:
+        _switches.free.wait_for(lambda: not _switches.users or _switches.tf32 == wanted)
+        if not _switches.users:
+            _switches.turn(wanted)
+        _switches.users += 1
+    try:
+        yield
+    finally:
+        with _switches.free:
+            _switches.users -= 1
+            if not _switches.users:
+                _switches.turn_back()
+                _switches.free.notify_all()
+
+
+class _Switches:
+    """Torch's switches for TF32 and for short sums: who relies on them, and how they stood before."""
+
+    def __init__(self) -> None:
+        self.free = threading.Condition()
+        self.users = 0
+        self.tf32 = False
+        self._before: list[tuple[object, str, bool]] = []
+
+    def turn(self, tf32: bool) -> None:
+        import torch
+
+        cudnn, cublas = torch.backends.cudnn, torch.backends.cuda.matmul
+        wanted: list[tuple[object, str, bool]] = [
+            (cudnn, "allow_tf32", tf32),
+            (cublas, "allow_tf32", tf32),
+            (cublas, "allow_bf16_reduced_precision_reduction", False),
+            (cublas, "allow_fp16_reduced_precision_reduction", False),
+        ]
+        self._before = [(owner, name, getattr(owner, name)) for owner, name, _ in wanted]
+        self.tf32 = tf32
+        for owner, name, value in wanted:
+            setattr(owner, name, value)
+
+    def turn_back(self) -> None:
+        for owner, name, value in self._before:
+            setattr(owner, name, value)
+
+
+_switches = _Switches()
 
 
 def compiled(function: Callable) -> Callable:

@@ -32,12 +32,12 @@ from pipeline import scores_slow_fusion
 from pipeline.cubes import cubes_work
 from pipeline.decode import decode_work
 from pipeline.execution.code import stage_code
-from pipeline.execution.jobs import DIED, IN_FLIGHT, ClipTask, died, windowed
+from pipeline.execution.jobs import IN_FLIGHT, ClipTask, died, why_died, windowed
 from pipeline.execution.local import with_processes
 from pipeline.execution.stagelog import stage_log
 from pipeline.execution.told import told_plainly
 from pipeline.execution.work import ClipWork
-from pipeline.execution.workers import worker_count
+from pipeline.execution.workers import crew
 from pipeline.fisher import fisher_work
 from pipeline.flow import flow_work
 from pipeline.params import Params, Run, load_params, params_option
@@ -177,11 +177,12 @@ def _compare(work: ClipWork, run: Run, cache: ClipCache, sample: Sequence[tuple[
     if work.executor is not None:
         finished = windowed(work.executor, call, iter(sample), IN_FLIGHT)
     else:
-        finished = with_processes(call, sample, min(worker_count(run, work.gpus), len(sample)), work.gpus)
+        hands = crew(run, work.gpus, net=work.net)
+        finished = with_processes(call, sample, min(hands.processes, len(sample)), hands.gpus, hands.threads)
     with closing(finished), Progress(f"compare {work.name}", len(sample)) as progress:
         for (task, _), future in finished:
             if died(future):
-                difference = DIED
+                difference = why_died(future)
             elif isinstance(error := future.exception(), OSError):
                 raise error
             else:

@@ -8,6 +8,7 @@ where ``cubes.views`` asks for them, are stores of their own beside it:
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,9 @@ from pipeline.params import Params, load_params, params_option
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     from han_core.cache.store import ClipCache
     from han_core.nets.extract import CubeNet
+    from han_core.nets.stream_net import NetSource, StreamNet
     from pipeline.execution.jobs import ClipTask
+    from pipeline.execution.opened import Opened
     from pipeline.execution.work import ClipWork
 
 
@@ -39,19 +42,19 @@ def main(stream: str, split: int, params_path: Path) -> None:
 
 @contextmanager
 def cubes_work(params: Params, stream: str, split: int, view: str = "") -> Iterator["ClipWork"]:
-    """What the stage makes of one view, while its net is open."""
+    """What the stage makes of one view. On a CPU the net is open in this process meanwhile; on GPUs each worker process
+    opens it on its own."""
     from han_core.clips import read_clips
-    from han_core.devices import choose_device, resolve_precision
-    from han_core.nets.extract import CubeNet
-    from han_core.nets.stream_net import open_net
-    from pipeline.execution.clip_tasks import clip_threads, stream_work
+    from han_core.devices import choose_device, device_apart, resolve_precision
+    from han_core.nets.stream_net import NetSource
+    from pipeline.execution.clip_tasks import net_work, stream_work
     from pipeline.paths import Paths, net_file
 
     paths, wanted = Paths.of(params), params.cubes
     table = read_clips(paths.clips)
     table.require(split)
     device = choose_device(params.run.device)
-    net = open_net(
+    source = NetSource(
         net_file(params, stream, split),
         stream,
         stack=params.stack,
@@ -60,6 +63,8 @@ def cubes_work(params: Params, stream: str, split: int, view: str = "") -> Itera
         architecture=wanted.net,
         layer=wanted.layer,
     )
+    net = source.open()
+    precision = resolve_precision(wanted.precision, device)
     settings = CubeSettings(
         net=net.identity,
         input=net.input,
@@ -69,36 +74,29 @@ def cubes_work(params: Params, stream: str, split: int, view: str = "") -> Itera
         layer=wanted.layer,
         fc=wanted.fc,
         batch=min(wanted.batch, wanted.frames),
-        precision=resolve_precision(wanted.precision, device),
+        precision=precision,
         view=view,
+        device=device_apart(precision, device),
     )
     click.echo(
         f"cubes {stream}-{split}: {wanted.layer} and {wanted.fc} of {wanted.frames} frames per clip, on {device} in "
         f"{settings.precision}, with {net.path}"
     )
-    running = CubeNet(
-        net.net,
-        net.scale,
-        layer=settings.layer,
-        fc=settings.fc,
-        batch=settings.batch,
-        precision=settings.precision,
-        device=device,
+    make = MakeCubes(source, settings, device.type)
+    work = stream_work(
+        "cubes",
+        make,
+        params,
+        table,
+        stream,
+        split,
+        roles=("train", "validation", "test"),
+        fingerprint=settings.fingerprint,
+        output=paths.cubes(stream, split, view),
     )
-    with running, clip_threads() as pool:
-        work = stream_work(
-            "cubes",
-            MakeCubes(running, settings),
-            params,
-            table,
-            stream,
-            split,
-            roles=("train", "validation", "test"),
-            fingerprint=settings.fingerprint,
-            output=paths.cubes(stream, split, view),
-            executor=pool,
-        )
-        yield replace(work, name=f"{work.name}-{view}") if view else work
+    work = replace(work, name=f"{work.name}-{view}") if view else work
+    with net_work(work, _nets(), make, lambda: make.running(net), device) as ready:
+        yield ready
 
 
 def cubes(params: Params, stream: str, split: int, cache: "ClipCache") -> None:
@@ -117,7 +115,8 @@ def cubes(params: Params, stream: str, split: int, cache: "ClipCache") -> None:
             do(work, params, cache)
 
 
-_PLAIN = ("view", "")
+_PLAIN = (("view", ""), ("device", ""))
+"""Of the fields below: what is not part of a fingerprint."""
 _NONE = "no_views.txt"
 
 
@@ -139,23 +138,44 @@ class CubeSettings:
     precision: str
     view: str = ""
     """Name of a further view (:mod:`han_core.nets.views`)."""
+    device: str = ""
+    """Where the precision alone does not say how the net computes (:func:`han_core.devices.device_apart`)."""
 
     def fingerprint(self, source: str) -> str:
         """Identity of a clip's cube file, given the content of its frames or flow file."""
         from han_core.cache.fingerprint import fingerprint
         from pipeline.execution.code import stage_code
 
-        parameters = {name: value for name, value in vars(self).items() if name != "net" and (name, value) != _PLAIN}
+        parameters = {
+            name: value for name, value in vars(self).items() if name != "net" and (name, value) not in _PLAIN
+        }
         code = stage_code(f"cubes-{self.stream}")
         return fingerprint("cubes", code, parameters, {"net": self.net, "source": source})
 
 
 @dataclass(frozen=True)
 class MakeCubes:
-    """Makes the cube file of one clip; called from several threads."""
+    """Makes the cube file of one clip; called from several threads of each process that does the work. They share a
+    net, which the first of them opens."""
 
-    net: "CubeNet"
+    source: "NetSource"
     settings: CubeSettings
+    device: str
+
+    def running(self, net: "StreamNet") -> "CubeNet":
+        """The net, ready to run."""
+        from han_core.nets.extract import CubeNet
+
+        settings = self.settings
+        return CubeNet(
+            net.net,
+            net.scale,
+            layer=settings.layer,
+            fc=settings.fc,
+            batch=settings.batch,
+            precision=settings.precision,
+            device=self.device,
+        )
 
     def __call__(self, task: "ClipTask", path: Path) -> None:
         """Write the cubes of a clip, whose frames or flow file is the task's argument, to ``path``.
@@ -170,9 +190,9 @@ class MakeCubes:
         from han_core.nets.clip_inputs import read_clip_frames
         from han_core.nets.views import ClipView
 
-        settings = self.settings
+        settings, net = self.settings, _nets().get(self)
         view = ClipView.of(settings.view)
-        clip = read_clip_frames(task.arguments, settings.frames, stack=settings.stack, view=view)
+        clip = read_clip_frames(task.arguments, settings.frames, stack=settings.stack, view=view, memory=net.memory)
         write_cubes(
             path,
             clip=task.clip.name,
@@ -180,11 +200,19 @@ class MakeCubes:
             frames=clip.frames,
             layer=settings.layer,
             fc=settings.fc,
-            values=self.net.compute(clip),
+            values=net.compute(clip),
             attributes={key: getattr(settings, key) for key in ("stream", "stack", "net", "input", "precision")}
             | ({"view": settings.view} if settings.view else {}),
             torch_threads=torch.get_num_threads(),
         )
+
+
+@cache
+def _nets() -> "Opened[MakeCubes, CubeNet]":
+    """The net that this process has open."""
+    from pipeline.execution.opened import Opened
+
+    return Opened(lambda make: make.running(make.source.open()))
 
 
 if __name__ == "__main__":

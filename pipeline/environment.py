@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from pipeline.execution.launch import too_many_processes
 from pipeline.params import Params, start_of
 
 _HOST = "download.pytorch.org"
@@ -47,12 +48,15 @@ def downloads_that_fail(params: Params) -> Iterable[str]:
 
 def devices_that_are_not_here(params: Params) -> Iterable[str]:
     """GPUs, and what flow's back end needs."""
-    # Torch takes seconds to import, so nobody waits for it who asks for nothing.
-    if params.run.device == "cuda":
-        from han_core.devices import gpus
+    from han_core.devices import gpus
 
-        if not gpus():
-            yield "run.device: cuda is asked for, but torch sees no GPU; choose auto or cpu"
+    several = params.run.processes > 1 and params.run.device != "cpu"
+    # Torch takes seconds to import, so nobody waits for it who asks for nothing.
+    found = gpus() if several or params.run.device == "cuda" else 0
+    if params.run.device == "cuda" and not found:
+        yield "run.device: cuda is asked for, but torch sees no GPU; choose auto or cpu"
+    if problem := too_many_processes(params.run, found):
+        yield problem
     if params.flow.backend != "auto":
         from han_core.flow.tvl1.solver import resolve_backend
 

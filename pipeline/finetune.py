@@ -145,12 +145,12 @@ def net_settings(
     params: Params, stream: str, convention: "Convention", classes: Sequence[str], device: "torch.device"
 ) -> dict[str, Any]:
     """All that decides what a net is, besides the clips; of one that is not trained, nothing of the schedule."""
-    from han_core.devices import resolve_precision
     from han_core.nets.weights import weights_identity
+    from pipeline.net_training import training_arithmetic
 
     recipe: Recipe = getattr(params.finetune, stream)
     settings = recipe.model_dump(mode="json", include=None if recipe.iterations else set(_INITIAL))
-    settings |= {"precision": resolve_precision(recipe.precision, device)} if recipe.iterations else {}
+    settings |= training_arithmetic(recipe.precision, device) if recipe.iterations else {}
     settings |= {"weights": weights_identity(recipe.weights), "input": convention}
     settings |= {"seed": params.seed, "stream": stream, "classes": list(classes)}
     settings |= {"stack": params.stack} if stream == "temporal" else {}

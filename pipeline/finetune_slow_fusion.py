@@ -13,7 +13,7 @@ import click
 
 from pipeline.execution.launch import relaunched
 from pipeline.execution.told import told_plainly
-from pipeline.net_training import ClipFiles, NetJob, clip_files, make_net
+from pipeline.net_training import ClipFiles, NetJob, clip_files, make_net, training_arithmetic
 from pipeline.params import Params, SlowFusionRecipe, load_params, params_option
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
@@ -48,7 +48,6 @@ def main(split: int, params_path: Path) -> None:
 def finetune_net(params: Params, split: int, cache: "ClipCache", group: "Processes") -> None:
     """Make the net of a split, or take it from the cache."""
     from han_core.clips import read_clips
-    from han_core.devices import resolve_precision
     from han_core.nets.slow_fusion.weights import initial_net, knows_classes, weights_identity
     from pipeline.paths import Paths
 
@@ -60,7 +59,7 @@ def finetune_net(params: Params, split: int, cache: "ClipCache", group: "Process
         learnt = clip_files(paths.frames, table, split, "train")
         held_out = clip_files(paths.frames, table, split, "validation") if recipe.validate_every else held_out
     settings = recipe.model_dump(mode="json", include=None if recipe.iterations else _INITIAL)
-    settings |= {"precision": resolve_precision(recipe.precision, group.device)} if recipe.iterations else {}
+    settings |= training_arithmetic(recipe.precision, group.device) if recipe.iterations else {}
     settings |= {"weights": weights_identity(recipe.weights), "stream": "slow_fusion"}
     settings |= {"seed": params.seed, "classes": list(table.classes)}
     job = NetJob(

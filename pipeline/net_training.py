@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -20,6 +20,8 @@ from pipeline.curve import Curve, add_thinned, draw_record, write_record
 from pipeline.params import Params
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
+    import torch
+
     from han_core.cache.store import ClipCache
     from han_core.clips import Clip, ClipTable
     from han_core.finetune.loop import Step
@@ -57,6 +59,20 @@ def clip_files(folder: Path, table: "ClipTable", split: int, role: str) -> ClipF
     failed = read_failures(folder)
     clips = tuple(clip for clip in table.select(split, role) if clip.key not in failed)
     return ClipFiles(clips, tuple(clip_file(folder, clip.class_name, clip.name) for clip in clips))
+
+
+def training_arithmetic(
+    precision: Literal["float32", "tf32", "bfloat16", "float16", "auto"], device: "torch.device"
+) -> dict[str, str]:
+    """How a device trains: part of what a net is.
+
+    A net that was trained on a GPU is another one than the CPU's: each draws dropout from its own stream, and rounding
+    grows from step to step.
+    """
+    from han_core.devices import resolve_precision
+
+    found: dict[str, str] = {"precision": resolve_precision(precision, device)}
+    return found if device.type == "cpu" else found | {"device": device.type}
 
 
 @dataclass(frozen=True)

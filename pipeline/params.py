@@ -253,7 +253,11 @@ class Run(Group):
     """How the work is spread. Never changes a result, so no stage depends on it."""
 
     workers: Processes = 0
-    """Worker processes of a map over clips; 0 is one per core."""
+    """Clips in work at once: worker processes of a map over clips; 0 is one per core. On GPUs, flow has so many
+    processes in all, by default three a GPU: while one computes, another reads and a third writes; fewer leave the GPU
+    idle while a clip is read, more need memory for a context each. Stages that run a net (cubes, scores) have one
+    process a GPU, and as many clips in work as this says, by default as many as cores. GPUs in exclusive compute mode
+    let one process in, and a stage says so."""
     executor: Literal["local", "dask"] = "local"
     scheduler: Text | None = None
     """Address of the dask scheduler (``executor: dask``)."""
@@ -265,7 +269,8 @@ class Run(Group):
     """Cubes while HAN trains: ``stream`` reads them batch by batch, ``memory`` holds all in sparse form, ``device``
     holds them so on the GPU, ``auto`` goes by size."""
     processes: Processes = 1
-    """Processes that fine-tune a net, or train HAN, together; 0 is one per GPU."""
+    """Processes that fine-tune a net, or train HAN, together; 0 is one per GPU. No more than there are GPUs, unless
+    they train on the CPU."""
     checkpoint_seconds: Annotated[float, Field(ge=0, le=10**9)] = 60.0
     """Least time between two checkpoints of a training run, which resumes from the last one if it is killed."""
 
@@ -308,8 +313,10 @@ class Flow(Group):
     rounding: Literal["nearest", "floor"] = "nearest"
     codec: Literal["jpeg", "png"] = "jpeg"
     quality: Annotated[int, Field(ge=1, le=100)] = 95
-    batch: Batch = 16
-    """Pairs of frames in memory at once."""
+    batch: Literal["auto"] | Batch = "auto"
+    """Pairs of frames of a clip in memory at once; never changes a result. ``auto`` is 16, and on a GPU as many as keep
+    it busy, fewer of larger frames (``pairs_at_once`` in ``han_core/flow/tvl1/solver.py``). How many of them a GPU
+    solves at once is its own matter."""
     tvl1: TVL1 = TVL1()
 
 
@@ -349,9 +356,11 @@ class Recipe(Group):
     """Largest norm of the gradient; 0 does not clip."""
     frozen: Layer | None = None
     """Name of the last layer that is not trained, e.g. ``conv4_3``; null trains all."""
-    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
-    """Arithmetic of the layers (weights and their updates stay float32); ``float16`` scales the loss so that small
-    gradients survive, ``auto`` takes bfloat16 where torch says that the device has it, float32 elsewhere."""
+    precision: Literal["float32", "tf32", "bfloat16", "float16", "auto"] = "float32"
+    """Arithmetic of the layers (weights and their updates stay float32). ``float32`` is IEEE's on GPUs as well;
+    ``tf32`` is what GPUs from Ampere on make of it in their tensor cores (10 bits of each factor), and float32
+    elsewhere. ``float16`` scales the loss so that small gradients survive, ``auto`` takes bfloat16 where torch says
+    that the device has it, float32 elsewhere."""
     validate_every: Count = 500
     """Iterations between two looks at the validation clips, where ``dataset.validation_share`` holds some out: a
     column of the curve, by which nothing is chosen. 0 never looks."""
@@ -401,9 +410,11 @@ class Cubes(Group):
     input of the net's last linear layer."""
     batch: Batch = 25
     """Images a forward pass; never of two clips, so that a clip's cube does not depend on its neighbours."""
-    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
-    """Arithmetic of the net. ``bfloat16`` differs by about 1.5 % from float32 and is twice as fast on processors that
-    have it; ``auto`` takes it where torch says that the device has it, float32 elsewhere."""
+    precision: Literal["float32", "tf32", "bfloat16", "float16", "auto"] = "float32"
+    """Arithmetic of the net. ``float32`` is IEEE's on GPUs as well; ``tf32`` is what GPUs from Ampere on make of it in
+    their tensor cores, and float32 elsewhere. ``bfloat16`` differs by about 1.5 % from float32 and is twice as fast on
+    processors that have it; ``auto`` takes it where torch says that the device has it, float32 elsewhere. Cubes of any
+    but ``float32`` that were made on a GPU are made anew on a CPU, and the other way round."""
 
     @field_validator("layer")
     @classmethod
@@ -425,7 +436,7 @@ class Scores(Group):
     centre; the corners too; all of them mirrored too."""
     batch: Batch = 25
     """Crops a forward pass; never of two clips."""
-    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16", "float16", "auto"] = "float32"
     """Arithmetic of the net, as ``cubes.precision``."""
 
 
@@ -656,7 +667,7 @@ class TDD(Group):
     """Of EM, at most."""
     batch: Batch = 8
     """Frames a forward pass; never of two clips."""
-    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16", "float16", "auto"] = "float32"
     """Arithmetic of the net, as ``cubes.precision``. Maps are summed in float32."""
 
     @field_validator("sizes")
@@ -714,7 +725,7 @@ class SlowFusionRecipe(Group):
     """Iterations over which the learning rate rises linearly."""
     clip_gradient: Annotated[float, Field(ge=0)] = 0.0
     """Largest norm of the gradient; 0 does not clip."""
-    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16", "float16", "auto"] = "float32"
     """Arithmetic of the layers, as ``precision`` of ``finetune``."""
     validate_every: Count = 500
     """As ``validate_every`` of ``finetune``: the middle window of each validation clip."""
@@ -731,7 +742,7 @@ class SlowFusionScores(Group):
     """Windows of ten frames a clip, equally spaced in time."""
     batch: Batch = 10
     """Windows a forward pass; never of two clips."""
-    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16", "float16", "auto"] = "float32"
     """Arithmetic of the net, as ``cubes.precision``."""
 
 

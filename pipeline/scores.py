@@ -9,6 +9,7 @@ reason in place of the clips, and stage ``evaluate`` has no rows of the nets the
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     from han_core.baselines.two_stream.scoring import ScoringNet
     from han_core.cache.store import ClipCache
     from han_core.nets.crops import Crops
+    from han_core.nets.stream_net import NetSource, StreamNet
     from pipeline.execution.jobs import ClipTask
+    from pipeline.execution.opened import Opened
     from pipeline.execution.work import ClipWork
 
 
@@ -62,12 +65,12 @@ def scores(params: Params, stream: str, split: int, cache: "ClipCache") -> None:
 
 @contextmanager
 def scores_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]:
-    """What the stage makes, while its net is open."""
-    from han_core.baselines.two_stream.scoring import ScoringNet
+    """What the stage makes. On a CPU the net is open in this process meanwhile; on GPUs each worker process opens it on
+    its own."""
     from han_core.clips import read_clips
-    from han_core.devices import choose_device, resolve_precision
-    from han_core.nets.stream_net import open_net
-    from pipeline.execution.clip_tasks import clip_threads, stream_work
+    from han_core.devices import choose_device, device_apart, resolve_precision
+    from han_core.nets.stream_net import NetSource
+    from pipeline.execution.clip_tasks import net_work, stream_work
 
     paths, wanted = Paths.of(params), params.scores
     table = read_clips(paths.clips)
@@ -75,7 +78,9 @@ def scores_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]
     net_path = net_file(params, stream, split)
     device = choose_device(params.run.device)
     convention = getattr(params.finetune, stream).input
-    net = open_net(net_path, stream, stack=params.stack, camera=params.camera, convention=convention)
+    source = NetSource(net_path, stream, stack=params.stack, camera=params.camera, convention=convention)
+    net = source.open()
+    precision = resolve_precision(wanted.precision, device)
     plan = Plan(
         net=net.identity,
         input=net.input,
@@ -84,34 +89,31 @@ def scores_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]
         frames=wanted.frames,
         crops=wanted.crops,
         batch=wanted.batch,
-        precision=resolve_precision(wanted.precision, device),
+        precision=precision,
+        device=device_apart(precision, device),
     )
     click.echo(
         f"scores {stream}-{split}: frames per clip: {plan.frames}, crops: {plan.crops}, on {device} in "
         f"{plan.precision}, with {net_path}"
     )
-    scoring = ScoringNet(
-        net.net,
-        plan.input,
-        kind=paths.source(stream)[1],
-        crops=plan.crops,
-        batch=plan.batch,
-        precision=plan.precision,
-        device=device,
+    score = ScoreClip(source, plan, paths.source(stream)[1], device.type)
+    work = stream_work(
+        "scores",
+        score,
+        params,
+        table,
+        stream,
+        split,
+        roles=("train", "test"),
+        fingerprint=plan.fingerprint,
+        output=paths.scores(stream, split),
     )
-    with scoring, clip_threads() as pool:
-        yield stream_work(
-            "scores",
-            ScoreClip(scoring, plan),
-            params,
-            table,
-            stream,
-            split,
-            roles=("train", "test"),
-            fingerprint=plan.fingerprint,
-            output=paths.scores(stream, split),
-            executor=pool,
-        )
+    with net_work(work, _nets(), score, lambda: score.running(net), device) as ready:
+        yield ready
+
+
+_ANYWHERE = ("device", "")
+"""Of the fields below: what is not part of a fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -129,23 +131,44 @@ class Plan:
     batch: int
     """Crops of a forward pass: rounding may depend on it."""
     precision: str
+    device: str = ""
+    """Where the precision alone does not say how the net computes (:func:`han_core.devices.device_apart`)."""
 
     def fingerprint(self, source: str) -> str:
         """Identity of a clip's scores, given the content of its frames or flow file."""
         from han_core.cache.fingerprint import fingerprint
         from pipeline.execution.code import stage_code
 
-        parameters = {name: value for name, value in vars(self).items() if name != "net"}
+        parameters = {name: value for name, value in vars(self).items() if name != "net" and (name, value) != _ANYWHERE}
         code = stage_code(f"scores-{self.stream}")
         return fingerprint("scores", code, parameters, {"net": self.net, "source": source})
 
 
 @dataclass(frozen=True)
 class ScoreClip:
-    """Makes the score file of one clip; called from several threads."""
+    """Makes the score file of one clip; called from several threads of each process that does the work. They share a
+    net, which the first of them opens."""
 
-    net: "ScoringNet"
+    source: "NetSource"
     plan: Plan
+    kind: str
+    """Of the clip files that are read: frames or flow."""
+    device: str
+
+    def running(self, net: "StreamNet") -> "ScoringNet":
+        """The net, ready to run."""
+        from han_core.baselines.two_stream.scoring import ScoringNet
+
+        plan = self.plan
+        return ScoringNet(
+            net.net,
+            plan.input,
+            kind=self.kind,
+            crops=plan.crops,
+            batch=plan.batch,
+            precision=plan.precision,
+            device=self.device,
+        )
 
     def __call__(self, task: "ClipTask", path: Path) -> None:
         """Score a clip, whose frames or flow file is the task's argument, and write ``path``.
@@ -158,17 +181,25 @@ class ScoreClip:
         from han_core.baselines.two_stream.scorefile import write_scores
         from han_core.nets.clip_inputs import read_clip_frames
 
-        plan = self.plan
+        plan, net = self.plan, _nets().get(self)
         clip = read_clip_frames(task.arguments, plan.frames, stack=plan.stack)
         write_scores(
             path,
             clip=task.clip.name,
             fingerprint=task.fingerprint,
             frames=clip.frames,
-            probabilities=self.net.probabilities(clip.images())[clip.order],
+            probabilities=net.probabilities(clip.images())[clip.order],
             attributes={key: getattr(plan, key) for key in ("stream", "stack", "net", "input", "crops", "precision")},
             torch_threads=torch.get_num_threads(),
         )
+
+
+@cache
+def _nets() -> "Opened[ScoreClip, ScoringNet]":
+    """The net that this process has open."""
+    from pipeline.execution.opened import Opened
+
+    return Opened(lambda score: score.running(score.source.open()))
 
 
 if __name__ == "__main__":

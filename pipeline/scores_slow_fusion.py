@@ -8,6 +8,7 @@ the reason in place of the clips.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,10 @@ from pipeline.paths import Paths
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     from han_core.cache.store import ClipCache
     from han_core.nets.slow_fusion.inputs import SquareViews
+    from han_core.nets.slow_fusion.net import SlowFusion
     from han_core.nets.slow_fusion.scoring import WindowScorer
     from pipeline.execution.jobs import ClipTask
+    from pipeline.execution.opened import Opened
     from pipeline.execution.work import ClipWork
 
 STAGE = "scores-slow-fusion"
@@ -60,12 +63,12 @@ def scores(params: Params, split: int, cache: "ClipCache") -> None:
 
 @contextmanager
 def scores_work(params: Params, split: int) -> Iterator["ClipWork"]:
-    """What the stage makes, while its net is open."""
+    """What the stage makes. On a CPU the net is open in this process meanwhile; on GPUs each worker process opens it on
+    its own."""
     from han_core.clips import read_clips
-    from han_core.devices import choose_device, resolve_precision
+    from han_core.devices import choose_device, device_apart, resolve_precision
     from han_core.nets.slow_fusion.net_file import read_net
-    from han_core.nets.slow_fusion.scoring import WindowScorer
-    from pipeline.execution.clip_tasks import clip_tasks, clip_threads
+    from pipeline.execution.clip_tasks import clip_tasks, net_work
     from pipeline.execution.work import ClipWork
 
     paths, wanted = Paths.of(params), params.slow_fusion.scores
@@ -74,33 +77,33 @@ def scores_work(params: Params, split: int) -> Iterator["ClipWork"]:
     device = choose_device(params.run.device)
     net_path = net_file(params, split)
     trained = read_net(net_path)
+    precision = resolve_precision(wanted.precision, device)
     plan = Plan(
         net=trained.identity,
         windows=wanted.windows,
         batch=wanted.batch,
-        precision=resolve_precision(wanted.precision, device),
+        precision=precision,
+        device=device_apart(precision, device),
     )
     click.echo(
         f"scores slow_fusion-{split}: windows per clip: {plan.windows}"
         f"{', mirrored too' if trained.views.flip else ''}, on {device} in {plan.precision}, "
         f"with {net_path}"
     )
-    scorer = WindowScorer(
-        trained.net, flip=trained.views.flip, batch=plan.batch, precision=plan.precision, device=device
-    )
+    score = ScoreWindows(net_path, trained.views, plan, device.type)
     tasks, failed, faults = clip_tasks(table.select(split, "test"), [(paths.frames, "frames")], plan.fingerprint)
-    with scorer, clip_threads() as pool:
-        yield ClipWork(
-            name=f"{STAGE}-{split}",
-            stage=STAGE,
-            kind="scores",
-            function=ScoreWindows(scorer, trained.views, plan),
-            tasks=tuple(tasks),
-            output=paths.scores("slow_fusion", split),
-            failed=failed,
-            faults=faults,
-            executor=pool,
-        )
+    work = ClipWork(
+        name=f"{STAGE}-{split}",
+        stage=STAGE,
+        kind="scores",
+        function=score,
+        tasks=tuple(tasks),
+        output=paths.scores("slow_fusion", split),
+        failed=failed,
+        faults=faults,
+    )
+    with net_work(work, _nets(), score, lambda: score.running(trained.net), device) as ready:
+        yield ready
 
 
 def net_file(params: Params, split: int) -> Path:
@@ -117,6 +120,10 @@ def net_file(params: Params, split: int) -> Path:
     return path
 
 
+_ANYWHERE = ("device", "")
+"""Of the fields below: what is not part of a fingerprint."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """All that decides a clip's scores, besides its frames."""
@@ -127,23 +134,35 @@ class Plan:
     batch: int
     """Windows of a forward pass: rounding may depend on it."""
     precision: str
+    device: str = ""
+    """Where the precision alone does not say how the net computes (:func:`han_core.devices.device_apart`)."""
 
     def fingerprint(self, frames: str) -> str:
         """Identity of a clip's scores, given the content of its frames file."""
         from han_core.cache.fingerprint import fingerprint
         from pipeline.execution.code import stage_code
 
-        parameters = {name: value for name, value in vars(self).items() if name != "net"}
+        parameters = {name: value for name, value in vars(self).items() if name != "net" and (name, value) != _ANYWHERE}
         return fingerprint("scores_slow_fusion", stage_code(STAGE), parameters, {"net": self.net, "frames": frames})
 
 
 @dataclass(frozen=True)
 class ScoreWindows:
-    """Makes the score file of one clip; called from several threads."""
+    """Makes the score file of one clip; called from several threads of each process that does the work. They share a
+    net, which the first of them opens."""
 
-    scorer: "WindowScorer"
+    path: Path
+    """Of the net."""
     views: "SquareViews"
     plan: Plan
+    device: str
+
+    def running(self, net: "SlowFusion") -> "WindowScorer":
+        """The net, ready to run."""
+        from han_core.nets.slow_fusion.scoring import WindowScorer
+
+        plan = self.plan
+        return WindowScorer(net, flip=self.views.flip, batch=plan.batch, precision=plan.precision, device=self.device)
 
     def __call__(self, task: "ClipTask", path: Path) -> None:
         """Score a clip, whose frames file is the task's argument, and write ``path``: ``frames`` are the first of each
@@ -163,7 +182,7 @@ class ScoreWindows:
             clip=task.clip.name,
             fingerprint=task.fingerprint,
             frames=clip.starts,
-            probabilities=self.scorer.probabilities(clip),
+            probabilities=_nets().get(self).probabilities(clip),
             attributes={
                 "stream": "slow_fusion",
                 "window": clip.fields.shape[1],
@@ -174,6 +193,15 @@ class ScoreWindows:
             },
             torch_threads=torch.get_num_threads(),
         )
+
+
+@cache
+def _nets() -> "Opened[ScoreWindows, WindowScorer]":
+    """The net that this process has open."""
+    from han_core.nets.slow_fusion.net_file import read_net
+    from pipeline.execution.opened import Opened
+
+    return Opened(lambda score: score.running(read_net(score.path).net))
 
 
 if __name__ == "__main__":

@@ -31,11 +31,13 @@ class PoolingSettings:
     batch: int
     """Frames of a forward pass: rounding may depend on it."""
     precision: str
+    device: str = ""
+    """Where the precision alone does not say how the net computes (:func:`han_core.devices.device_apart`)."""
 
     @property
     def parameters(self) -> dict[str, object]:
         """For a fingerprint, of which the net is an input of its own."""
-        return {name: value for name, value in vars(self).items() if name != "net"}
+        return {name: value for name, value in vars(self).items() if name != "net" and (name, value) != ("device", "")}
 
     @property
     def attributes(self) -> dict[str, str | int]:
@@ -92,7 +94,7 @@ def open_pooling(params: Params, stream: str, split: int, said: Callable[[str], 
         WeightsError: the net is missing, damaged, or not one for this stream.
     """
     from han_core.baselines.tdd.pooling_net import PoolingNet
-    from han_core.devices import choose_device, resolve_precision
+    from han_core.devices import choose_device, device_apart, resolve_precision
     from han_core.nets.stream_net import open_net
     from pipeline.paths import net_file
 
@@ -105,6 +107,7 @@ def open_pooling(params: Params, stream: str, split: int, said: Callable[[str], 
         camera=params.camera,
         convention=getattr(params.finetune, stream).input,
     )
+    precision = resolve_precision(wanted.precision, device)
     settings = PoolingSettings(
         net=opened.identity,
         input=opened.input,
@@ -114,7 +117,8 @@ def open_pooling(params: Params, stream: str, split: int, said: Callable[[str], 
         sizes=wanted.sizes,
         step=wanted.step,
         batch=wanted.batch,
-        precision=resolve_precision(wanted.precision, device),
+        precision=precision,
+        device=device_apart(precision, device),
     )
     frames = "every frame" if wanted.step == 1 else f"one of every {wanted.step} frames"
     said(f"{', '.join(settings.layers)} of {frames}, on {device} in {settings.precision}, with {opened.path}")

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torchvision.models.vgg import cfgs, make_layers
 
+from han_core.nets.pooling import MaxPool2
 from han_core.nets.vgg16 import VGG16
 
 NARROW = 16
@@ -24,6 +25,9 @@ class SmallVGG16(VGG16):
     ) -> None:
         super().__init__(classes=classes, in_channels=in_channels, fc_size=fc_size, dropout=dropout)
         self.features = make_layers([layer if layer == "M" else layer // NARROW for layer in cfgs["D"]])
+        for number, module in enumerate(self.features):
+            if isinstance(module, nn.MaxPool2d):
+                self.features[number] = MaxPool2()
         self.features[0] = nn.Conv2d(in_channels, 64 // NARROW, kernel_size=3, padding=1)
         self.classifier[0] = nn.Linear(512 // NARROW * 49, fc_size)
         random = np.random.default_rng(seed)

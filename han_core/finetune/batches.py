@@ -83,5 +83,5 @@ def _beside(parts: Iterator[MicroBatch], prepare: Prepare, device: torch.device)
 def _batch(part: MicroBatch, prepare: Prepare, device: torch.device) -> Batch:
     samples = part.samples
     images = prepare([sample.pixels for sample in samples], [sample.view for sample in samples], device)
-    labels = torch.tensor([sample.label for sample in samples], device=device)
+    labels = torch.tensor([sample.label for sample in samples]).to(device, non_blocking=True)
     return Batch(part.iteration, part.number, images, labels)

@@ -9,6 +9,7 @@ process does.
 
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 
-from han_core.devices import autocast
+from han_core.devices import arithmetic, autocast
 from han_core.errors import HanError
 from han_core.finetune.batches import Prepare, batches
 from han_core.finetune.samples import centre_samples, training_samples
@@ -26,6 +27,7 @@ from han_core.nets.clip_inputs import TrainingClips
 from han_core.nets.layered import LayeredNet
 from han_core.runs.checkpoint import Checkpoint
 from han_core.runs.processes import Processes
+from han_core.runs.saving import SavedBeside
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +70,9 @@ def finetune(
 ) -> list[Step]:
     """Train ``net`` in place and leave it in evaluation mode.
 
-    On a CPU the same inputs, the same number of torch threads and of processes give the same bits, also if the run was
-    interrupted. Another number of processes sums gradients in another order, which changes their last bits.
+    The same inputs, the same kind of device, the same number of torch threads and of processes give the same bits, also
+    if the run was interrupted. Another number of processes sums gradients in another order, which changes their last
+    bits.
 
     Args:
         clips: training clips only.
@@ -77,7 +80,8 @@ def finetune(
         processes: those that train together, and the device; this one on the CPU by default.
         readers: threads that read and decode ahead; no influence on the result.
         validation: clips held out of the training clips.
-        checkpoint: where the run is saved now and then, and from where it resumes. Its owner discards it.
+        checkpoint: where the run is saved now and then, beside its steps, and from where it resumes. Its owner
+            discards it.
         on_resume: called once, before the first iteration, with the steps of the run that is resumed, if any.
         on_step: called after each iteration, in every process.
 
@@ -100,7 +104,9 @@ def finetune(
     if progress.curve:
         on_resume([Step(*row) for row in progress.curve])
     with ExitStack() as stack:
-        stack.enter_context(_deterministic(device))
+        stack.enter_context(_repeatable(device))
+        stack.enter_context(arithmetic(schedule.precision))
+        saved = stack.enter_context(SavedBeside(checkpoint if processes.main else None))
         pool = stack.enter_context(ThreadPoolExecutor(max(1, readers)))
         parts = training_samples(
             pool,
@@ -112,6 +118,7 @@ def finetune(
             seed=seed,
             rank=processes.rank,
             size=processes.size,
+            readers=readers,
         )
         feed = stack.enter_context(closing(batches(parts, prepare, device)))
         for iteration in range(len(progress.curve), schedule.iterations):
@@ -127,10 +134,11 @@ def finetune(
                 raise FinetuneError(_diverged(f"the loss is {loss} at iteration {iteration + 1}", rate))
             seen = None
             if validation is not None and _is_time(schedule, iteration + 1):
-                seen = validation_top1(net, validation, schedule, pool, prepare=prepare, processes=processes)
+                seen = validation_top1(
+                    net, validation, schedule, pool, prepare=prepare, processes=processes, readers=readers
+                )
             step = progress.add(loss, rate, right / schedule.batch, seen)
-            if checkpoint is not None and processes.main:
-                checkpoint.save(net, optimizer, progress.to_json(scaler))
+            saved.save(net, optimizer, progress.to_json(scaler))
             on_step(step)
     if not all(bool(value.isfinite().all()) for value in net.parameters()):
         raise FinetuneError(_diverged("weights are not finite after the last iteration", schedule.learning_rate))
@@ -197,6 +205,7 @@ def validation_top1(
     *,
     prepare: Prepare,
     processes: Processes,
+    readers: int = 0,
 ) -> float:
     """Share of clips that the net classifies correctly by the centre crop of their middle."""
     net.eval()
@@ -207,6 +216,7 @@ def validation_top1(
         micro_batch=schedule.micro_batch,
         rank=processes.rank,
         size=processes.size,
+        readers=readers,
     )
     right = 0
     for batch in batches(parts, prepare, processes.device):
@@ -224,14 +234,20 @@ def _is_time(schedule: SGDSchedule, iteration: int) -> bool:
 
 
 @contextmanager
-def _deterministic(device: torch.device) -> Iterator[None]:
-    """Refuse operations whose result is not repeatable (on a GPU, max pooling's gradient has no other)."""
-    before = torch.get_deterministic_debug_mode()
-    torch.set_deterministic_debug_mode("error" if before or device.type == "cpu" else "default")
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """Take operations whose result is the same each time. On a CPU one that has no such form is refused; on a GPU,
+    where torch could know of one that nobody here has met, it is told, and a run that takes days goes on."""
+    before, filled = torch.get_deterministic_debug_mode(), torch.utils.deterministic.fill_uninitialized_memory
+    if device.type == "cuda":
+        # cuBLAS reads it when it is first used.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_deterministic_debug_mode("error" if device.type == "cpu" or before == 2 else "warn")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # new memory is written to before it is read
     try:
         yield
     finally:
         torch.set_deterministic_debug_mode(before)
+        torch.utils.deterministic.fill_uninitialized_memory = filled
 
 
 def _diverged(what: str, rate: float) -> str:

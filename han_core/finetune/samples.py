@@ -18,7 +18,7 @@ from han_core.finetune.augment import Views
 from han_core.nets.clip_inputs import TrainingClips
 from han_core.nets.crops import View, cut
 
-_AHEAD = 3  # micro batches that are read while one is computed
+_AHEAD = 3  # micro batches that are read while one is computed; more where they are so small that readers would wait
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,16 @@ def training_samples(
     seed: int,
     rank: int = 0,
     size: int = 1,
+    readers: int = 0,
 ) -> Iterator[MicroBatch]:
-    """This process's micro batches of all iterations in order, a few being read while one is used.
+    """This process's micro batches of all iterations in order, a few being read while one is used: enough that each of
+    so many ``readers`` has one sample in hand and one before it.
 
     Micro batch m of each iteration is that of the process whose ``rank`` is m modulo the number ``size`` of processes.
     """
     return _ahead(
         pool,
+        _parts_ahead(readers, min(micro_batch, batch)),
         (
             (MicroBatch(iteration, number), partial(draw_sample, clips, views, batch, seed, iteration), places)
             for iteration in iterations
@@ -108,11 +111,18 @@ def centre_samples(
     micro_batch: int,
     rank: int = 0,
     size: int = 1,
+    readers: int = 0,
 ) -> Iterator[MicroBatch]:
     """The centre crop of the middle of each clip, dealt to processes like training samples."""
     draw = partial(centre_sample, clips, views)
     dealt = _dealt(len(clips.labels), micro_batch, rank, size)
-    return _ahead(pool, ((MicroBatch(0, number), draw, places) for number, places in dealt))
+    ahead = _parts_ahead(readers, micro_batch)
+    return _ahead(pool, ahead, ((MicroBatch(0, number), draw, places) for number, places in dealt))
+
+
+def _parts_ahead(readers: int, samples: int) -> int:
+    """How many parts of so many samples are read ahead."""
+    return max(_AHEAD, -(-2 * readers // samples))
 
 
 def _dealt(count: int, micro_batch: int, rank: int, size: int) -> Iterator[tuple[int, range]]:
@@ -122,12 +132,12 @@ def _dealt(count: int, micro_batch: int, rank: int, size: int) -> Iterator[tuple
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, wanted: Iterator[tuple[MicroBatch, Callable[[int], Sample], range]]
+    pool: ThreadPoolExecutor, ahead: int, wanted: Iterator[tuple[MicroBatch, Callable[[int], Sample], range]]
 ) -> Iterator[MicroBatch]:
     def submit(part: MicroBatch, draw: Callable[[int], Sample], places: range) -> tuple[MicroBatch, list[Future]]:
         return part, [pool.submit(draw, place) for place in places]
 
-    waiting = deque(submit(*next_one) for next_one in islice(wanted, _AHEAD))
+    waiting = deque(submit(*next_one) for next_one in islice(wanted, ahead))
     try:
         while waiting:
             part, futures = waiting.popleft()

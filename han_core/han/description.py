@@ -66,7 +66,7 @@ class _Recipe(Strict):
     layer: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$", max_length=200)]
     fc: Literal["fc6", "fc7"]
     batch: whole(1, 1 << 31)
-    precision: Literal["float32", "bfloat16", "float16"]
+    precision: Literal["float32", "tf32", "bfloat16", "float16"]
     stack: whole(1, 2048)
     short_side: _Side | None
     frame_quality: whole(1, 100)

@@ -7,6 +7,7 @@ HDF5 once a file, and from then on they are read with ``pread`` and decoded by O
 
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ from han_core.clipfile.decoding import decode_image
 from han_core.clipfile.reader import ClipFile, ImageTable, NoSuchImage
 from han_core.clipfile.trailer import REMAKE, ClipFileError
 
+_AT_ONCE = 64  # images, of which each takes as much memory as its bytes until it is decoded
 _FILES = 1 << 15  # whose index is kept: about 4 KiB each
 
 
@@ -57,6 +59,21 @@ class ImageReader:
             raise ClipFileError(f"{path}: {name} holds no images")
         return count
 
+    def counts(self, path: Path, names: Sequence[str]) -> list[int]:
+        """As :meth:`count`, of several datasets of a file, which HDF5 opens once for all of them."""
+        self._indices(path, names)
+        return [self.count(path, name) for name in names]
+
+    def decode_some(self, path: Path, name: str, numbers: Sequence[int], *, grey: bool) -> list[np.ndarray]:
+        """As :meth:`decode`, of images whose numbers rise; neighbours are read at once."""
+        images: list[np.ndarray] = []
+        start = 0
+        for end in range(1, len(numbers) + 1):
+            if end == len(numbers) or numbers[end] != numbers[end - 1] + 1 or end - start == _AT_ONCE:
+                images += self.decode(path, name, numbers[start], numbers[end - 1], grey=grey)
+                start = end
+        return images
+
     def decode(self, path: Path, name: str, first: int, last: int, *, grey: bool) -> list[np.ndarray]:
         """Images ``first`` to ``last``, the latter included.
 
@@ -93,29 +110,35 @@ class ImageReader:
         return images
 
     def _index(self, path: Path, name: str) -> ImageIndex:
+        return self._indices(path, (name,))[name]
+
+    def _indices(self, path: Path, names: Sequence[str]) -> dict[str, ImageIndex]:
         with self._lock:
             known = self._known.get(path, {})
-        if name not in known:
-            known = {**known, name: read_index(path, name)}
+        if lacking := [name for name in names if name not in known]:
+            known = known | read_index(path, *lacking)
             with self._lock:
                 self._known[path] = {**self._known.get(path, {}), **known}
                 while len(self._known) > self._files:
                     oldest = next(iter(self._known))
                     del self._known[oldest]
                     self._sizes.pop(oldest, None)
-        return known[name]
+        return known
 
 
-def read_index(path: Path, name: str) -> ImageIndex:
-    """Ask HDF5 where the images of dataset ``name`` lie.
+def read_index(path: Path, *names: str) -> dict[str, ImageIndex]:
+    """Ask HDF5 where the images of some datasets lie.
 
     Raises:
-        ClipFileError: the file is missing, unfinished or damaged, or keeps no images under this name.
+        ClipFileError: the file is missing, unfinished or damaged, or keeps no images under one of these names.
     """
+    found = {}
     with ClipFile(path) as file:
-        table = file.images(name)
-        block_bytes, blocks = file.blocks(name)
-    return ImageIndex(table, blocks, block_bytes)
+        for name in names:
+            table = file.images(name)
+            block_bytes, blocks = file.blocks(name)
+            found[name] = ImageIndex(table, blocks, block_bytes)
+    return found
 
 
 def _read(path: Path, index: ImageIndex, start: int, end: int) -> bytes:

@@ -1,6 +1,6 @@
 """Single frames, and flow stacks, out of clip files: what a net sees of a clip."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -63,12 +63,12 @@ class FlowClips:
 
     def length(self, clip: int) -> int:
         """Number of frames: one more than there are flow fields."""
-        return self.reader.count(self.paths[clip], "x") + 1
+        return self.reader.counts(self.paths[clip], ("x", "y"))[0] + 1
 
     def at(self, clip: int, frame: int) -> np.ndarray:
         """As :meth:`read`, by the number of the frame in the middle."""
         path = self.paths[clip]
-        (fields,) = stack_fields([frame], self.stack, self.reader.count(path, "x")).tolist()
+        (fields,) = stack_fields([frame], self.stack, self.length(clip) - 1).tolist()
         first, last = fields[0], fields[-1]
         x, y = (self.reader.decode(path, name, first, last, grey=True) for name in ("x", "y"))
         return np.stack([component[i - first] for i in fields for component in (x, y)])
@@ -97,7 +97,24 @@ class ClipFrames:
         return len(self.pixels) if self.fields is None else len(self.fields)
 
 
-def read_clip_frames(path: str | Path, frames: int, *, stack: int = 0, view: ClipView = PLAIN) -> ClipFrames:
+def new_memory(shape: tuple[int, ...]) -> np.ndarray:
+    """A new array uint8, whose content is arbitrary."""
+    return np.empty(shape, np.uint8)
+
+
+Memory = Callable[[tuple[int, ...]], np.ndarray]
+"""Gives an array (shape) uint8 to be filled."""
+
+
+def read_clip_frames(
+    path: str | Path,
+    frames: int,
+    *,
+    stack: int = 0,
+    view: ClipView = PLAIN,
+    memory: Memory = new_memory,
+    reader: ImageReader | None = None,
+) -> ClipFrames:
     """Read T equally spaced frames of a clip, or the flow stacks around them. Holds no lock of HDF5's but for a moment.
 
     Args:
@@ -105,25 +122,30 @@ def read_clip_frames(path: str | Path, frames: int, *, stack: int = 0, view: Cli
         frames: T; the first and the last frame are among them in the plain view.
         stack: L, flow fields of a stack; 0 for the spatial stream.
         view: which frames, and whether they are mirrored.
+        memory: gives the array that holds the pixels.
+        reader: of the clip's file; by default a new one, which keeps no file's index when the clip is done.
 
     Raises:
         ClipFileError: the file is damaged, or holds no images.
     """
-    path, reader = Path(path), ImageReader()
-    count = reader.count(path, "x") + 1 if stack else reader.count(path, "frames")
+    path, reader = Path(path), reader or ImageReader()
+    names = ("x", "y") if stack else ("frames",)
+    count = reader.counts(path, names)[0] + bool(stack)
     chosen = sample_frames(count, frames, thirds=view.thirds)
     distinct, order = np.unique(chosen, return_inverse=True)
-
-    def image(name: str, number: int) -> np.ndarray:
-        (decoded,) = reader.decode(path, name, number, number, grey=bool(stack))
-        return decoded if stack else decoded[..., ::-1]  # BGR, as OpenCV reads it, to RGB
-
     if not stack:
-        pixels = np.stack([image("frames", i) for i in distinct.tolist()])
-        return ClipFrames(chosen, order, pixels[:, :, ::-1].copy() if view.mirrored else pixels)
+        images = reader.decode_some(path, "frames", distinct.tolist(), grey=False)
+        pixels = memory((len(images), *images[0].shape))
+        for row, image in zip(pixels, images, strict=True):
+            row[...] = image[:, ::-1, ::-1] if view.mirrored else image[..., ::-1]  # BGR, as OpenCV reads it, to RGB
+        return ClipFrames(chosen, order, pixels)
     wanted, fields = np.unique(stack_fields(distinct, stack, count - 1), return_inverse=True)
-    levels = np.stack([[image("x", i), image("y", i)] for i in wanted.tolist()])
-    if view.mirrored:
-        levels = levels[..., ::-1].copy()
-        levels[:, 0] = 255 - levels[:, 0]  # around 127.5, no motion: what moved to the left moves to the right
+    x, y = (reader.decode_some(path, name, wanted.tolist(), grey=True) for name in names)
+    levels = memory((len(x), 2, *x[0].shape))
+    for row, across, down in zip(levels, x, y, strict=True):
+        if view.mirrored:  # around 127.5, no motion: what moved to the left moves to the right
+            np.subtract(255, across[:, ::-1], out=row[0])
+            row[1] = down[:, ::-1]
+        else:
+            row[0], row[1] = across, down
     return ClipFrames(chosen, order, levels, fields.reshape(len(distinct), stack))

@@ -76,6 +76,28 @@ def apply_views(
     pieces = [cut(image, view)[0] for image, view in zip(images, views, strict=True)]
     flips = [view.flip for view in views]
     batch = rescale(pieces, flips, size, device)
+    return _in_the_nets_scale(batch, views, kind, convention, size)
+
+
+def views_of_whole_images(
+    images: Tensor,
+    views: Sequence[View],
+    *,
+    kind: Literal["frames", "flow"],
+    convention: Convention,
+    size: int = SIZE,
+) -> Tensor:
+    """As :func:`apply_views`, of images that are on a GPU already: (n, channels, height, width) uint8, one for each
+    view. Nothing is cut on the host, and the host waits for nothing."""
+    sides = [(view.height, view.width) for view in views]
+    corners = [(view.top, view.left) for view in views]
+    batch = resample(images, sides, [view.flip for view in views], size, corners=corners)
+    return _in_the_nets_scale(batch, views, kind, convention, size)
+
+
+def _in_the_nets_scale(
+    batch: Tensor, views: Sequence[View], kind: Literal["frames", "flow"], convention: Convention, size: int
+) -> Tensor:
     if kind == "frames":
         return normalize_frames(batch, convention)
     zooms = [((-size if view.flip else size) / view.width, size / view.height) for view in views]
@@ -112,7 +134,7 @@ def rescale_each(pieces: Sequence[np.ndarray], flips: Sequence[bool], size: int)
 
 def rescale_at_once(pieces: Sequence[np.ndarray], flips: Sequence[bool], size: int, device: torch.device) -> Tensor:
     """As :func:`rescale_each`, with one copy to the device and a few large operations there."""
-    pixels, sides = pack(pieces, pinned=device.type == "cuda")
+    pixels, sides = pack(pieces, pinned=torch.cuda.is_available())
     return resample(pixels.to(device, non_blocking=True), sides, flips, size)
 
 
@@ -132,35 +154,46 @@ def pack(pieces: Sequence[np.ndarray], *, pinned: bool) -> tuple[Tensor, list[tu
     return packed, sides
 
 
-def resample(pixels: Tensor, sides: Sequence[tuple[int, int]], flips: Sequence[bool], size: int = SIZE) -> Tensor:
+def resample(
+    pixels: Tensor,
+    sides: Sequence[tuple[int, int]],
+    flips: Sequence[bool],
+    size: int = SIZE,
+    *,
+    corners: Sequence[tuple[int, int]] | None = None,
+) -> Tensor:
     """Rescale, and mirror where asked for, the packed images of a batch by two batched matrix products.
 
     The same function as :func:`han_core.nets.preprocess.resize`: bilinear, with antialiasing where an image shrinks.
     Each output row is a weighted mean of input rows, so rescaling is a product with a sparse matrix from either side,
-    and a mirror is one whose rows run backwards.
+    and a mirror is one whose rows run backwards. The host waits for nothing.
 
     Args:
         pixels: (n, channels, height, width), from :func:`pack`.
-        sides: (height, width) of each image.
+        sides: (height, width) of each image, or of the rectangle of it that is wanted.
         flips: which are mirrored left to right.
+        corners: (top, left) of each rectangle; None is (0, 0) for all.
 
     Returns:
         (n, channels, size, size) float32.
     """
-    heights, widths = torch.tensor(sides, device=pixels.device, dtype=torch.float32).T
-    mirrored = torch.tensor(flips, device=pixels.device)
-    rows = _weights(heights, pixels.shape[2], size)
-    columns = _weights(widths, pixels.shape[3], size)
+    device = pixels.device
+    heights, widths = torch.tensor(sides, dtype=torch.float32).to(device, non_blocking=True).T
+    places = torch.tensor(corners or [(0, 0)] * len(sides), dtype=torch.float32).to(device, non_blocking=True)
+    mirrored = torch.tensor(flips).to(device, non_blocking=True)
+    rows = _weights(heights, pixels.shape[2], size, places[:, 0])
+    columns = _weights(widths, pixels.shape[3], size, places[:, 1])
     columns = torch.where(mirrored[:, None, None], columns.flip(1), columns)
     return rows[:, None] @ (pixels.float() @ columns.transpose(1, 2)[:, None])
 
 
-def _weights(lengths: Tensor, longest: int, size: int) -> Tensor:
-    """Weights (n, size, longest) of ``longest`` input pixels in each of ``size`` output pixels, for inputs whose first
-    ``lengths`` (n,) pixels count: a triangle around the output pixel's centre, as wide as the larger of the pixels."""
+def _weights(lengths: Tensor, longest: int, size: int, starts: Tensor) -> Tensor:
+    """Weights (n, size, longest) of ``longest`` input pixels in each of ``size`` output pixels, for inputs of which the
+    ``lengths`` (n,) pixels from ``starts`` (n,) on count: a triangle around the output pixel's centre, as wide as the
+    larger of the pixels."""
     scale = (lengths / size)[:, None, None]
     output = torch.arange(size, device=lengths.device)[:, None] + 0.5
-    pixel = torch.arange(longest, device=lengths.device) + 0.5
+    pixel = torch.arange(longest, device=lengths.device) + 0.5 - starts[:, None, None]
     weights = (1 - (pixel - output * scale).abs() / scale.clamp(min=1)).clamp(min=0)
-    weights = weights * (pixel < lengths[:, None, None])
+    weights = weights * ((pixel > 0) & (pixel < lengths[:, None, None]))
     return weights / weights.sum(2, keepdim=True)

@@ -31,7 +31,7 @@ SIZE = 224  # side of the input image in pixels
 _MEAN = {"caffe": (123.68, 116.779, 103.939), "torchvision": (0.485 * 255, 0.456 * 255, 0.406 * 255)}
 _SCALE = {"caffe": (1.0, 1.0, 1.0), "torchvision": (0.229 * 255, 0.224 * 255, 0.225 * 255)}
 _NO_MOTION = 127.5
-_FIELDS = 8  # rescaled at a time: their buffers stay in the processor's cache and are used again
+_FIELDS = 8  # rescaled at a time on a CPU: their buffers stay in its cache and are used again
 _FLOW_SCALE = {"caffe": 1.0, "torchvision": 0.226 * 255}
 
 
@@ -53,8 +53,7 @@ def normalize_frames(images: Tensor, convention: Convention | Scale) -> Tensor:
         means, scales = ([255 * value for value in values] for values in (convention.mean, convention.std))
     else:
         means, scales = _MEAN[_known(convention)], _SCALE[convention]
-    mean = torch.tensor(means, device=images.device)[:, None, None]
-    scale = torch.tensor(scales, device=images.device)[:, None, None]
+    mean, scale = (_beside(images, values)[:, None, None] for values in (means, scales))
     return (images - mean) / scale
 
 
@@ -70,13 +69,18 @@ def normalize_flow(
     """
     own = isinstance(convention, Scale)
     scale = 255 * sum(convention.std) / 3 if own else _FLOW_SCALE[_known(convention)]
-    factor = torch.tensor(zoom, device=levels.device, dtype=torch.float32) / scale
+    factor = _beside(levels, zoom) / scale
     factors = factor.reshape(-1, 2).repeat(1, levels.shape[1] // 2)
     return (levels - _NO_MOTION).mul_(factors[:, :, None, None])
 
 
+def _beside(images: Tensor, values: Sequence[float] | Sequence[tuple[float, float]]) -> Tensor:
+    """Numbers on the device of the images, float32; nothing waits until a GPU has them."""
+    return torch.tensor(values, dtype=torch.float32).to(images.device, non_blocking=True)
+
+
 def spatial_input(
-    frames: np.ndarray,
+    frames: np.ndarray | Tensor,
     convention: Convention | Scale,
     *,
     device: torch.device | str = "cpu",
@@ -85,14 +89,15 @@ def spatial_input(
     """Frames (n, height, width, 3) uint8 RGB -> (n, 3, size, size) float32, rescaled, not cropped.
 
     Args:
+        frames: an array, or a tensor, which may be on the device.
         size: None is that of the convention.
     """
-    images = torch.from_numpy(frames).to(device).permute(0, 3, 1, 2)
+    images = torch.as_tensor(frames).to(device, non_blocking=True).permute(0, 3, 1, 2)
     return normalize_frames(resize(images, size or input_size(convention)), convention)
 
 
 def temporal_input(
-    levels: np.ndarray,
+    levels: np.ndarray | Tensor,
     fields: np.ndarray,
     convention: Convention | Scale,
     *,
@@ -103,16 +108,18 @@ def temporal_input(
     """Flow fields -> stacks (n, 2L, size, size) of ``dtype``, rescaled (in float32), not cropped.
 
     Args:
-        levels: (m, 2, height, width) uint8, x first; each field once, however many stacks it is in.
+        levels: (m, 2, height, width) uint8, x first; each field once, however many stacks it is in. An array, or a
+            tensor, which may be on the device.
         fields: (n, L) indices into ``levels``, e.g. from :func:`stack_fields`.
         size: None is that of the convention.
     """
     size = size or input_size(convention)
     height, width = levels.shape[2:]
     zoom = (size / width, size / height)
-    parts = (torch.from_numpy(levels[i : i + _FIELDS]).to(device) for i in range(0, len(levels), _FIELDS))
+    levels = torch.as_tensor(levels).to(device, non_blocking=True)
+    parts = levels.split(_FIELDS) if levels.device.type == "cpu" else (levels,)
     inputs = torch.cat([normalize_flow(resize(part, size), convention, zoom).to(dtype) for part in parts])
-    wanted = torch.from_numpy(np.asarray(fields, np.int64)).to(device)
+    wanted = torch.from_numpy(np.asarray(fields, np.int64)).to(device, non_blocking=True)
     return inputs[wanted].flatten(1, 2)
 
 

@@ -35,6 +35,36 @@ class StreamNet:
     """What the file says of itself."""
 
 
+@dataclass(frozen=True)
+class NetSource:
+    """Where the net of a stream is and what it must be: enough to open it in another process. As the arguments of
+    :func:`open_net`."""
+
+    path: Path
+    stream: str
+    stack: int
+    camera: str = "none"
+    convention: Literal["caffe", "torchvision", "auto"] = "auto"
+    architecture: str | None = _VGG16
+    layer: str | None = None
+
+    def open(self) -> StreamNet:
+        """The net, in main memory.
+
+        Raises:
+            WeightsError: as :func:`open_net`.
+        """
+        return open_net(
+            self.path,
+            self.stream,
+            stack=self.stack,
+            camera=self.camera,
+            convention=self.convention,
+            architecture=self.architecture,
+            layer=self.layer,
+        )
+
+
 def open_net(
     path: Path,
     stream: str,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from han_core.nets.layered import LayeredNet
+from han_core.nets.pooling import MaxPool2
 
 _BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Channels of the convolutions of configuration D, pooling after pooling. (Importing torchvision takes seconds.)"""
@@ -35,7 +36,7 @@ def _features() -> nn.Sequential:
         for units in convs:
             modules += [nn.Conv2d(channels, units, kernel_size=3, padding=1), nn.ReLU(inplace=True)]
             channels = units
-        modules.append(nn.MaxPool2d(kernel_size=2, stride=2))
+        modules.append(MaxPool2())
     return nn.Sequential(*modules)
 
 

@@ -57,15 +57,22 @@ class Checkpoint:
         Returns:
             Whether it was written.
         """
-        if not now and time.monotonic() - self._saved < self._seconds:
+        if not now and not self.due():
             return False
-        tensors, numbers = _optimizer_state(optimizer)
-        tensors |= {f"model.{name}": value for name, value in model.state_dict().items()}
-        header = {
-            "kind": type(optimizer).__name__,
-            "optimizer": json.dumps(numbers),
-            "progress": json.dumps(dict(progress)),
-        }
+        self.write(*state_of(model, optimizer, progress))
+        return True
+
+    def due(self) -> bool:
+        """Whether the last save is old enough for another one."""
+        return time.monotonic() - self._saved >= self._seconds
+
+    @property
+    def always(self) -> bool:
+        """Whether another one is due at any time."""
+        return self._seconds == 0
+
+    def write(self, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
+        """Write what :func:`state_of` found."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._temporary.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -76,7 +83,6 @@ class Checkpoint:
         finally:
             self._temporary.unlink(missing_ok=True)
         self._saved = time.monotonic()
-        return True
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
         """Load the state into ``model`` and ``optimizer``.
@@ -108,6 +114,21 @@ class Checkpoint:
     def discard(self) -> None:
         """Remove the file: the run is finished."""
         self.path.unlink(missing_ok=True)
+
+
+def state_of(
+    model: nn.Module, optimizer: torch.optim.Optimizer, progress: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header of a checkpoint. The tensors are the model's and the optimizer's own: the next step changes
+    them."""
+    tensors, numbers = _optimizer_state(optimizer)
+    tensors |= {f"model.{name}": value for name, value in model.state_dict().items()}
+    header = {
+        "kind": type(optimizer).__name__,
+        "optimizer": json.dumps(numbers),
+        "progress": json.dumps(dict(progress)),
+    }
+    return tensors, header
 
 
 def _optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,20 +1,25 @@
 """From the clips of a table to the work of a stage."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from han_core.devices import gpus
 from pipeline.execution.costs import counted
 from pipeline.execution.jobs import ClipTask
 from pipeline.execution.ledger import read_failures
+from pipeline.execution.opened import Opened
 from pipeline.execution.runner import Summary, map_clips
 from pipeline.execution.work import ClipWork
 from pipeline.params import Params
 from pipeline.paths import Paths, clip_file
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
+    import torch
+
     from han_core.cache.store import ClipCache
     from han_core.clips import Clip, ClipTable
 
@@ -74,17 +79,15 @@ def stream_work(
     roles: Sequence[str],
     fingerprint: Callable[[str], str],
     output: Path,
-    executor: Executor,
 ) -> ClipWork:
-    """The work of a stage whose one process holds a net, for each clip that has one of the roles in the split, out of
-    its frames or flow file.
+    """The work of a stage that runs a stream's net, for each clip that has one of the roles in the split, out of its
+    frames or flow file.
 
     Args:
         stage: also the kind of the files that are made.
         function: makes the file of a task, whose argument is the path of the frames or flow file; called from several
             threads.
         fingerprint: identity of the file to be made, given the content of the frames or flow file.
-        executor: :func:`clip_threads`.
     """
     clips = (clip for role in roles for clip in table.select(split, role))
     tasks, failed, faults = clip_tasks(clips, [Paths.of(params).source(stream)], fingerprint)
@@ -97,13 +100,37 @@ def stream_work(
         output=output,
         failed=failed,
         faults=faults,
-        executor=executor,
     )
 
 
 @contextmanager
+def net_work(
+    work: ClipWork,
+    nets: Opened[Hashable, object],
+    key: Hashable,
+    running: Callable[[], AbstractContextManager],
+    device: "torch.device",
+) -> Iterator[ClipWork]:
+    """Who does a work whose function gets its net from ``nets``: on a CPU a few threads of this process, beside the
+    net, which takes all cores; else a process for each GPU.
+
+    Args:
+        nets, key: where the function gets its net, and by which key.
+        running: makes the net ready to run, if it is to run in this process.
+    """
+    if device.type != "cpu":
+        yield replace(work, gpus=max(1, gpus()), net=True)
+        return
+    with closing(nets):
+        nets.put(key, running())
+        with clip_threads() as pool:
+            yield replace(work, executor=pool)
+
+
+@contextmanager
 def clip_threads() -> Iterator[ThreadPoolExecutor]:
-    """A few threads that read and decode the next clips, and write the last ones, while the net computes."""
+    """A few threads that read and decode the next clips, and write the last ones, while a net of this process
+    computes."""
     with ThreadPoolExecutor(_CLIPS_IN_WORK, thread_name_prefix="clips") as pool:
         try:
             yield pool

@@ -1,6 +1,9 @@
 """What a worker does with a clip, what came of it, and handing such tasks to an executor."""
 
+import multiprocessing
+import os
 import re
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
@@ -11,6 +14,7 @@ from typing import Literal, TypeVar
 from han_core.cache.folders import advice
 from han_core.cache.store import ClipCache
 from han_core.clips import Clip
+from han_core.devices import gpu_fault
 from han_core.errors import ClipError, HanError
 from pipeline.execution.code import CodeChanged, stage_code
 
@@ -47,9 +51,18 @@ class Outcome:
     details: str = ""
 
 
+class GpuFailed(HanError, RuntimeError):
+    """This process can use its GPU no more, or the GPU has no memory for the task: whatever it did next would fail,
+    too, or take memory from others."""
+
+
 @dataclass(frozen=True)
 class Call:
-    """What a worker does with a task."""
+    """What a worker does with a task.
+
+    Raises:
+        GpuFailed: when it is called and the GPU fails. All other errors are outcomes.
+    """
 
     function: Callable[[ClipTask, Path], None]
     kind: str
@@ -85,11 +98,32 @@ class Call:
         except MemoryError as error:
             return Outcome("fault", "out of memory; lower run.workers", _trace(error))
         except Exception as error:
+            if fault := gpu_fault(error):
+                raise GpuFailed(_plain(fault, path)) from error
             return Outcome("fault", _plain(f"internal error: {type(error).__name__}: {error}", path), _trace(error))
         finally:
             if claimed:
                 cache.claims.drop(self.kind, task.fingerprint)
         return Outcome()
+
+
+@dataclass(frozen=True)
+class EndingWorker:
+    """A call whose process ends where its GPU failed.
+
+    From then on the process could do nothing but fail, at once, and so would take all that is waiting from the others.
+    """
+
+    call: Callable[[Task], object]
+
+    def __call__(self, task: Task) -> object:
+        try:
+            return self.call(task)
+        except GpuFailed as error:
+            if multiprocessing.parent_process() is None:  # a thread of the process that everything hangs on
+                raise
+            print(f"a worker process ends: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
 
 
 _OTHER_CODE = "a worker has other code than the stage was started with; start the workers, and then the stage, again"
@@ -113,16 +147,29 @@ def _plain(reason: str, path: Path | None) -> str:
 
 
 def died(future: Future) -> bool:
-    """Whether a task that was handed out brought its worker down; waits for it."""
+    """Whether a task that was handed out brought its worker down, or left it of no use; waits for it."""
     error = future.exception()
-    return isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker"  # dask's name for it
+    lost = isinstance(error, BrokenExecutor | GpuFailed)
+    return lost or type(error).__name__ == "KilledWorker"  # dask's name for it
 
 
-def outcome_of(future: Future) -> Outcome:
-    """What came of a task that was handed out, also where nothing came back."""
+def why_died(future: Future) -> str:
+    """The reason, of a future that :func:`died`."""
+    error = future.exception()
+    return str(error) if isinstance(error, GpuFailed) else DIED
+
+
+def outcome_of(future: Future, *, own_worker: bool = True) -> Outcome:
+    """What came of a task that was handed out, also where nothing came back.
+
+    Args:
+        own_worker: whether a worker that the task makes useless is replaced. Else nothing else can be done, either.
+    """
     error = future.exception()
     if error is None:
         return future.result()
+    if isinstance(error, GpuFailed):
+        return Outcome("failed" if own_worker else "fatal", str(error))
     if died(future):
         return Outcome("failed", DIED)
     return Outcome("fault", _plain(f"internal error: {type(error).__name__}: {error}", None), repr(error))

@@ -10,6 +10,19 @@ from han_core.devices import gpus
 from pipeline.params import Run
 
 
+def too_many_processes(run: Run, gpus: int) -> str:
+    """What is wrong with ``run.processes`` where there are so many GPUs to train on; "" if nothing is.
+
+    Each process takes the GPU of its number. Without GPUs they train on the CPU, which any number can.
+    """
+    if not gpus or run.processes <= gpus:
+        return ""
+    return (
+        f"run.processes: {run.processes} processes cannot train on {gpus} GPU{'s' if gpus > 1 else ''}, of which each "
+        "takes one; take 0 (one a GPU), or run.device: cpu"
+    )
+
+
 def relaunched(run: Run, module: str, arguments: list[str]) -> bool:
     """Start ``module`` in ``run.processes`` processes, if that is more than one and this is not one of them.
 
@@ -23,11 +36,14 @@ def relaunched(run: Run, module: str, arguments: list[str]) -> bool:
         Whether it was started, and has ended well; the caller then has nothing left to do.
 
     Raises:
-        ClickException: a process failed.
+        ClickException: a process failed, or there are fewer GPUs than processes.
     """
-    if "WORLD_SIZE" in os.environ:
+    if "WORLD_SIZE" in os.environ or run.processes == 1:
         return False
-    count = run.processes or (1 if run.device == "cpu" else max(1, gpus()))
+    found = 0 if run.device == "cpu" else gpus()
+    if problem := too_many_processes(run, found):
+        raise click.ClickException(problem)
+    count = run.processes or max(1, found)
     if count == 1:
         return False
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]

@@ -8,13 +8,14 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.queues import Queue
 from typing import TypeVar
 
 from han_core.errors import HanError
-from pipeline.execution.jobs import DIED, IN_FLIGHT, died, windowed
+from pipeline.execution.jobs import IN_FLIGHT, EndingWorker, died, why_died, windowed
+from pipeline.execution.threaded import ThreadedProcesses
 
 log = logging.getLogger(__name__)
 
@@ -28,17 +29,19 @@ class WorkersDied(HanError, RuntimeError):
 
 
 def with_processes(
-    call: Callable[[Task], object], tasks: Iterable[Task], workers: int, gpus: int = 0
+    call: Callable[[Task], object], tasks: Iterable[Task], workers: int, gpus: int = 0, threads: int = 1
 ) -> Iterator[tuple[Task, Future]]:
     """Each task with its finished future, in the order in which they end; ``died`` tells of a future whether the task
     brought its worker down.
 
-    When a worker dies, the pool is broken and does not tell whose fault it was: the tasks that were in flight are then
-    run one by one, each in a process of its own, and the rest continues in a new pool.
+    When a worker dies, or ends because its GPU failed, the pool is broken and does not tell whose fault it was: the
+    tasks that were in flight are then run one by one, each in a process of its own, and the rest continues in a new
+    pool.
 
     Args:
         call: what is done with a task; picklable.
         gpus: how many the workers share; 0 leaves them alone.
+        threads: of each worker, each with a task of its own.
 
     Raises:
         WorkersDied: too many died one after the other.
@@ -48,8 +51,8 @@ def with_processes(
     with one_thread_each():
         while True:
             suspects = []
-            with _pool(workers, gpus) as pool:
-                for task, future in windowed(pool, call, waiting, IN_FLIGHT * workers):
+            with _pool(workers, gpus, threads) as pool:
+                for task, future in windowed(pool, EndingWorker(call), waiting, _in_flight(workers, threads)):
                     if died(future):
                         suspects.append(task)
                     else:
@@ -61,8 +64,13 @@ def with_processes(
             for task, future in _one_by_one(call, suspects, gpus):
                 deaths = deaths + 1 if died(future) else 0
                 if deaths > _DEATHS_IN_A_ROW:
-                    raise WorkersDied(f"{deaths} worker processes died one after the other. {DIED}")
+                    raise WorkersDied(f"{deaths} worker processes died one after the other: {why_died(future)}")
                 yield task, future
+
+
+def _in_flight(workers: int, threads: int) -> int:
+    """Tasks handed out, so that none waits for the parent; all of them are suspects when a worker dies."""
+    return IN_FLIGHT * workers if threads == 1 else workers * (threads + IN_FLIGHT - 1)
 
 
 def _one_by_one(call: Callable[[Task], object], tasks: list[Task], gpus: int) -> Iterator[tuple[Task, Future]]:
@@ -75,13 +83,15 @@ def _one_by_one(call: Callable[[Task], object], tasks: list[Task], gpus: int) ->
                 task = waiting.popleft()
                 future = pool.submit(call, task)
                 alive = not died(future)
+                if not alive:
+                    end_pool(pool)
                 yield task, future
 
 
 @contextmanager
-def _pool(workers: int, gpus: int) -> Iterator[ProcessPoolExecutor]:
+def _pool(workers: int, gpus: int, threads: int = 1) -> Iterator[Executor]:
     """A pool that leaves no process behind, even when the block ends early (Ctrl-C, an error)."""
-    pool = local_pool(workers, gpus)
+    pool = local_pool(workers, gpus) if threads == 1 else threaded_pool(workers, gpus, threads)
     try:
         yield pool
     except BaseException:
@@ -101,13 +111,25 @@ def local_pool(workers: int, gpus: int = 0) -> ProcessPoolExecutor:
         gpus: workers see one GPU each, of so many, in turn; 0 leaves the GPUs alone.
     """
     context = multiprocessing.get_context("spawn")
-    places = context.SimpleQueue()
-    for worker in range(workers if gpus else 0):
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(_places(workers, gpus),))
+
+
+def threaded_pool(workers: int, gpus: int, threads: int) -> ThreadedProcesses:
+    """As :func:`local_pool`, where each process does so many tasks at once. Its threads share what it opens."""
+    return ThreadedProcesses(workers, threads, initializer=_start, initargs=(_places(workers, gpus),))
+
+
+def _places(workers: int, gpus: int) -> Queue | None:
+    """Numbers of the GPUs that the workers take, one after the other."""
+    if not gpus:
+        return None
+    places = multiprocessing.get_context("spawn").SimpleQueue()
+    for worker in range(workers):
         places.put(worker % gpus)
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(places if gpus else None,))
+    return places
 
 
-def end_pool(pool: ProcessPoolExecutor) -> None:
+def end_pool(pool: ProcessPoolExecutor | ThreadedProcesses) -> None:
     """End a pool now, in the middle of whatever its workers do."""
     processes = list((pool._processes or {}).values())
     for process in processes:

@@ -26,12 +26,22 @@ from han_core.errors import HanError
 from han_core.runs.progress import Progress
 from pipeline.execution.cluster import dask_executor
 from pipeline.execution.code import stage_code
-from pipeline.execution.jobs import DIED, IN_FLIGHT, Call, ClipTask, Outcome, machine_fault, outcome_of, windowed
+from pipeline.execution.jobs import (
+    DIED,
+    IN_FLIGHT,
+    Call,
+    ClipTask,
+    EndingWorker,
+    Outcome,
+    machine_fault,
+    outcome_of,
+    windowed,
+)
 from pipeline.execution.ledger import LEDGER, Failure, describe, read_failures, write_failures
 from pipeline.execution.local import WorkersDied, with_processes
 from pipeline.execution.stagelog import stage_log
 from pipeline.execution.work import ClipWork, TaskQueue
-from pipeline.execution.workers import worker_count
+from pipeline.execution.workers import crew
 from pipeline.params import Run
 from pipeline.paths import clip_file
 
@@ -195,10 +205,14 @@ def _outcomes(work: ClipWork, queue: TaskQueue, cache: ClipCache, run: Run) -> I
         yield from _with_executor(work.executor, call, queue, in_flight=IN_FLIGHT)
     elif run.executor == "dask":
         with dask_executor(run) as (cluster, workers):
-            yield from _with_executor(cluster, call, queue, in_flight=IN_FLIGHT * workers)
+            yield from _with_executor(cluster, EndingWorker(call), queue, in_flight=IN_FLIGHT * workers)
     else:
+        hands = crew(run, work.gpus, net=work.net)
+        if hands.told:
+            click.echo(f"{work.name}: {hands.told}", err=True)
+        workers = min(hands.processes, len(queue))
         try:
-            for task, future in with_processes(call, queue, min(worker_count(run, work.gpus), len(queue)), work.gpus):
+            for task, future in with_processes(call, queue, workers, hands.gpus, hands.threads):
                 yield task, outcome_of(future)
         finally:
             cache.sweep()  # workers that were ended in the middle of a file
@@ -213,11 +227,11 @@ def _file(output: Path, failure: Failure) -> Path:
 
 
 def _with_executor(
-    executor: Executor, call: Call, queue: TaskQueue, in_flight: int
+    executor: Executor, call: Call | EndingWorker, queue: TaskQueue, in_flight: int
 ) -> Iterator[tuple[ClipTask, Outcome]]:
-    """On someone else's executor, which looks after its own workers."""
+    """On someone else's executor, which looks after its own workers; or has none, and works in this process."""
     for task, future in windowed(executor, call, queue, in_flight):
-        yield task, outcome_of(future)
+        yield task, outcome_of(future, own_worker=False)
 
 
 def _destination(output: Path, task: ClipTask) -> Path:

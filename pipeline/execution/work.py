@@ -37,6 +37,9 @@ class ClipWork:
     gpus: int = 0
     """How many GPUs to use, with a few local workers on each, so that one clip is read or written while another is
     computed; 0 uses none."""
+    net: bool = False
+    """Whether the function opens a net on its GPU, once in each process (:class:`~pipeline.execution.opened.Opened`),
+    and may be called from several threads: then there is one process a GPU, with threads."""
 
 
 class TaskQueue(Iterator[ClipTask]):

@@ -1,11 +1,57 @@
 """How many workers a stage has."""
 
-from han_core.devices import cores
+from dataclasses import dataclass
+
+from han_core.devices import cores, exclusive_gpus
 from pipeline.params import Run
 
-_WORKERS_PER_GPU = 3
+PROCESSES_PER_GPU = 3
+"""Of work whose processes do one clip at a time: while one computes, another reads and a third writes."""
+
+FEWEST_THREADS = 3
+"""Clips in work where a net computes: one being read, one computed, one written."""
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who does the clips of a stage."""
+
+    processes: int
+    threads: int = 1
+    """Of each process, each with a clip of its own."""
+    gpus: int = 0
+    """That the processes share, in turn; 0 leaves them alone."""
+    told: str = ""
+    """Why there are fewer than were to be expected."""
+
+    @property
+    def clips(self) -> int:
+        """In work at once."""
+        return self.processes * self.threads
 
 
 def worker_count(run: Run, gpus: int = 0) -> int:
-    """Worker processes: ``run.workers``, or one per core, or three per GPU."""
-    return run.workers or (_WORKERS_PER_GPU * gpus if gpus else cores())
+    """Worker processes that do one clip at a time: ``run.workers``, or one per core, or three per GPU; no more than the
+    GPUs let in."""
+    return crew(run, gpus).processes
+
+
+def crew(run: Run, gpus: int = 0, *, net: bool = False) -> Crew:
+    """The workers of a map over clips.
+
+    Args:
+        gpus: how many they share; 0 is none.
+        net: whether each process holds a net on its GPU, and does several clips at once: then there is one process a
+            GPU, because a second one would hold the net once more and compute no faster. ``run.workers`` (by default
+            the number of cores) is the number of clips in work.
+    """
+    if not gpus:
+        return Crew(run.workers or cores())
+    if net:
+        clips = run.workers or max(cores(), FEWEST_THREADS * gpus)
+        return Crew(min(gpus, clips), -(-clips // gpus), gpus)
+    wanted = run.workers or PROCESSES_PER_GPU * gpus
+    if wanted > gpus and exclusive_gpus():
+        mode = "the GPUs are in exclusive compute mode and let one process in"
+        return Crew(gpus, gpus=gpus, told=f"{mode}: one worker a GPU in place of {wanted} in all")
+    return Crew(wanted, gpus=gpus)

@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,74 @@ def test_the_driver_is_found_where_torch_sees_a_gpu():
     import torch
 
     assert devices.gpus() == torch.cuda.device_count()
+
+
+def switches() -> tuple[bool, ...]:
+    import torch
+
+    cublas = torch.backends.cuda.matmul
+    short = cublas.allow_bf16_reduced_precision_reduction, cublas.allow_fp16_reduced_precision_reduction
+    return (torch.backends.cudnn.allow_tf32, cublas.allow_tf32, *short)
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize(("precision", "tf32"), [("float32", False), ("tf32", True), ("bfloat16", False)])
+def test_the_arithmetic_does_not_depend_on_how_torchs_switches_stand(before, precision, tf32):
+    import torch
+
+    stood = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    try:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = before
+        found = switches()
+        with devices.arithmetic(precision):
+            assert switches() == (tf32, tf32, False, False)
+            with devices.arithmetic(precision):  # another thread's, or a pass within a run
+                pass
+            assert switches() == (tf32, tf32, False, False), "one that ends leaves them as the other wants them"
+        assert switches() == found
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = stood
+
+
+def test_threads_of_different_arithmetic_wait_for_each_other():
+    seen, inside = [], threading.Event()
+
+    def other() -> None:
+        with devices.arithmetic("tf32"):
+            seen.append(switches()[0])
+            inside.set()
+
+    thread = threading.Thread(target=other)
+    with devices.arithmetic("float32"):
+        thread.start()
+        assert not inside.wait(0.05)
+        seen.append(switches()[0])
+    thread.join(5)
+    assert seen == [False, True]
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((8, 0), "tf32"), ((9, 0), "tf32"), ((7, 5), "float32")])
+def test_tf32_is_a_precision_of_gpus_that_have_it_and_float32_elsewhere(monkeypatch, capability, expected):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert devices.resolve_precision("tf32", torch.device("cuda")) == expected
+    assert devices.resolve_precision("tf32", torch.device("cpu")) == "float32"
+    assert devices.stored_type("tf32") == torch.float32
+
+
+def test_float32_is_one_arithmetic_everywhere_and_fewer_bits_are_each_kinds_own():
+    import torch
+
+    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
+    assert {devices.device_apart(precision, cpu) for precision in ("float32", "bfloat16", "float16")} == {""}
+    assert devices.device_apart("float32", gpu) == ""
+    assert {devices.device_apart(precision, gpu) for precision in ("tf32", "bfloat16", "float16")} == {"cuda"}
+
+
+def test_errors_of_the_gpu_are_known_by_their_class():
+    import torch
+
+    assert devices.gpu_fault(torch.OutOfMemoryError("x")).startswith("the GPU has no memory")
+    if hasattr(torch, "AcceleratorError"):
+        assert devices.gpu_fault(torch.AcceleratorError("something new")) == "the GPU failed (AcceleratorError)"

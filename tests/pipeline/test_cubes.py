@@ -1,14 +1,18 @@
 """Stage cubes: a file for every clip of the split, made once, and an account of those that failed."""
 
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from han_core.clipfile.reader import ClipFile
 from han_core.clipfile.trailer import read_trailer
 from han_core.cubes.cubefile import read_cube
+from han_core.devices import device_apart
 from han_core.flow.flowfile import read_flow_levels
 from han_core.nets import extract as module
 from han_core.nets.clip_inputs import read_clip_frames
@@ -16,6 +20,7 @@ from han_core.nets.net_file import read_net, write_net
 from han_core.nets.preprocess import spatial_input, temporal_input
 from han_core.nets.sampling import sample_frames, stack_fields
 from han_core.nets.sealed_net import net_identity, read_metadata
+from pipeline.cubes import CubeSettings
 from pipeline.execution.ledger import Failure, read_failures, write_failures
 
 CLASSES = {"a": "left", "b": "right"}
@@ -227,3 +232,40 @@ def view_path(project, clip, view, stream="spatial"):
 
 def read_frames_of(project, clip):
     return read_clip_frames(project.clip_path("frames", clip), 1000).pixels
+
+
+def test_cubes_of_a_gpu_are_those_of_a_cpu_only_in_float32():
+    """By their fingerprint: float32 differs by less than a thousandth of the largest value."""
+    settings = CubeSettings("n", "caffe", "spatial", 0, 5, "conv5_3", "fc7", 5, "bfloat16")
+    found = {
+        (precision, device.type): replace(
+            settings, precision=precision, device=device_apart(precision, device)
+        ).fingerprint("source")
+        for precision in ("float32", "bfloat16")
+        for device in (torch.device("cpu"), torch.device("cuda"))
+    }
+    assert found["float32", "cpu"] == found["float32", "cuda"]
+    assert len(set(found.values())) == 3
+    assert replace(settings, device="").fingerprint("source") == found["bfloat16", "cpu"]
+
+
+def test_worker_processes_make_the_bytes_that_this_process_makes(full_size, monkeypatch):
+    """As on two GPUs, on the CPU: each process opens the net, and does several clips at once."""
+    project = full_size
+    for clip in ("a1", "a2", "b1", "b2"):
+        project.clip_path("frames", clip).unlink()
+    assert "4 of 6 clips could not be done" in project.refused("cubes")
+    before = {clip: cube_path(project, clip).read_bytes() for clip in ("a3", "b3")}
+    closed = []
+
+    @contextmanager
+    def elsewhere(work, nets, key, running, device):
+        closed.append(work.name)
+        yield replace(work, gpus=2, net=True)
+
+    monkeypatch.setattr("pipeline.execution.clip_tasks.net_work", elsewhere)
+    monkeypatch.setenv("HAN_CACHE", "another")
+    project.params["run"]["workers"] = 4
+    assert "4 of 6 clips could not be done" in project.refused("cubes")
+    assert len(closed) == 1
+    assert {clip: cube_path(project, clip).read_bytes() for clip in before} == before

@@ -110,3 +110,12 @@ def test_a_list_is_a_file_and_its_base_a_folder(values):
     Path("list.csv").touch()
     values["dataset"].update(root="list.csv", base="videos")
     assert problems(values) == []
+
+
+@pytest.mark.parametrize(("processes", "device", "told"), [(3, "auto", True), (2, "auto", False), (3, "cpu", False)])
+def test_more_training_processes_than_gpus_are_told(values, monkeypatch, processes, device, told):
+    monkeypatch.setattr("han_core.devices.gpus", lambda: 2)
+    values["run"].update(processes=processes, device=device)
+    found = problems(values)
+    assert [problem.partition(":")[0] for problem in found] == ["run.processes"] * told
+    assert not told or "3 processes cannot train on 2 GPUs" in found[0]

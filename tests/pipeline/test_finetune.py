@@ -112,9 +112,9 @@ def test_only_training_clips_of_the_split_are_opened(nets_project, monkeypatch):
     opened = set()
     start = imagefile.read_index
 
-    def watched(path, name):
+    def watched(path, *names):
         opened.add(path.stem)
-        return start(path, name)
+        return start(path, *names)
 
     monkeypatch.setattr(imagefile, "read_index", watched)
     train(nets_project, validate_every=0)

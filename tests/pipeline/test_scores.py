@@ -1,6 +1,8 @@
 """Stage scores: what it writes, what it computes again, and when it leaves a net unscored."""
 
+from contextlib import closing, nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ import pytest
 from han_core.baselines.two_stream.scorefile import NOT_SCORED, read_scores
 from han_core.clipfile.reader import ClipFile
 from han_core.clips import ClipTable, read_clips, write_clips
+from han_core.nets.stream_net import NetSource
+from pipeline import scores
 from pipeline.execution.jobs import ClipTask
 from pipeline.execution.ledger import Failure, write_failures
 from pipeline.params import load_params
@@ -48,8 +52,11 @@ def test_training_and_test_clips_have_probabilities(trained, stream):
         np.testing.assert_allclose(read_scores(path), probabilities.mean(0))
 
 
-class Numbers:
+class Numbers(nullcontext):
     """A net whose scores tell the images apart, which those of a small random one do not."""
+
+    def __enter__(self):
+        return self
 
     def probabilities(self, images):
         return np.arange(2 * len(images), dtype=np.float32).reshape(-1, 2)
@@ -59,7 +66,10 @@ def test_frames_that_are_asked_for_twice_are_computed_once_and_count_twice(train
     plan = Plan("n" * 64, "caffe", "spatial", stack=0, frames=5, crops=5, batch=5, precision="float32")
     (clip,) = (clip for clip in read_clips(trained.folder / "data/toy/clips.csv").clips if clip.name == "a1")
     task = ClipTask(clip, "f" * 64, clip_file(trained.folder / "data/toy/frames", clip.class_name, clip.name))
-    ScoreClip(Numbers(), plan)(task, tmp_path / "a1.h5")
+    score = ScoreClip(NetSource(Path("none"), "spatial", 0), plan, "frames", "cpu")
+    with closing(scores._nets()) as nets:
+        nets.put(score, Numbers())
+        score(task, tmp_path / "a1.h5")
     with ClipFile(tmp_path / "a1.h5") as file:  # a clip of three frames
         assert file.array("frames").tolist() == [0, 1, 1, 2, 2]
         assert file.array("probabilities").tolist() == [[0, 1], [2, 3], [2, 3], [4, 5], [4, 5]]

@@ -163,9 +163,9 @@ def test_training_changes_all_layers_and_leaves_a_curve(project):
 def test_only_training_clips_of_the_split_are_opened(project, monkeypatch):
     opened, start = set(), imagefile.read_index
 
-    def watched(path, name):
-        opened.add((path.stem, name))
-        return start(path, name)
+    def watched(path, *names):
+        opened.add((path.stem, *names))
+        return start(path, *names)
 
     monkeypatch.setattr(imagefile, "read_index", watched)
     project.recipe["validate_every"] = 0

@@ -12,7 +12,7 @@ from han_core.baselines.tdd.channels import channel_name
 from han_core.baselines.tdd.clip_images import ClipImages, ImageBatch, input_size, net_input
 from han_core.baselines.tdd.pooling import PooledMaps
 from han_core.baselines.tdd.tracks import Tracks
-from han_core.devices import Precision
+from han_core.devices import Precision, arithmetic, stored_type
 from han_core.nets.preprocess import Convention
 from han_core.nets.vgg16 import VGG16
 
@@ -40,7 +40,7 @@ class PoolingNet:
         device: torch.device | str = "cpu",
     ) -> None:
         self._layers, self._batch, self._convention = tuple(layers), batch, convention
-        self._device, self._dtype = torch.device(device), getattr(torch, precision)
+        self._precision, self._device, self._dtype = precision, torch.device(device), stored_type(precision)
         self._net = net.to(self._device, self._dtype).eval()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="net")
 
@@ -82,7 +82,9 @@ class PoolingNet:
         pooled: dict[str, PooledMaps],
     ) -> None:
         images = net_input(batch, self._convention, size, device=self._device, dtype=self._dtype)
-        for layer, maps in self._net.extract(images, self._layers).items():
+        with arithmetic(self._precision):
+            extracted = self._net.extract(images, self._layers)
+        for layer, maps in extracted.items():
             by_place = maps.permute(0, 2, 3, 1)
             if layer not in pooled:
                 pooled[layer] = PooledMaps(tracks, *by_place.shape[1:], self._device)

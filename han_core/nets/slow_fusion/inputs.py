@@ -101,7 +101,8 @@ class ClipWindows:
 
     def input(self, part: slice) -> Tensor:
         """Some of the distinct windows, as the net reads them: (n, 3, 10, 170, 170) float32."""
-        return self.frames[torch.from_numpy(self.fields[part])].transpose(1, 2)
+        fields = torch.from_numpy(self.fields[part]).to(self.frames.device, non_blocking=True)
+        return self.frames[fields].transpose(1, 2)
 
 
 def read_clip_windows(path: str | Path, windows: int, views: SquareViews) -> ClipWindows:

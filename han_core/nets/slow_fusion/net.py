@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from han_core.nets.layered import LayeredNet
+from han_core.nets.pooling import max_pool2
 
 FRAMES, SIDE = 10, 170
 """Of the input: consecutive frames, and pixels a side."""
@@ -117,7 +118,7 @@ class SlowFusion(LayeredNet):
         x = F.relu(self.get_submodule(layer)(x), inplace=True)
         if layer in _NORMALIZED:
             x = local_response_norm(x)
-        return F.max_pool3d(x, (1, 2, 2)) if layer in _POOLED else x
+        return max_pool2(x.flatten(1, 2)).unflatten(1, x.shape[1:3]) if layer in _POOLED else x
 
 
 def local_response_norm(x: Tensor, *, size: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.5) -> Tensor:

@@ -2,13 +2,15 @@
 (Karpathy et al. 2014, section 4.1)."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from han_core.devices import Precision
+from han_core.devices import Precision, arithmetic, stored_type
 from han_core.nets.slow_fusion.inputs import ClipWindows
 from han_core.nets.slow_fusion.net import SlowFusion
 
@@ -34,7 +36,7 @@ class WindowScorer:
         device: torch.device | str = "cpu",
     ) -> None:
         self._flip, self._batch = flip, batch
-        self._device, self._dtype = torch.device(device), getattr(torch, precision)
+        self._precision, self._device, self._dtype = precision, torch.device(device), stored_type(precision)
         self._net = net.to(self._device, self._dtype).eval()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="net")
 
@@ -45,14 +47,21 @@ class WindowScorer:
         """
         return self._thread.submit(self._compute, clip).result()
 
-    @torch.inference_mode()
     def _compute(self, clip: ClipWindows) -> np.ndarray:
+        return self._scored(clip).cpu().numpy()[clip.order]
+
+    @torch.inference_mode()
+    def _scored(self, clip: ClipWindows) -> Tensor:
+        """Probabilities (n, classes) of the distinct windows, on the device."""
+        if self._device.type != "cpu":  # a frame is in ten windows: it travels once
+            clip = replace(clip, frames=clip.frames.to(self._device))
         found = []
-        for start in range(0, len(clip.fields), self._batch):
-            windows = clip.input(slice(start, start + self._batch)).to(self._device, self._dtype)
-            views = [windows, windows.flip(-1)] if self._flip else [windows]
-            found.append(torch.stack([self._net(view).float().softmax(1) for view in views]).mean(0))
-        return torch.cat(found).cpu().numpy()[clip.order]
+        with arithmetic(self._precision):
+            for start in range(0, len(clip.fields), self._batch):
+                windows = clip.input(slice(start, start + self._batch)).to(self._device, self._dtype)
+                views = [windows, windows.flip(-1)] if self._flip else [windows]
+                found.append(torch.stack([self._net(view).float().softmax(1) for view in views]).mean(0))
+        return torch.cat(found)
 
     def __enter__(self) -> Self:
         return self

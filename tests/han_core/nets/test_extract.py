@@ -1,6 +1,7 @@
 """Cubes of a clip: which frames, in which order, and that they are what the net gives."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from han_core.cache.verify import verify_clip_file
 from han_core.clipfile.reader import ClipFile
 from han_core.clipfile.writer import ClipFileWriter
 from han_core.cubes.cubefile import read_cube, write_cubes
-from han_core.devices import resolve_precision
+from han_core.devices import TOLERANCE, resolve_precision
 from han_core.errors import ClipError
 from han_core.nets import extract as module
 from han_core.nets.clip_inputs import ClipFrames, read_clip_frames
@@ -169,3 +170,65 @@ def test_files_hold_cubes_fc_and_frames(tmp_path):
         assert file.array("frames").tolist() == list(range(9))
         assert read_cube(file.path).dtype == np.float16
         assert "32015" in file._h5()["cubes/values"]._filters  # zstd
+
+
+def test_what_is_done_beside_a_gpu_gives_the_same():
+    """The way of a clip to a GPU and back, here with copies that go nowhere: several clips in work, each in the memory
+    of its thread, passes that are cut, clips with repeated frames."""
+    random = np.random.default_rng(1)
+    clips = []
+    for frames in (3, 4, 2):
+        fields = np.sort(random.integers(0, frames, (frames, 2)), axis=1)
+        order = np.arange(frames + 1).clip(0, frames - 1)
+        clips.append(ClipFrames(order.astype(np.int32), order, noise(frames, channels_last=False), fields))
+    spatial = [ClipFrames(clip.frames, clip.order, noise(len(clip))) for clip in clips]
+    for channels, given in ((4, clips), (3, spatial)):
+        with CubeNet(net(channels), "caffe", layer="pool2", fc="conv1_2", batch=2) as cubes:
+            expected = [cubes.compute(clip) for clip in given]
+            cubes._beside = True
+
+            def through(clip: ClipFrames, cubes: CubeNet = cubes) -> dict[str, np.ndarray]:
+                pixels = cubes.memory(clip.pixels.shape)
+                pixels[...] = clip.pixels
+                return cubes.compute(replace(clip, pixels=pixels))
+
+            with ThreadPoolExecutor(3) as pool:
+                found = list(pool.map(through, given * 2))
+        for number, one in enumerate(found):
+            for layer, values in expected[number % len(given)].items():
+                np.testing.assert_array_equal(one[layer], values)
+
+
+def test_beside_a_gpu_too_what_float16_cannot_hold_is_an_error():
+    model = net()
+    with torch.no_grad():
+        model.features[28].bias[7] = float("nan")
+    clip = ClipFrames(np.zeros(1, np.int32), np.zeros(1, int), noise(1))
+    with CubeNet(model, "caffe") as cubes:
+        cubes._beside = True
+        with pytest.raises(ClipError, match=r"conv5_3 reaches nan, but float16 ends at"):
+            cubes.compute(clip)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("channels", [3, 4])
+def test_on_a_gpu_cubes_are_the_cpus(gpu, channels):
+    """Within 1e-3 of the largest value (``han_core.devices.TOLERANCE``), of which float16 takes half; and the same
+    each time, whatever else is in work."""
+    clips = []
+    for frames in (3, 7, 5):
+        fields = np.arange(frames)[:, None] + np.array([[-1, 0]])
+        given = {"fields": fields.clip(0)} if channels == 4 else {}
+        clips.append(
+            ClipFrames(np.arange(frames, dtype=np.int32), np.arange(frames), noise(frames, not given), **given)
+        )
+    with CubeNet(net(channels), "caffe", batch=4) as cubes:
+        expected = [cubes.compute(clip) for clip in clips]
+    with CubeNet(net(channels), "caffe", batch=4, device=gpu) as cubes, ThreadPoolExecutor(4) as pool:
+        alone = [cubes.compute(clip) for clip in clips]
+        together = list(pool.map(cubes.compute, clips * 4))
+    for number, one in enumerate(together):
+        for layer, values in expected[number % 3].items():
+            np.testing.assert_array_equal(one[layer], alone[number % 3][layer])
+            largest = np.abs(values.astype(np.float32)).max()
+            np.testing.assert_allclose(one[layer].astype(np.float32), values, rtol=0, atol=TOLERANCE * largest)
