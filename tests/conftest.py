@@ -37,11 +37,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The longest files first: files are dealt to processes, and the others fit beside them. Slow tests run only with
-    ``-m slow``."""
+    """The longest files first: files are dealt to processes, and the others fit beside them. Tests marked ``long`` or
+    ``slow`` run only with ``-m long`` or ``-m slow``."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
-    if "slow" not in config.getoption("-m"):
-        items[:] = [item for item in items if item.get_closest_marker("slow") is None]
+    for marker in ("long", "slow"):
+        if marker not in config.getoption("-m"):
+            items[:] = [item for item in items if item.get_closest_marker(marker) is None]
 
 
 @pytest.fixture(scope="session")

@@ -194,6 +194,7 @@ def test_training_without_the_videos(owner, colleague, repository):
     assert clips(colleague) == clips(owner[0])
 
 
+@pytest.mark.long
 def test_evaluation_and_report_without_the_videos(owner, colleague, repository):
     said = shell(readme_command(repository, "evaluate and report without the videos"), colleague)
     assert ran(said) == ["classify@han-1-1", "evaluate", "report"]
@@ -212,6 +213,7 @@ def test_an_unknown_stage_and_an_input_that_cannot_be_pulled_are_named(colleague
     assert f"videos/{NAME}: not here, and dvc.lock does not know it" in said.output
 
 
+@pytest.mark.long
 def test_an_experiment_in_a_copy_finds_videos_by_an_absolute_path(owner):
     """DVC's copy has none of the files that git ignores."""
     said = shell(f"dvc exp run --temp -S dataset.root=$PWD/videos/{NAME} check", owner[0])

@@ -37,7 +37,10 @@ def test_a_second_run_does_nothing(checkout):
     assert checkout.repro()[0] == set()
 
 
-@pytest.mark.parametrize("target", [[], ["cubes-spatial", "flow"]], ids=["recomputed", "reused"])
+@pytest.mark.parametrize(
+    "target",
+    [pytest.param([], marks=pytest.mark.long, id="recomputed"), pytest.param(["cubes-spatial", "flow"], id="reused")],
+)
 def test_a_forced_run_gives_the_same_bytes(checkout, target, tmp_path):
     """All of the graph without the clip cache; then the part that uses the cache, with it."""
     environment = {} if target else {"HAN_CACHE": str(tmp_path / "empty")}
@@ -64,6 +67,7 @@ def test_reverting_restores_from_the_cache(checkout):
     assert (checkout.path / "dvc.lock").read_bytes() == checkout.first_lock
 
 
+@pytest.mark.long
 def test_editing_the_flow_bound_runs_flow_and_what_follows(checkout):
     checkout.params["flow"]["bound"] = 10
     checkout.write_params()
@@ -73,6 +77,7 @@ def test_editing_the_flow_bound_runs_flow_and_what_follows(checkout):
     assert checkout.repro()[0] == set()
 
 
+@pytest.mark.long
 def test_one_more_video_computes_one_clip(checkout):
     video = checkout.videos / "left" / f"left_g{CLIPS}.avi"
     write_video(video, CLASSES["left"], CLIPS)
@@ -84,7 +89,7 @@ def test_one_more_video_computes_one_clip(checkout):
     assert (checkout.path / "dvc.lock").read_bytes() == checkout.first_lock
 
 
-@pytest.mark.parametrize("stage", ["decode", "flow", "cubes-spatial"])
+@pytest.mark.parametrize("stage", ["decode", "flow", pytest.param("cubes-spatial", marks=pytest.mark.long)])
 def test_kill_9_loses_only_the_files_in_flight(checkout, stage, tmp_path):
     """Kill the whole process group when some clips are done; the next run resumes and ends with the same bytes."""
     kind = {"decode": "frames", "flow": "flow", "cubes-spatial": "cubes"}[stage]

@@ -11,6 +11,8 @@ from han_core.clipfile.reader import ClipFile
 from tests.checkout import FRAMES, Checkout
 from tests.make_videos import encode, moving_frames, zeroed
 
+pytestmark = pytest.mark.long
+
 
 def frames_of(class_name: str, count: int, seed: int) -> np.ndarray:
     frames = moving_frames(count, seed=seed)[..., ::-1]

@@ -45,6 +45,7 @@ def test_the_cache_knows_the_code(checkout):
     assert checkout.hashes("data/tiny/frames") == expected
 
 
+@pytest.mark.long
 def test_a_refactoring_is_shown_to_change_nothing_and_costs_nothing(checkout):
     before = checkout.hashes("data/tiny/frames")
     checkout.edit(FRAMES_CODE, LOOP, RENAMED)
@@ -61,6 +62,7 @@ def test_a_refactoring_is_shown_to_change_nothing_and_costs_nothing(checkout):
     assert (checkout.path / "dvc.lock").read_bytes() == checkout.first_lock
 
 
+@pytest.mark.long
 def test_a_flipped_bit_is_told_and_repaired_without_a_trace(checkout):
     """In a cube, through all its names, its time unchanged, as on a bad disk; DVC sees nothing."""
     checkout.params["train"]["dropout"] = DROPOUT
@@ -101,6 +103,7 @@ def test_a_flipped_bit_is_told_and_repaired_without_a_trace(checkout):
     assert ", 0 bad" in checkout.han("cache", "verify")
 
 
+@pytest.mark.long
 def test_a_damaged_model_is_told_and_all_that_read_it_made_again(checkout):
     """No file of the cache, but of DVC's own and, by the same inode, of the workspace."""
     model = checkout.path / HAN

@@ -7,6 +7,7 @@ from benchmarks.kills import CHANCES, RENAMED, STAGES, Campaign, Code
 from benchmarks.workspace import copied, small_params
 
 
+@pytest.mark.long
 def test_a_few_kills_of_decode_cost_nothing_but_time(tmp_path):
     campaign = Campaign(tmp_path, 1, videos=2, chances={"comment": 1.0}, second=False, delay=2.0)
     campaign.prepare("decode")
@@ -34,6 +35,7 @@ def test_what_is_found_is_not_sound(tmp_path):
     assert not campaign.found.sound
 
 
+@pytest.mark.long
 def test_edits_change_the_digests_that_they_should(tmp_path):
     workspace = copied(tmp_path / "copy", tmp_path / "cache", small_params("videos"))
     code = Code(workspace)

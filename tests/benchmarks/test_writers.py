@@ -10,6 +10,7 @@ def change(new: str) -> Change:
     return Change("decode", "han_core/images/codec.py", "IMWRITE_JPEG_QUALITY, quality", new)
 
 
+@pytest.mark.long
 def test_two_writers_at_once_and_one_has_other_code(tmp_path):
     tiny_videos(tmp_path / "videos", 2, CLIPS // 2)
     lower = change("IMWRITE_JPEG_QUALITY, quality - 5")

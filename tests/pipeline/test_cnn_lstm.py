@@ -184,6 +184,7 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_from(here, params, monkey
     assert ", 1 of 25 epochs from an earlier run" in run(train_cnn_lstm)
 
 
+@pytest.mark.long
 def test_two_processes_give_the_same_model(here, params, repository):
     alone = load((here / MODEL).read_bytes())
     use(here, params, processes=2)

@@ -56,6 +56,7 @@ def outputs(folder):
     return [path.read_bytes() for path in (model, *sorted(curve.rglob("*.*s*"))) if path.is_file()]
 
 
+@pytest.mark.long
 def test_kill_9_in_the_middle_changes_nothing(project, repository):
     folder, _, undisturbed = project
     (folder / "models/toy/han/han-1-seed1.safetensors").unlink()
@@ -77,6 +78,7 @@ def test_kill_9_in_the_middle_changes_nothing(project, repository):
     assert list(checkpoints.iterdir()) == [], "a finished run keeps no checkpoint"
 
 
+@pytest.mark.long
 def test_run_processes_starts_as_many_and_gives_the_same_model(project, repository):
     folder, _, (model, *_) = project
     alone = load(model)

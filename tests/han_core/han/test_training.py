@@ -390,7 +390,10 @@ def _member(rank, size, port, folder, options):
         torch.save((state, [(e.loss, e.top1) for e, _ in reports]), f"{folder}/{size}-{rank}")
 
 
-@pytest.mark.parametrize(("size", "options"), [(2, {}), (3, {"region_dropout": 0.3, "attention_rate": 2.0})])
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [(2, {}), pytest.param(3, {"region_dropout": 0.3, "attention_rate": 2.0}, marks=pytest.mark.long)],
+)
 def test_several_processes_give_the_result_of_one(size, options, tmp_path, free_port):
     """The same batches and dropout; sums in another order, and Adadelta divides by roots of small numbers."""
     alone, reports = trained(**options)
