@@ -2,41 +2,72 @@
 
 \b
     python benchmarks/han.py                              on a CPU, about four minutes
-    python benchmarks/han.py --device cuda --peer         on a GPU: an epoch of UCF-101, split 1
+    python benchmarks/han.py --device cuda --peer         on a GPU, one to two minutes: an epoch of UCF-101, split 1
+    python benchmarks/han.py --tiny --epoch --peer        all of it in seconds, to see that it runs
 
-The features are made up, with the sparsity of real ones (94.6 % zeros in spatial cubes, 85 % in temporal ones). On a
-CPU a step is compared with the matrix products that it must do, of the same shapes and number, in turns in the same
-run; and with the plain loop of `han_core/han/model.py` under automatic differentiation. ``--epoch`` measures an epoch
-of 9,537 clips from the sparse form in memory or on the GPU; ``--peer`` an eager loop that a DataLoader feeds from
-gzip-ed HDF5, over a part of the clips, and scales it up.
+The features are made up, with the sparsity of real ones (94.6 % zeros in spatial cubes, 85 % in temporal ones). A step
+is compared with the matrix products that it must do, of the same shapes and number, in turns in the same run; and with
+the plain loop of `han_core/han/model.py` under automatic differentiation. On a GPU a step is measured captured as a
+CUDA graph, and launched one by one. ``--epoch`` measures an epoch of 9,537 clips: from the GPU with transposed copies
+and without, and, over a part of them, from the memory of the host. ``--peer`` measures an eager loop that a DataLoader
+feeds from gzip-ed HDF5, over a part of the clips, and scales it up.
+
+It needs torch, triton, numpy, numba, h5py, click and tqdm, and nothing else of what the project installs.
 """
 
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import click
 import h5py
 import numpy as np
 import torch
-from machine import machine
 from torch.nn.functional import cross_entropy
 
-from han_core.cubes.sparse import SparseCubes
-from han_core.cubes.store import MemoryFeatures
-from han_core.han.config import HANConfig
-from han_core.han.model import HAN
-from han_core.han.training import TrainingSchedule, make_optimizer, train
-from han_core.runs.processes import Processes
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
 
-BATCH, FRAMES, CHANNELS, REGIONS, SIZE, SKIP, CLASSES = 128, 25, 512, 196, 1024, 5, 101
-CLIPS = 9_537
+from machine import machine  # noqa: E402
+
+from han_core.cubes.features import MemoryFeatures  # noqa: E402
+from han_core.cubes.sparse import SparseCubes  # noqa: E402
+from han_core.cubes.sparse_torch import numbers  # noqa: E402
+from han_core.han.captured import CudaGraphs, StepsOnDevice  # noqa: E402
+from han_core.han.config import HANConfig  # noqa: E402
+from han_core.han.model import HAN  # noqa: E402
+from han_core.han.steps import Steps  # noqa: E402
+from han_core.han.training import TrainingSchedule, make_optimizer, train  # noqa: E402
+from han_core.runs.processes import Processes  # noqa: E402
+
 ZEROS = {"spatial": 0.946, "temporal": 0.85}
-DISTINCT = 32  # clips that are made; a set of more repeats them
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of the model and its training set, symbols as in han_core/han/model.py."""
+
+    clips: int = 9_537
+    batch: int = 128
+    frames: int = 25
+    channels: int = 512
+    regions: int = 196
+    lstm: int = 1024
+    skip: int = 5
+    classes: int = 101
+    distinct: int = 32
+    """Clips that are made; a set of more repeats them."""
+    part: int = 512
+    """Clips of those measurements that are scaled up."""
+
+
+TINY = Size(clips=20, batch=8, frames=4, channels=6, regions=9, lstm=8, skip=2, classes=5, distinct=5, part=16)
 
 
 @click.command(help=__doc__)
@@ -46,6 +77,8 @@ DISTINCT = 32  # clips that are made; a set of more repeats them
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--epoch/--no-epoch", default=None, help="Measure a whole epoch; default on a GPU only.")
 @click.option("--peer", is_flag=True, help="Measure the eager loop behind a DataLoader too.")
+@click.option("--clips", type=int, help="Of the training set; 9,537 by default.")
+@click.option("--tiny", is_flag=True, help="Everything as small as can be.")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -53,115 +86,156 @@ DISTINCT = 32  # clips that are made; a set of more repeats them
     show_default=True,
 )
 def main(
-    device: str, precision: str, threads: int | None, rounds: int, epoch: bool | None, peer: bool, out: Path
+    device: str,
+    precision: str,
+    threads: int | None,
+    rounds: int,
+    epoch: bool | None,
+    peer: bool,
+    clips: int | None,
+    tiny: bool,
+    out: Path,
 ) -> None:
     if threads:
         torch.set_num_threads(threads)
+    size = TINY if tiny else Size()
+    size = replace(size, clips=clips) if clips else size
     where = torch.device(device)
     results = json.loads(out.read_text()) if out.exists() else {}
     found: dict = {"machine": machine(device), "threads": torch.get_num_threads()}
-    found["step"] = steps(where, precision, rounds)
-    click.echo(json.dumps(found, indent=1))
+
+    def note(name: str, figures: dict) -> None:
+        found[name] = figures
+        click.echo(json.dumps({name: figures}, indent=1))
+        results[f"{device} {precision}"] = found
+        out.write_text(json.dumps(results, indent=1) + "\n")  # at once: what follows may fail, or be cut off
+
+    note("step", steps(where, precision, rounds, size))
     if epoch if epoch is not None else where.type == "cuda":
-        found["epoch"] = whole_epoch(where, precision)
-        click.echo(json.dumps(found["epoch"], indent=1))
+        note("epoch", epochs(where, precision, size))
     if peer:
-        found["peer"] = peer_epoch(where)
+        figures = peer_epoch(where, size)
         if "epoch" in found:
-            found["peer"]["ratio"] = found["peer"]["epoch_seconds"] / found["epoch"]["epoch_seconds"]
-        click.echo(json.dumps(found["peer"], indent=1))
-    results[f"{device} {precision}"] = found
-    out.write_text(json.dumps(results, indent=1) + "\n")
+            figures["ratio"] = figures["epoch_seconds"] / found["epoch"]["epoch_seconds"]
+        note("peer", figures)
 
 
-def features(clips: int, device: torch.device) -> MemoryFeatures:
-    """A set of ``clips`` in sparse form."""
-    rng = np.random.default_rng(0)
+def features(clips: int, device: torch.device, size: Size, *, across: bool = False) -> MemoryFeatures:
+    """A set of ``clips`` in sparse form: few, made on the CPU, and repeated where they are wanted."""
     arrays = {}
-    for stream, zeros in ZEROS.items():
-        dense = rng.random((DISTINCT, FRAMES, CHANNELS, REGIONS), np.float32)
-        dense[rng.random(dense.shape, np.float32) < zeros] = 0
-        few = SparseCubes.from_dense(torch.from_numpy(dense.astype(np.float16)))
-        times = -(-clips // DISTINCT)
-        starts = few.starts.repeat(times, 1)
-        starts += (torch.arange(times) * len(few.values)).repeat_interleave(DISTINCT).unsqueeze(1)
-        arrays[stream] = SparseCubes(
-            few.counts.repeat(times, 1, 1), few.columns.repeat(times), few.values.repeat(times),
-            starts, torch.arange(clips), REGIONS,
-        ).to(device)  # fmt: skip
-    return MemoryFeatures(arrays, torch.arange(clips) % CLASSES)
+    for stream in ZEROS:
+        few = distinct(stream, size).to(device)
+        times = -(-clips // size.distinct)
+        arrays[stream] = repeated(few, times, clips)
+        if across:
+            columns = repeated(few.with_across().across, times, clips)
+            arrays[stream] = replace(arrays[stream], across=columns)
+    return MemoryFeatures(arrays, torch.arange(clips) % size.classes)
 
 
-def model(device: torch.device, precision: str) -> HAN:
+@cache
+def distinct(stream: str, size: Size) -> SparseCubes:
+    rng = np.random.default_rng(list(ZEROS).index(stream))
+    dense = rng.random((size.distinct, size.frames, size.channels, size.regions), np.float32)
+    dense[rng.random(dense.shape, np.float32) < ZEROS[stream]] = 0
+    return SparseCubes.from_dense(torch.from_numpy(dense.astype(np.float16)))
+
+
+def repeated(few: SparseCubes, times: int, clips: int) -> SparseCubes:
+    again = lambda tensor, *shape: numbers(tensor).repeat(*shape).view(tensor.dtype)  # noqa: E731
+    starts = few.starts.repeat(times, 1)
+    order = torch.arange(times, device=few.device) * len(few.values)
+    starts += order.repeat_interleave(len(few.counts)).unsqueeze(1)
+    return SparseCubes(
+        again(few.counts, times, 1, 1), again(few.columns, times), again(few.values, times),
+        starts, torch.arange(clips, device=few.device), few.regions,
+    )  # fmt: skip
+
+
+def model(device: torch.device, precision: str, size: Size) -> HAN:
     torch.manual_seed(0)
-    made = HAN(HANConfig(("spatial", "temporal"), CLASSES, CHANNELS, REGIONS, lstm_size=SIZE, skip=SKIP)).to(device)
+    config = HANConfig(tuple(ZEROS), size.classes, size.channels, size.regions, lstm_size=size.lstm, skip=size.skip)
+    made = HAN(config).to(device)
     made.product_type = None if precision == "float32" else getattr(torch, precision)
     return made.train()
 
 
-def timed(work: Callable[[], object], device: torch.device) -> float:
+def timed(work: Callable[[], object], device: torch.device, repeats: int = 1) -> float:
+    """Seconds of one."""
     start = time.perf_counter()
-    work()
+    for _ in range(repeats):
+        work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    return (time.perf_counter() - start) / repeats
 
 
-def steps(device: torch.device, precision: str, rounds: int) -> dict:
+def steps(device: torch.device, precision: str, rounds: int, size: Size) -> dict:
     """One training step: fast path, plain loop, and its matrix products alone, in turns."""
-    han = model(device, precision)
-    optimizer = make_optimizer(han, TrainingSchedule())
-    data = features(BATCH, device)
+    han = model(device, precision, size)
+    schedule = TrainingSchedule(batch=size.batch)
+    optimizer = make_optimizer(han, schedule)
+    data = features(size.batch, device, size, across=device.type == "cuda")
+    numbers = torch.arange(size.batch, device=device)
     labels = data.labels.to(device)
+    taken = Steps(han, optimizer, schedule, Processes(device=device))
 
-    def step(fast: bool) -> None:
+    def plain() -> None:
         optimizer.zero_grad(set_to_none=True)
-        values = data.batch(range(BATCH))
-        cross_entropy(han(values, fast=fast).logits, labels).backward()
+        cross_entropy(han(data.batch(numbers), fast=False).logits, labels).backward()
         optimizer.step()
 
+    launched = StepsOnDevice(taken, data, None)
     kinds: dict[str, Callable[[], object]] = {
-        "fast": lambda: step(True),
-        "products": products(device, precision),
-        "plain": lambda: step(False),
+        "fast": lambda: launched.take(numbers, None, size.batch),
+        "products": products(device, precision, size),
+        "plain": plain,
     }
+    if device.type == "cuda":
+        captured = StepsOnDevice(taken, data, CudaGraphs(device))
+        for _ in range(2):
+            captured.take(numbers, None, size.batch)
+        kinds["captured"] = lambda: captured.take(numbers, None, size.batch)
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    repeats = 10 if device.type == "cuda" else 1  # of those that are asked for in a row
     for number in range(rounds + 1):
         for kind, work in kinds.items():
             if kind == "plain" and number > 2:  # four times as long, and only a side figure
                 continue
-            spent = timed(work, device)
+            spent = timed(work, device, 1 if kind == "plain" else repeats)
             if number:
                 seconds[kind].append(spent)
-    ratios = [fast / alone for fast, alone in zip(seconds["fast"], seconds["products"], strict=True)]
+    best = "captured" if "captured" in kinds else "fast"
+    ratios = [ours / alone for ours, alone in zip(seconds[best], seconds["products"], strict=True)]
     return {
-        "fast_seconds": statistics.median(seconds["fast"]),
+        **{f"{kind}_seconds": statistics.median(seconds[kind]) for kind in ("fast", "captured") if kind in kinds},
         "matrix_products_seconds": statistics.median(seconds["products"]),
         "ratio": statistics.median(ratios),
-        "ratio_of_the_fastest": min(seconds["fast"]) / min(seconds["products"]),
-        "plain_over_fast": min(seconds["plain"]) / min(seconds["fast"]),
-        "clips_s": BATCH / statistics.median(seconds["fast"]),
+        "ratio_of_the_fastest": min(seconds[best]) / min(seconds["products"]),
+        "plain_over_fast": min(seconds["plain"]) / min(seconds[best]),
+        "clips_s": size.batch / statistics.median(seconds[best]),
     }
 
 
-def products(device: torch.device, precision: str) -> Callable[[], None]:
+def products(device: torch.device, precision: str, size: Size) -> Callable[[], None]:
     """The products with weight matrices that a step must do, forward and backward, and nothing else.
 
     The attention's reading of the cubes is not among them: the fast path does it on sparse rows.
     """
     dtype = getattr(torch, precision)
     new = lambda *shape: torch.randn(*shape, device=device, dtype=dtype)  # noqa: E731
-    inputs, state, gates = new(BATCH, CHANNELS + SIZE), new(BATCH, SIZE), new(BATCH, 4 * SIZE)
-    first, upper = new(4 * SIZE, CHANNELS + SIZE), new(4 * SIZE, SIZE)
-    joint, scores, attention = new(BATCH, 2 * SIZE), new(BATCH, REGIONS), new(REGIONS, 2 * SIZE)
-    all_inputs, all_gates = new(FRAMES * BATCH, CHANNELS + SIZE), new(FRAMES * BATCH, 4 * SIZE)
-    all_scores, all_joint = new(FRAMES * BATCH, REGIONS), new(FRAMES * BATCH, 2 * SIZE)
-    slow = FRAMES // SKIP
-    slow_states, slow_gates = new(slow * BATCH, SIZE), new(slow * BATCH, 4 * SIZE)
-    summary, logits, classifier = new(BATCH, 4 * SIZE), new(BATCH, CLASSES), new(CLASSES, 4 * SIZE)
+    batch, frames, channels, units, regions = size.batch, size.frames, size.channels, size.lstm, size.regions
+    inputs, state, gates = new(batch, channels + units), new(batch, units), new(batch, 4 * units)
+    first, upper = new(4 * units, channels + units), new(4 * units, units)
+    joint, scores, attention = new(batch, 2 * units), new(batch, regions), new(regions, 2 * units)
+    all_inputs, all_gates = new(frames * batch, channels + units), new(frames * batch, 4 * units)
+    all_scores, all_joint = new(frames * batch, regions), new(frames * batch, 2 * units)
+    slow = frames // size.skip
+    slow_states, slow_gates = new(slow * batch, units), new(slow * batch, 4 * units)
+    summary, logits, classifier = new(batch, 4 * units), new(batch, size.classes), new(size.classes, 4 * units)
 
     def work() -> None:
-        for _ in range(FRAMES):
+        for _ in range(frames):
             torch.mm(joint, attention.t())
             torch.mm(scores, attention)
             for _ in range(2):
@@ -184,41 +258,65 @@ def products(device: torch.device, precision: str) -> Callable[[], None]:
     return work
 
 
-def whole_epoch(device: torch.device, precision: str) -> dict:
-    """Seconds of an epoch over UCF-101 split 1's training clips, from the sparse form."""
-    data = features(CLIPS, device)
-    paces: list[float] = []
-    schedule = TrainingSchedule(epochs=3, batch=BATCH, standardize=False)
+def epochs(device: torch.device, precision: str, size: Size) -> dict:
+    """Seconds of an epoch over UCF-101 split 1's training clips, from where the features may be."""
+    gpu = device.type == "cuda"
+    data = features(size.clips, device, size, across=gpu)
+    found: dict = {"clips": size.clips, "gigabytes": sum(values.bytes for values in data.arrays.values()) / 1e9}
+    if gpu:
+        found["gigabytes_across"] = sum(values.across.bytes for values in data.arrays.values()) / 1e9
+    found["epoch_seconds"], found["first_epoch_seconds"], _ = whole_epoch(device, precision, size, data)
+    if not gpu:
+        return found
+    alone = {stream: replace(values, across=None) for stream, values in data.arrays.items()}
+    data = MemoryFeatures(alone, data.labels)
+    found["without_transposed_copies_seconds"], _, _ = whole_epoch(device, precision, size, data)
+    found["peak_gigabytes"] = torch.cuda.max_memory_allocated(device) / 1e9
+    del data, alone
+    torch.cuda.empty_cache()
+    part = features(2 * size.part, torch.device("cpu"), size)
+    seconds, _, waiting = whole_epoch(device, precision, size, part)
+    found["from_memory"] = {
+        "clips_measured": len(part.labels),
+        "epoch_seconds": seconds * size.clips / len(part.labels),
+        "waiting": waiting,
+    }
+    return found
 
-    def on_epoch(epoch: object, pace: object) -> None:
-        paces.append(CLIPS / pace.clips_per_second)
 
-    train(model(device, precision), data, schedule, processes=Processes(device=device), on_epoch=on_epoch)
-    size = sum(values.bytes for values in data.arrays.values())
-    return {"clips": CLIPS, "epoch_seconds": min(paces[1:]), "first_epoch_seconds": paces[0], "gigabytes": size / 1e9}
+def whole_epoch(device: torch.device, precision: str, size: Size, data: MemoryFeatures) -> tuple[float, float, float]:
+    """Seconds of an epoch, seconds of the first, which compiles and captures, and the share waited for data."""
+    paces: list = []
+    schedule = TrainingSchedule(epochs=4, batch=size.batch, standardize=False)
+    note = lambda epoch, pace: paces.append((len(data.labels) / pace.clips_per_second, pace.waiting))  # noqa: E731
+    train(model(device, precision, size), data, schedule, processes=Processes(device=device), on_epoch=note)
+    seconds, waiting = min(paces[2:])  # in the second the last, smaller batch is captured
+    return seconds, paces[0][0], waiting
 
 
 class GzipClips(torch.utils.data.Dataset):
     """How such features are usually read: dense float16, gzip-4 and shuffle, one file, h5py in DataLoader workers."""
 
-    def __init__(self, path: Path, clips: int) -> None:
-        self.path, self.clips = path, clips
+    def __init__(self, path: Path, size: Size) -> None:
+        self.path, self.size = path, size
         self._file: h5py.File | None = None
 
     def __len__(self) -> int:
-        return self.clips
+        return self.size.part
 
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], int]:
         if self._file is None:
             self._file = h5py.File(self.path)
-        return {stream: self._file[f"{stream}/{index % DISTINCT}"][()] for stream in ZEROS}, index % CLASSES
+        cubes = {stream: self._file[f"{stream}/{index % self.size.distinct}"][()] for stream in ZEROS}
+        return cubes, index % self.size.classes
 
 
-def peer_epoch(device: torch.device, clips: int = 512) -> dict:
+def peer_epoch(device: torch.device, size: Size) -> dict:
     """The usual loop, over some clips: the plain model, a DataLoader with a worker a core, dense batches."""
-    han = model(device, "float32")
+    han = model(device, "float32", size)
     optimizer = make_optimizer(han, TrainingSchedule())
-    dense = {s: v.dense(torch.float16).numpy() for s, v in features(DISTINCT, torch.device("cpu")).arrays.items()}
+    made = features(size.distinct, torch.device("cpu"), size)
+    dense = {stream: values.dense(torch.float16).numpy() for stream, values in made.arrays.items()}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cubes.h5"
         with h5py.File(path, "w") as file:
@@ -228,8 +326,8 @@ def peer_epoch(device: torch.device, clips: int = 512) -> dict:
                     file.create_dataset(name, data=cube, chunks=cube.shape, compression=4, shuffle=True)
         workers = len(os.sched_getaffinity(0))
         loader = torch.utils.data.DataLoader(
-            GzipClips(path, clips), BATCH, shuffle=True, num_workers=workers, multiprocessing_context="spawn",
-            persistent_workers=True,
+            GzipClips(path, size), size.batch, shuffle=True, num_workers=workers, multiprocessing_context="spawn",
+            persistent_workers=True, pin_memory=device.type == "cuda",
         )  # fmt: skip
         seconds = []
         for _ in range(2):  # the first starts the workers
@@ -237,12 +335,13 @@ def peer_epoch(device: torch.device, clips: int = 512) -> dict:
             def epoch() -> None:
                 for cubes, labels in loader:
                     optimizer.zero_grad(set_to_none=True)
-                    values = {stream: cube.to(device) for stream, cube in cubes.items()}
-                    cross_entropy(han(values, fast=False).logits, labels.to(device)).backward()
+                    values = {stream: cube.to(device, non_blocking=True) for stream, cube in cubes.items()}
+                    labels = labels.to(device, non_blocking=True)
+                    cross_entropy(han(values, fast=False).logits, labels).backward()
                     optimizer.step()
 
             seconds.append(timed(epoch, device))
-    return {"clips_measured": clips, "epoch_seconds": seconds[-1] * CLIPS / clips, "workers": workers}
+    return {"clips_measured": size.part, "epoch_seconds": seconds[-1] * size.clips / size.part, "workers": workers}
 
 
 if __name__ == "__main__":

@@ -17,10 +17,13 @@ import pytest
 def interpreted(*modules: ModuleType) -> Iterator[None]:
     """In this block the kernels of these modules, and what of Triton's own language is written in it, are interpreted,
     and used for tensors of the CPU."""
+    import numpy as np
     import triton.language
     from triton.runtime.interpreter import InterpretedFunction
     from triton.runtime.jit import JITFunction, mangle_type
 
+    if _version(triton.__version__) < (3, 7) and _version(np.__version__) >= (2, 4):
+        pytest.skip("the interpreter of this Triton does not work with this NumPy")
     mangle_type(1)  # imports what must find Triton as it is
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("han_core.cubes.gpu_kernels.by_kernels", lambda device: device.type == "cpu")
@@ -29,3 +32,7 @@ def interpreted(*modules: ModuleType) -> Iterator[None]:
                 if isinstance(value, JITFunction):
                     patch.setattr(module, name, InterpretedFunction(value.fn))
         yield
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:2])

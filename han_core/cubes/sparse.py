@@ -73,7 +73,8 @@ class SparseCubes:
             pin: page-locked memory, from which a GPU copies while the host goes on.
         """
         where = {"device": device, "pin_memory": pin}
-        counts = torch.zeros(clips, frames, channels, dtype=_torch_type(count_type(regions)), **where)
+        counts = torch.empty(clips, frames, channels, dtype=_torch_type(count_type(regions)), **where)
+        sparse_torch.numbers(counts).zero_()
         columns = torch.empty(nonzeros, dtype=_torch_type(column_type(regions)), **where)
         values = torch.empty(nonzeros, dtype=torch.float16, **where)
         starts = torch.zeros(clips, frames, dtype=torch.int64, **where)

@@ -249,15 +249,19 @@ def make_optimizer(model: Learner, schedule: TrainingSchedule) -> torch.optim.Op
     rate, decay = schedule.learning_rate, schedule.weight_decay
     parameters = _with_rates(model, schedule)
     on_gpu = next(model.parameters()).is_cuda
-    own = {"eps": schedule.eps, "capturable": on_gpu, "foreach": on_gpu or None}
+    at_once = {"weight_decay": decay, "foreach": on_gpu or None}
     match schedule.optimizer:
         case "adadelta":
-            return torch.optim.Adadelta(parameters, lr=rate, rho=schedule.rho, weight_decay=decay, **own)
+            options = {"rho": schedule.rho, "eps": schedule.eps, "capturable": on_gpu}
+            optimizer = torch.optim.Adadelta(parameters, lr=rate, **options, **at_once)
         case "adam":
-            return torch.optim.Adam(parameters, lr=rate, weight_decay=decay, **own)
+            optimizer = torch.optim.Adam(parameters, lr=rate, eps=schedule.eps, capturable=on_gpu, **at_once)
         case "sgd":
-            return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=decay, foreach=on_gpu or None)
-    raise ValueError(f"optimizer must be adadelta, adam or sgd, not {schedule.optimizer!r}")
+            optimizer = torch.optim.SGD(parameters, lr=rate, momentum=0.9, **at_once)
+        case _:
+            raise ValueError(f"optimizer must be adadelta, adam or sgd, not {schedule.optimizer!r}")
+    optimizer._warned_capturable_if_run_uncaptured = True  # torch would warn of the first step, which never is captured
+    return optimizer
 
 
 def _with_rates(model: Learner, schedule: TrainingSchedule) -> list[nn.Parameter] | list[dict]:
