@@ -168,11 +168,17 @@ class SparseCubes:
         return own
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> "SparseCubes":
-        """The same on another device. Of a batch in the memory of the host, its clips alone are moved, out of pinned
-        memory where they go to a GPU; with ``non_blocking`` the host then need not wait."""
+        """The same on another device. Of a batch in the memory of the host, its clips alone are moved.
+
+        Args:
+            non_blocking: go to a GPU through pinned memory, so that the host need not wait.
+        """
         if self.device == device:
             return self
-        source = self if self.device.type != "cpu" or self._is_whole() else self.gathered(pin=device.type == "cuda")
+        source = self
+        if self.device.type == "cpu":
+            pin = non_blocking and device.type == "cuda"
+            source = self.gathered(pin=pin) if pin or not self._is_whole() else self
         return source._moved(device, non_blocking)
 
     def _moved(self, device: torch.device, non_blocking: bool) -> "SparseCubes":

@@ -21,6 +21,7 @@ from han_core.cubes.features import PLAIN, Features, MemoryFeatures
 from han_core.cubes.moments import glimpse_statistics
 from han_core.cubes.prefetch import Prefetched
 from han_core.cubes.shift import shifted
+from han_core.devices import arithmetic
 from han_core.errors import HanError
 from han_core.han.captured import CudaGraphs, StepsOnDevice
 from han_core.han.learner import Learner
@@ -83,6 +84,7 @@ class Epoch:
     validation_top1: float | None = None
 
 
+@arithmetic("float32")
 def train(
     model: Learner,
     features: Features,
@@ -97,7 +99,7 @@ def train(
 
     Clips are shuffled again each epoch, and of each the view is drawn that is learnt from. The last state is kept:
     nothing is selected, neither on test nor on validation clips, whose figures are only reported. Several processes
-    share each batch among them and give the result of one, to rounding.
+    share each batch among them and give the result of one, to rounding. Float32 is IEEE's, on a GPU too.
 
     Args:
         processes: those that train together, and the device; this one alone on the CPU by default.
@@ -275,6 +277,7 @@ def _with_rates(model: Learner, schedule: TrainingSchedule) -> list[nn.Parameter
 
 
 @torch.no_grad()
+@arithmetic("float32")
 def classify(
     model: Learner,
     features: Features,

@@ -37,6 +37,19 @@ def test_a_whole_store_is_moved_as_it_is():
     assert store.to(GPU).arrays["spatial"].bytes == store.arrays["spatial"].bytes
 
 
+def test_what_goes_to_a_gpu_beside_the_work_goes_through_pinned_memory(monkeypatch):
+    store, asked = features()[0].arrays["spatial"], []
+    monkeypatch.setattr(SparseCubes, "gathered", lambda self, pin=False: asked.append(pin) or self)
+    monkeypatch.setattr(SparseCubes, "_moved", lambda self, device, non_blocking: self)
+    gpu = torch.device("cuda")
+    for cubes in (store, store.select([3, 1])):
+        cubes.to(gpu, non_blocking=True)
+    assert asked == [True, True]
+    for cubes in (store, store.select([3, 1])):
+        cubes.to(gpu)
+    assert asked == [True, True, False], "a whole store is not copied once more"
+
+
 def test_clips_that_are_gathered_are_those_that_were_chosen():
     store, dense = features()
     for chosen in ([7, 2], [3, 3, 0], list(range(CLIPS))):
