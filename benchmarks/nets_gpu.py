@@ -8,10 +8,11 @@ It makes its own clips (340x256, JPEG) and nets (random weights: the arithmetic 
 folder. Where hdf5plugin is installed the clips are files and the cubes are written to files, as in the stages; else the
 encoded images lie in memory, and cubes are packed and compressed and not written: `files` says which.
 
-`cubes`: clips a second, from encoded images to compressed cubes, many clips in work, as stage cubes does it in the one
-process that it has for a GPU; the same of the net alone on inputs that lie on the GPU; and what reading and packing
-alone reach with as many threads. `finetune`: images a second of the step on batches that lie on the GPU, on
-samples that are read meanwhile, and of reading alone.
+`cubes`: clips a second of the net alone, on inputs that lie on the GPU; from encoded images to compressed cubes, by as
+many processes and threads as stage cubes has; and of reading alone.
+
+`finetune`: images a second of the step on batches that lie on the GPU, on samples that are read meanwhile, and of
+reading alone.
 """
 
 import importlib.util
@@ -19,9 +20,9 @@ import json
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import click
@@ -38,9 +39,10 @@ from han_core.devices import arithmetic, cores, gpu_fault, resolve_precision
 from han_core.finetune.augment import Augmentation
 from han_core.finetune.sgd import SGDSchedule
 from han_core.images.reader import ImageIndex, ImageReader
-from han_core.nets.clip_inputs import FlowClips, FrameClips, read_clip_frames
+from han_core.nets.clip_inputs import ClipFrames, FlowClips, FrameClips, read_clip_frames
 from han_core.nets.extract import CubeNet
 from han_core.nets.vgg16 import VGG16
+from pipeline.execution.threaded import ThreadedProcesses
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 STREAMS = ("spatial", "temporal")
@@ -52,9 +54,12 @@ HAS_FILES = importlib.util.find_spec("hdf5plugin") is not None
 @click.command(help=__doc__)
 @click.option("--section", "sections", multiple=True, type=click.Choice(["cubes", "finetune"]), help="Only this.")
 @click.option("--device", default="cuda", show_default=True)
-@click.option("--precision", "precisions", multiple=True, type=click.Choice(PRECISIONS), help="Only this; repeat.")
-@click.option("--seconds", default=4.0, show_default=True, help="Of each measurement of cubes.")
-@click.option("--threads", default=max(3, cores()), show_default="cores", help="Clips in work; threads that read.")
+@click.option(
+    "--precision", "precisions", multiple=True, type=click.Choice(PRECISIONS), help="Repeat; float32, bfloat16."
+)
+@click.option("--seconds", default=3.0, show_default=True, help="Of each measurement of cubes.")
+@click.option("--clips-in-work", "hands", default=max(3, cores()), show_default="cores", help="And threads that read.")
+@click.option("--processes", type=int, help="For cubes; default one for four clips in work.")
 @click.option("--clips", "count", default=8, show_default=True, help="Different clips.")
 @click.option("--length", default=180, show_default=True, help="Frames of a clip.")
 @click.option("--batch", default=256, show_default=True, help="Of fine-tuning.")
@@ -71,7 +76,8 @@ def main(
     device: str,
     precisions: tuple[str, ...],
     seconds: float,
-    threads: int,
+    hands: int,
+    processes: int | None,
     count: int,
     length: int,
     batch: int,
@@ -80,9 +86,11 @@ def main(
     out: Path,
 ) -> None:
     where = torch.device(device)
-    wanted = list(dict.fromkeys(resolve_precision(one, where) for one in precisions or PRECISIONS))
+    wanted = list(dict.fromkeys(resolve_precision(one, where) for one in precisions or ("float32", "bfloat16")))
     results = json.loads(out.read_text()) if out.exists() else {}
-    results |= {"machine": machine(device), "threads": threads, "files": "on disk" if HAS_FILES else "in memory"}
+    processes = processes or -(-hands // 4)
+    results |= {"machine": machine(device), "clips_in_work": hands, "processes": processes}
+    results |= {"files": "on disk" if HAS_FILES else "in memory"}
 
     def note(section: str, name: str, measure: Callable[[], dict]) -> None:
         """Kept as soon as it is there; what fails does not take the others along."""
@@ -102,7 +110,8 @@ def main(
             for precision in wanted:
                 name = f"{stream}, {precision}"
                 if "cubes" in (sections or ("cubes",)):
-                    note("cubes", name, lambda s=stream, p=precision: cubes(s, clips[s], p, where, seconds, threads))
+                    job = CubesJob(stream, Path(folder), count, length, precision, device)
+                    note("cubes", name, partial(cubes, job, seconds, processes, -(-hands // processes)))
                 if "finetune" in (sections or ("finetune",)):
                     schedule = SGDSchedule(
                         iterations=0,
@@ -111,11 +120,7 @@ def main(
                         views=Augmentation(SCALES[stream]),
                         precision=precision,
                     )
-                    note(
-                        "finetune",
-                        name,
-                        lambda s=stream, plan=schedule: finetune(s, clips[s], plan, where, threads, iterations),
-                    )
+                    note("finetune", name, partial(finetune, stream, clips[stream], schedule, where, hands, iterations))
 
 
 @dataclass
@@ -150,16 +155,17 @@ class Clips:
 
 
 def made(stream: str, folder: Path, count: int, length: int) -> Clips:
-    """Clips whose images cost about what those of video cost: smooth noise, 20 to 30 KB a frame, 5 KB a field."""
+    """Clips whose images cost about what those of video cost: smooth noise, 20 to 30 KB a frame, 5 KB a field. Always
+    the same; files that are there are not made again."""
     random = np.random.default_rng(0)
-    paths, memory = [], MemoryImages()
-    names = ("frames",) if stream == "spatial" else ("x", "y")
-    for number in range(count):
-        path = folder / stream / f"class{number % CLASSES}" / f"clip{number}.h5"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        paths.append(path)
+    paths = [folder / stream / f"class{number}" / f"clip{number}.h5" for number in range(count)]
+    memory = MemoryImages()
+    names, colours = (("frames",), 3) if stream == "spatial" else (("x", "y"), 1)
+    for path in paths:
+        if path.exists():
+            continue
         for name in names:
-            large = random.integers(0, 256, (64, 85 + length, 3 if stream == "spatial" else 1), np.uint8)
+            large = random.integers(0, 256, (64, 85 + length, colours), np.uint8)
             large = cv2.resize(large, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
             memory.images[path, name] = [
                 cv2.imencode(".jpg", np.ascontiguousarray(large[:, at : at + 340]), [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
@@ -175,6 +181,7 @@ def made(stream: str, folder: Path, count: int, length: int) -> Clips:
 def write(path: Path, images: dict[str, list[np.ndarray]], kind: str) -> None:
     from han_core.clipfile.writer import ClipFileWriter
 
+    path.parent.mkdir(parents=True)
     with ClipFileWriter(path, kind=kind, clip=path.stem, fingerprint="0" * 64) as file:
         for name, encoded in images.items():
             row = file.images(name)
@@ -183,96 +190,135 @@ def write(path: Path, images: dict[str, list[np.ndarray]], kind: str) -> None:
 
 
 def make_net(stream: str) -> VGG16:
+    torch.manual_seed(0)
     return VGG16(classes=CLASSES, in_channels=3 if stream == "spatial" else 2 * STACK)
 
 
-def cubes(stream: str, clips: Clips, precision: str, device: torch.device, seconds: float, threads: int) -> dict:
-    stack = STACK if stream == "temporal" else 0
-    torch.manual_seed(0)
-    with (
-        CubeNet(make_net(stream), "caffe", batch=FRAMES, precision=precision, device=device) as net,
-        tempfile.TemporaryDirectory() as folder,
-        ThreadPoolExecutor(threads) as pool,
-    ):
-        ready = [
-            net._input(read_clip_frames(path, FRAMES, stack=stack, reader=clips.reader), slice(None))
-            for path in clips.paths
-        ]
-        values = net.compute(read_clip_frames(clips.paths[0], FRAMES, stack=stack, reader=clips.reader))
+@dataclass(frozen=True)
+class CubesJob:
+    """What a process needs to know."""
 
-        def read(number: int) -> object:
-            path = clips.paths[number % len(clips.paths)]
-            return read_clip_frames(path, FRAMES, stack=stack, memory=net.memory, reader=clips.reader)
+    stream: str
+    folder: Path
+    count: int
+    length: int
+    precision: str
+    device: str
 
-        def keep(number: int, values: dict[str, np.ndarray]) -> None:
-            pack(Path(folder, f"{number}.h5"), values, net.layers)
+    def open(self) -> "Station":
+        clips = made(self.stream, self.folder, self.count, self.length)
+        net = CubeNet(make_net(self.stream), "caffe", batch=FRAMES, precision=self.precision, device=self.device)
+        return Station(clips, STACK if self.stream == "temporal" else 0, net, Path(tempfile.mkdtemp()))
 
-        def bare(number: int) -> None:
-            with torch.inference_mode(), arithmetic(net._precision):
-                net._net.extract(ready[number % len(ready)], net.layers)
+
+@dataclass
+class Station:
+    """A process's net and clips; what is done with the clip of a number."""
+
+    clips: Clips
+    stack: int
+    net: CubeNet
+    folder: Path
+
+    def read(self, number: int) -> ClipFrames:
+        path = self.clips.paths[number % len(self.clips.paths)]
+        return read_clip_frames(path, FRAMES, stack=self.stack, memory=self.net.memory, reader=self.clips.reader)
+
+    def pack(self, number: int, values: Mapping[str, np.ndarray]) -> None:
+        """A cube file; without hdf5plugin what makes up most of its cost."""
+        layer, fc = self.net.layers
+        if HAS_FILES:
+            from han_core.cubes.cubefile import write_cubes
+
+            path, frames = self.folder / f"{number}.h5", np.arange(len(values[fc]), dtype=np.int32)
+            facts = {"clip": "c", "fingerprint": "0" * 64, "layer": layer, "fc": fc, "attributes": {}}
+            write_cubes(path, frames=frames, values=values, **facts)
+            path.unlink()
+            return
+        rows = SparseRows.from_dense(values[layer].reshape(*values[layer].shape[:2], -1))
+        for array, codec in ((rows.counts, "zstd"), (rows.columns, "zstd"), (rows.values, "shuffle-zstd")):
+            compressed(np.ascontiguousarray(array), codec)
+        compressed(np.ascontiguousarray(values[fc]), "shuffle-zstd")
+
+
+_station: Station | None = None
+
+
+def start(job: CubesJob) -> None:
+    """What each process does first."""
+    global _station
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    _station = job.open()
+
+
+def whole(number: int) -> None:
+    _station.pack(number, _station.net.compute(_station.read(number)))
+
+
+def reading(number: int) -> None:
+    _station.read(number)
+
+
+def cubes(job: CubesJob, seconds: float, processes: int, threads: int) -> dict:
+    """The net alone in this process, then everything in worker processes, as stage cubes has them."""
+    device = torch.device(job.device)
+    station = job.open()
+    with station.net as net:
+        ready = [net._input(station.read(number), slice(None)) for number in range(len(station.clips.paths))]
+        zeros = float(np.mean(net.compute(station.read(0))[net.layers[0]] == 0))
 
         def alone(count: int) -> None:
-            for number in range(count):
-                bare(number)
+            with torch.inference_mode(), arithmetic(job.precision):
+                for number in range(count):
+                    net._net.extract(ready[number % len(ready)], net.layers)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
 
-        def in_threads(work: Callable[[int], object]) -> Callable[[int], object]:
-            return lambda count: list(pool.map(work, range(count)))
+        found = {"bare_clips_s": rate(alone, seconds)}
+    with ThreadedProcesses(processes, threads, initializer=start, initargs=(job,)) as pool:
 
-        found = {
-            "bare_clips_s": rate(alone, seconds),
-            "stage_clips_s": rate(in_threads(lambda number: keep(number, net.compute(read(number)))), seconds, threads),
-            "reading_clips_s": rate(in_threads(read), seconds, threads),
-            "packing_clips_s": rate(in_threads(lambda number: keep(number, values)), seconds, threads),
+        def everywhere(work: Callable[[int], None]) -> Callable[[int], None]:
+            def do(count: int) -> None:
+                for future in [pool.submit(work, number) for number in range(count)]:
+                    future.result()
+
+            return do
+
+        hands = processes * threads
+        found |= {
+            "stage_clips_s": rate(everywhere(whole), seconds, hands),
+            "reading_clips_s": rate(everywhere(reading), seconds, hands),
         }
-        zeros = float(np.mean(values[net.layers[0]] == 0))
     return {name: round(value, 2) for name, value in found.items()} | {
         "stage_over_bare": round(found["stage_clips_s"] / found["bare_clips_s"], 3),
         "zeros_of_the_cube": round(zeros, 3),
     }
 
 
-def pack(path: Path, values: dict[str, np.ndarray], layers: tuple[str, str]) -> None:
-    """A cube file; without hdf5plugin what makes up most of its cost."""
-    maps, fc = (values[layer] for layer in layers)
-    if HAS_FILES:
-        from han_core.cubes.cubefile import write_cubes
-
-        facts = {"clip": path.stem, "fingerprint": "0" * 64, "layer": layers[0], "fc": layers[1], "attributes": {}}
-        path.unlink(missing_ok=True)
-        write_cubes(path, frames=np.arange(len(maps), dtype=np.int32), values=values, **facts)
-        path.unlink()
-        return
-    rows = SparseRows.from_dense(maps.reshape(*maps.shape[:2], -1))
-    for array, codec in ((rows.counts, "zstd"), (rows.columns, "zstd"), (rows.values, "shuffle-zstd")):
-        compressed(np.ascontiguousarray(array), codec)
-    compressed(np.ascontiguousarray(fc), "shuffle-zstd")
-
-
-def rate(work: Callable[[int], object], seconds: float, least: int = 1) -> float:
+def rate(work: Callable[[int], None], seconds: float, least: int = 1) -> float:
     """Pieces of work a second, of a run of about so many seconds."""
     work(least)  # warms up
-    start = time.perf_counter()
+    began = time.perf_counter()
     work(2 * least)
-    count = max(2 * least, int(seconds / (time.perf_counter() - start) * 2 * least))
-    start = time.perf_counter()
+    count = max(2 * least, int(seconds / (time.perf_counter() - began) * 2 * least))
+    began = time.perf_counter()
     work(count)
-    return count / (time.perf_counter() - start)
+    return count / (time.perf_counter() - began)
 
 
 def finetune(
     stream: str, clips: Clips, schedule: SGDSchedule, device: torch.device, readers: int, iterations: int
 ) -> dict:
     labels = [number % CLASSES for number in range(len(clips.paths))]
-    reading = {"reader": clips.reader} if clips.reader else {}
+    more = {"reader": clips.reader} if clips.reader else {}
     if stream == "spatial":
-        source = FrameClips(clips.paths, labels, **reading)
+        source = FrameClips(clips.paths, labels, **more)
     else:
-        source = FlowClips(clips.paths, labels, STACK, **reading)
+        source = FlowClips(clips.paths, labels, STACK, **more)
     with arithmetic(schedule.precision):
         found = turns(stream, source, schedule, device, 4096, readers, iterations, 3, net=make_net(stream))
-    return found | {"reading_images_per_second": loader(source, schedule, device, readers, iterations)}
+        return found | {"reading_images_per_second": loader(source, schedule, device, readers, iterations)}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,10 @@ PROCESSES_PER_GPU = 3
 FEWEST_THREADS = 3
 """Clips in work where a net computes: one being read, one computed, one written."""
 
+MOST_THREADS = 4
+"""Of a process. Some 19 of the 70 ms that a core takes to read and write a temporal clip hold the interpreter's lock
+(docs/finetune.md), so that four threads keep it busy, and more would wait for it."""
+
 
 @dataclass(frozen=True)
 class Crew:
@@ -41,17 +45,25 @@ def crew(run: Run, gpus: int = 0, *, net: bool = False) -> Crew:
 
     Args:
         gpus: how many they share; 0 is none.
-        net: whether each process holds a net on its GPU, and does several clips at once: then there is one process a
-            GPU, because a second one would hold the net once more and compute no faster. ``run.workers`` (by default
-            the number of cores) is the number of clips in work.
+        net: whether each process holds a net on its GPU, and does several clips at once. ``run.workers`` (by default the
+            number of cores) is then the number of clips in work, and there is one process a GPU for each four of
+            them: a process more holds the net once more, and computes no faster.
     """
     if not gpus:
         return Crew(run.workers or cores())
     if net:
         clips = run.workers or max(cores(), FEWEST_THREADS * gpus)
-        return Crew(min(gpus, clips), -(-clips // gpus), gpus)
+        gpus = min(gpus, clips)
+        each = -(-clips // gpus)
+        together = -(-each // MOST_THREADS)
+        told = ""
+        if together > 1 and exclusive_gpus():
+            together, told = 1, f"{_EXCLUSIVE}: one process a GPU in place of {together}"
+        return Crew(together * gpus, -(-each // together), gpus, told)
     wanted = run.workers or PROCESSES_PER_GPU * gpus
     if wanted > gpus and exclusive_gpus():
-        mode = "the GPUs are in exclusive compute mode and let one process in"
-        return Crew(gpus, gpus=gpus, told=f"{mode}: one worker a GPU in place of {wanted} in all")
+        return Crew(gpus, gpus=gpus, told=f"{_EXCLUSIVE}: one process a GPU in place of {wanted} in all")
     return Crew(wanted, gpus=gpus)
+
+
+_EXCLUSIVE = "the GPUs are in exclusive compute mode and let one process in"

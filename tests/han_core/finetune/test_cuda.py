@@ -35,12 +35,6 @@ class Noise:
         return random.integers(100 * self.labels[clip], 100 * self.labels[clip] + 120, shape, np.uint8)
 
 
-@pytest.fixture(autouse=True)
-def full_float32(monkeypatch):
-    """No TF32 in convolutions, so that what differs is the order of sums alone."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-
-
 @pytest.mark.parametrize(("kind", "channels"), [("frames", 3), ("flow", 4)])
 def test_batches_are_those_of_the_cpu_in_the_same_order(gpu, kind, channels):
     """Within 1e-3 of values up to 255 (flow: up to 470): bilinear sums in float32, in another order."""
@@ -63,8 +57,11 @@ def test_batches_are_those_of_the_cpu_in_the_same_order(gpu, kind, channels):
         assert torch.equal(cuda[3], cpu[3])
 
 
-def train(device: torch.device, schedule: SGDSchedule = SCHEDULE, **options: object) -> tuple[dict, list]:
-    net = SmallVGG16(dropout=(0, 0))  # the two devices draw dropout from different streams
+def train(
+    device: torch.device, schedule: SGDSchedule = SCHEDULE, dropout: tuple = (0, 0), **options: object
+) -> tuple[dict, list]:
+    """Without dropout, which the two devices draw from different streams."""
+    net = SmallVGG16(dropout=dropout)
     curve = finetune(
         net,
         Noise("frames", 3),
@@ -94,23 +91,38 @@ def test_fewer_bits_train_nearly_the_same(gpu, precision):
     np.testing.assert_allclose([s.loss for s in found], [s.loss for s in expected], rtol=0.05)
 
 
-def test_goes_on_where_it_was(gpu, tmp_path):
-    """The gradient of max pooling is summed in any order on a GPU, hence close and not equal."""
+@pytest.fixture
+def refusing():
+    """Operations that have no repeatable form are errors."""
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("error")
+    yield
+    torch.set_deterministic_debug_mode(before)
 
-    class Killed(BaseException):
-        pass
 
-    def kill(step: object) -> None:
-        if step.iteration == 2:
-            raise Killed
+class Killed(BaseException):
+    pass
 
-    whole, curve = train(gpu)
+
+def kill(step: object) -> None:
+    if step.iteration == 2:
+        raise Killed
+
+
+@pytest.mark.usefixtures("refusing")
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16", "float16"])
+def test_the_same_bits_each_time_and_where_it_goes_on(gpu, tmp_path, precision):
+    schedule, dropout = replace(SCHEDULE, precision=precision, clip_gradient=5.0), (0.5, 0.5)
+    whole, curve = train(gpu, schedule, dropout)
+    again, same = train(gpu, schedule, dropout)
+    assert same == curve
     checkpoint = Checkpoint(tmp_path / "run.safetensors", seconds=0)
     with pytest.raises(Killed):
-        train(gpu, checkpoint=checkpoint, on_step=kill)
+        train(gpu, schedule, dropout, checkpoint=checkpoint, on_step=kill)
     steps: list = []
-    resumed, again = train(gpu, checkpoint=checkpoint, on_step=steps.append)
+    resumed, continued = train(gpu, schedule, dropout, checkpoint=checkpoint, on_step=steps.append)
     assert [step.iteration for step in steps] == [3, 4]
-    assert len(again) == len(curve) == 4
+    assert continued == curve
     for name, value in whole.items():
-        torch.testing.assert_close(resumed[name], value, rtol=1e-3, atol=1e-4)
+        assert torch.equal(again[name], value), name
+        assert torch.equal(resumed[name], value), name

@@ -178,8 +178,11 @@ def test_number_of_workers_on_gpus(monkeypatch):
     assert crew(Run(), gpus=2) == Crew(6, gpus=2)
     assert crew(Run(workers=4), gpus=2) == Crew(4, gpus=2)
     monkeypatch.setattr(workers, "cores", lambda: 16)
-    assert crew(Run(), gpus=2, net=True) == Crew(2, threads=8, gpus=2)
-    assert crew(Run(workers=5), gpus=2, net=True) == Crew(2, threads=3, gpus=2)
+    assert crew(Run(), gpus=4, net=True) == Crew(4, threads=4, gpus=4)
+    assert crew(Run(), gpus=1, net=True) == Crew(4, threads=4, gpus=1)
+    assert crew(Run(workers=5), gpus=1, net=True) == Crew(2, threads=3, gpus=1)
+    assert crew(Run(workers=1), gpus=2, net=True) == Crew(1, threads=1, gpus=1)
+    assert crew(Run(workers=7), gpus=2, net=True) == Crew(2, threads=4, gpus=2)
     monkeypatch.setattr(workers, "cores", lambda: 1)
     assert crew(Run(), gpus=2, net=True) == Crew(2, threads=3, gpus=2), "one clip read, one computed, one written"
 
@@ -188,9 +191,12 @@ def test_gpus_that_let_one_process_in_get_one_and_it_is_said(go, monkeypatch, ca
     monkeypatch.setattr(workers, "exclusive_gpus", lambda: True)
     assert worker_count(Run(), gpus=2) == 2
     assert worker_count(Run(workers=1), gpus=2) == 1
-    assert crew(Run(), gpus=2, net=True).told == ""
+    assert crew(Run(workers=4), gpus=1, net=True).told == ""
+    assert crew(Run(workers=16), gpus=1, net=True) == Crew(
+        1, 16, 1, "the GPUs are in exclusive compute mode and let one process in: one process a GPU in place of 4"
+    )
     go(tasks_of("c1"), workers=2, gpus=1)
-    assert "test: the GPUs are in exclusive compute mode and let one process in: one worker" in capsys.readouterr().err
+    assert "test: the GPUs are in exclusive compute mode and let one process in: one process a GPU" in capsys.readouterr().err
 
 
 class Driver:

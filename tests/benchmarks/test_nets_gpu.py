@@ -1,0 +1,63 @@
+"""What measures the nets on a GPU runs from end to end, here on the CPU with small nets: it is not the first contact
+with a GPU that finds a slip in it."""
+
+import importlib.util
+import json
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from tests.small_net import SmallVGG16
+
+
+class SmallPool:
+    """One process with threads would compile and import everything anew; here its work is done in this process."""
+
+    def __init__(self, processes, threads, *, initializer, initargs):
+        initializer(*initargs)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def submit(self, work, *args):
+        from tests.pipeline.execution.inline import InlineExecutor
+
+        return InlineExecutor().submit(work, *args)
+
+
+@pytest.fixture
+def nets_gpu(repository, monkeypatch):
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+    spec = importlib.util.spec_from_file_location("nets_gpu", repository / "benchmarks" / "nets_gpu.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "nets_gpu", module)
+    spec.loader.exec_module(module)
+    small = {"spatial": 3, "temporal": 2 * module.STACK}
+    monkeypatch.setattr(
+        module, "make_net", lambda stream: SmallVGG16(classes=module.CLASSES, in_channels=small[stream])
+    )
+    monkeypatch.setattr(module, "FRAMES", 2)
+    monkeypatch.setattr(module, "ThreadedProcesses", SmallPool)
+    monkeypatch.setattr(module, "start", lambda job: monkeypatch.setattr(module, "_station", job.open()))
+    return module
+
+
+@pytest.mark.parametrize("files", [True, False])
+def test_it_runs(nets_gpu, monkeypatch, tmp_path, files):
+    """With clip files, and as where what writes them is not installed."""
+    monkeypatch.setattr(nets_gpu, "HAS_FILES", files)
+    out = tmp_path / "out.json"
+    options = "--device cpu --precision float32 --seconds 0 --clips-in-work 1 --clips 2 --length 12 --batch 2"
+    options += f" --micro-batch 2 --iterations 1 --out {out}" + ("" if files else " --section cubes")
+    ran = CliRunner().invoke(nets_gpu.main, options.split())
+    assert ran.exit_code == 0, (ran.output, ran.exception)
+    found = json.loads(out.read_text())
+    assert found["files"] == ("on disk" if files else "in memory")
+    wanted = {"cubes": "stage_over_bare"} | ({"finetune": "ratio"} if files else {})
+    for section, key in wanted.items():
+        assert found[section].keys() == {"spatial, float32", "temporal, float32"}
+        assert all(one.get(key, 0) > 0 for one in found[section].values()), found[section]
