@@ -15,6 +15,7 @@ from han_core.han.steps import Steps
 from han_core.han.training import TrainingSchedule, classify, make_optimizer, train
 from han_core.runs.checkpoint import Checkpoint
 from han_core.runs.processes import Processes
+from tests.stand_in_graphs import Graphs
 
 STREAMS, CLIPS, REGIONS = ("spatial", "temporal"), 10, 9
 
@@ -25,29 +26,6 @@ def features():
     dense = {s: (torch.rand(shape) * (torch.rand(shape) < 0.4)).half() for s in STREAMS}
     arrays = {s: SparseCubes.from_dense(cubes) for s, cubes in dense.items()}
     return MemoryFeatures(arrays, torch.arange(CLIPS) % 2, ("", "mirrored"))
-
-
-class Graphs:
-    """Notes what is asked of it. Capturing does nothing, as on a GPU; replaying does the work again, with whatever
-    then stands in the tensors that it was captured with."""
-
-    def __init__(self, able=True):
-        self.able, self.seen = able, []
-
-    def prepare(self, work):
-        self.seen.append("prepare")
-        work()
-
-    def captured(self, work):
-        self.seen.append("capture")
-        if not self.able:
-            raise RuntimeError("operation not permitted when stream is capturing")
-
-        def replay():
-            self.seen.append("replay")
-            work()
-
-        return replay
 
 
 def trained(graphs, *, shift=True, epochs=3):
@@ -90,6 +68,25 @@ def test_a_step_that_cannot_be_captured_is_launched_and_said_so_once(caplog):
     (record,) = caplog.records
     assert "could not be captured" in record.getMessage()
     assert "not permitted when stream is capturing" in record.getMessage()
+
+
+def test_a_run_from_features_on_the_device_is_that_from_the_host(monkeypatch):
+    """Views, shifts and last batch; as on a GPU, but for the device."""
+    schedule = TrainingSchedule(epochs=3, batch=4, shift=1, views=("mirrored",), seed=3)
+
+    def run():
+        torch.manual_seed(0)
+        model, losses = HAN(HANConfig(STREAMS, 2, 4, REGIONS, lstm_size=5, skip=2, dropout=0.3)), []
+        train(model, features(), schedule, on_epoch=lambda epoch, pace: losses.append((epoch.loss, epoch.top1)))
+        return model.state_dict(), losses
+
+    host, losses = run()
+    graphs = Graphs()
+    monkeypatch.setattr(training, "_steps_on_device", lambda steps, store, _: StepsOnDevice(steps, store, graphs))
+    device, others = run()
+    assert same(host, device)
+    assert losses == others
+    assert graphs.seen.count("replay") == 3 * 3 - 2
 
 
 CHOICES = [

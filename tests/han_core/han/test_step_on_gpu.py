@@ -11,7 +11,7 @@ from han_core.cubes import sparse_cuda
 from han_core.cubes.features import MemoryFeatures
 from han_core.cubes.shift import shifted
 from han_core.cubes.sparse import SparseCubes
-from han_core.han import step_kernels
+from han_core.han import step_kernels, training
 from han_core.han.config import HANConfig
 from han_core.han.model import HAN
 from han_core.han.steps import Steps
@@ -146,3 +146,13 @@ def test_a_batch_out_of_the_memory_of_the_host_is_not_taken_for_one_on_the_gpu()
         )
         with pytest.raises(AssertionError, match="glimpse_kernel is given a tensor on cpu"):
             han.learn(dict.fromkeys(STREAMS, mixed), labels.to(GPU))
+
+
+@pytest.mark.parametrize(("where", "processes", "captured"), [("cuda", 1, True), ("cuda", 2, False), ("cpu", 1, None)])
+def test_steps_are_captured_where_the_features_are_on_the_gpu_of_one_process(where, processes, captured, monkeypatch):
+    monkeypatch.setattr(training, "CudaGraphs", lambda device: device)
+    with fake_cuda():
+        rows = SparseCubes.empty(CLIPS, 2, CHANNELS, REGIONS, 1000, device=torch.device(where))
+        store = MemoryFeatures(dict.fromkeys(STREAMS, rows), torch.arange(CLIPS) % 5)
+        found = training._steps_on_device(None, store, Processes(0, processes, GPU))
+    assert (None if found is None else found._graphs is not None) is captured
