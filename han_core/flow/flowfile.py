@@ -11,11 +11,11 @@ from han_core.clipfile.reader import ClipFile
 from han_core.clipfile.trailer import REMAKE, ClipFileError
 from han_core.clipfile.writer import Appender, ClipFileWriter
 from han_core.errors import ClipError
-from han_core.flow.levels import FlowFormat, quantize
+from han_core.flow.levels import FlowFormat, QuantizedFlow, quantize
 from han_core.images.codec import decode_grey, encode_image
 
-Solver = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""(N, H, W) uint8 first and second frames -> (N, 2, H, W) float32 flow in pixels, x first."""
+Solver = Callable[[np.ndarray, np.ndarray], np.ndarray | QuantizedFlow]
+"""(N, H, W) uint8 first and second frames -> (N, 2, H, W) float32 flow in pixels, x first, or its levels."""
 
 
 def write_flow(
@@ -26,7 +26,7 @@ def write_flow(
     fingerprint: str,
     solver: Solver,
     form: FlowFormat,
-    batch: int,
+    batch: int | Callable[[int, int], int],
     threads: int = 1,
     attributes: Mapping[str, str | int | float] | None = None,
 ) -> int:
@@ -44,7 +44,7 @@ def write_flow(
         clip, fingerprint: who it is.
         solver: computes the flow.
         form: how it is stored.
-        batch: pairs solved at once.
+        batch: pairs solved at once, or how many for a height and width in pixels.
         threads: that decode and encode beside the solver.
         attributes: of the solver, to be stored in the file.
 
@@ -65,6 +65,8 @@ def write_flow(
             ThreadPoolExecutor(threads) as pool,
         ):
             x, y = writer.images("x"), writer.images("y")
+            if not isinstance(batch, int):
+                batch = batch(*grey_frame(source.image_bytes("frames", 0), form.size).shape)
             batches = [range(start, min(start + batch, count)) for start in range(0, count, batch)]
             frames = _prefetch(source, pool, range(batches[0].stop + 1), form.size)
             encoding: list[Future[tuple[bytes, bytes, int]]] = []
@@ -78,7 +80,7 @@ def write_flow(
                 ahead = range(following.start + 1, following.stop + 1) if following else following
                 frames = [frames[-1], *_prefetch(source, pool, ahead, form.size)]
                 clipped += _write(encoding, x, y)
-                encoding = [pool.submit(encode_field, *item, form) for item in zip(pairs, flow.result(), strict=True)]
+                encoding = _encode(pool, pairs, flow.result(), form)
             clipped += _write(encoding, x, y)
             height, width = grey[0].shape
             writer.attributes |= {"width": width, "height": height, "count": count}
@@ -137,11 +139,20 @@ def grey_frame(encoded: bytes, size: tuple[int, int] | None) -> np.ndarray:
     return cv2.resize(grey, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def _solve(solver: Solver, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def _solve(solver: Solver, first: np.ndarray, second: np.ndarray) -> np.ndarray | QuantizedFlow:
     try:
         return solver(first, second)
     except ValueError as error:
         raise ClipError(f"flow cannot be computed: {error}") from error
+
+
+def _encode(
+    pool: ThreadPoolExecutor, pairs: range, flow: np.ndarray | QuantizedFlow, form: FlowFormat
+) -> list[Future[tuple[bytes, bytes, int]]]:
+    if not isinstance(flow, QuantizedFlow):
+        return [pool.submit(encode_field, *item, form) for item in zip(pairs, flow, strict=True)]
+    items = zip(pairs, flow.levels, flow.finite, flow.beyond, strict=True)
+    return [pool.submit(_encode_levels, *item, form) for item in items]
 
 
 def encode_field(index: int, flow: np.ndarray, form: FlowFormat) -> tuple[bytes, bytes, int]:
@@ -150,12 +161,19 @@ def encode_field(index: int, flow: np.ndarray, form: FlowFormat) -> tuple[bytes,
     Raises:
         ClipError: the field, named by its index, is not finite.
     """
-    if not np.isfinite(flow).all():
-        raise ClipError(f"flow {index} is not finite")
-    levels = quantize(flow, form.bound, form.rounding)
+    finite = bool(np.isfinite(flow).all())
+    levels = quantize(flow, form.bound, form.rounding) if finite else flow
     beyond = int((np.abs(flow) > form.bound).any(axis=0).sum())
+    return _encode_levels(index, levels, finite, beyond, form)
+
+
+def _encode_levels(
+    index: int, levels: np.ndarray, finite: bool, beyond: int, form: FlowFormat
+) -> tuple[bytes, bytes, int]:
+    if not finite:
+        raise ClipError(f"flow {index} is not finite")
     x, y = (encode_image(component, form.codec, form.quality) for component in levels)
-    return x, y, beyond
+    return x, y, int(beyond)
 
 
 def _write(encoded: list[Future[tuple[bytes, bytes, int]]], x: Appender, y: Appender) -> int:

@@ -23,6 +23,18 @@ class FlowFormat:
     """Width and height at which flow is computed and stored; None is the frames' own."""
 
 
+@dataclass(frozen=True)
+class QuantizedFlow:
+    """Flow of N pairs that was quantised where it was computed."""
+
+    levels: np.ndarray
+    """(N, 2, H, W) uint8, x first; see :func:`quantize`."""
+    beyond: np.ndarray
+    """(N,) int64: pixels whose flow lies beyond the bound in x or y."""
+    finite: np.ndarray
+    """(N,) bool: whether all of a pair's flow was finite; if not, its levels mean nothing."""
+
+
 def quantize(flow: np.ndarray, bound: float, rounding: Literal["nearest", "floor"] = "nearest") -> np.ndarray:
     """Map flow linearly from [-bound, bound] pixels to levels 0..255.
 

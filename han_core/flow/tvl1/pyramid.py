@@ -27,11 +27,17 @@ def resize(images: Tensor, size: tuple[int, int], scale: float | None = None) ->
 @functools.lru_cache(maxsize=64)
 def _neighbours(old: int, new: int, scale: float | None, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Linear interpolation along one axis: the two old pixels of each new one, and the share of the second."""
+    first, share = linear_taps(old, new, scale)
+    return first.to(device), (first + 1).clamp(max=old - 1).to(device), share.to(device)
+
+
+def linear_taps(old: int, new: int, scale: float | None = None) -> tuple[Tensor, Tensor]:
+    """Linear interpolation along one axis: for each of ``new`` pixels the one of ``old`` before it, int64, and the
+    share of the one after, float32. ``scale`` as in :func:`resize`."""
     ratio = old / new if scale is None else 1 / scale
     at = ((torch.arange(new, dtype=torch.float64) + 0.5) * ratio - 0.5).clamp(0, old - 1)
     first = at.floor().long()
-    share = (at - first).float()
-    return first.to(device), (first + 1).clamp(max=old - 1).to(device), share.to(device)
+    return first, (at - first).float()
 
 
 def gradient(images: Tensor) -> tuple[Tensor, Tensor]:

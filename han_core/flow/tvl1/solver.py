@@ -1,5 +1,6 @@
 """The one way in: grey frames to flow, by whichever back end there is."""
 
+import functools
 import importlib.util
 import logging
 import os
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 
 from han_core.devices import gpus
+from han_core.flow.levels import QuantizedFlow
 from han_core.flow.tvl1.params import TVL1Params
 
 Backend = Literal["auto", "reference", "cpu", "cuda", "opencv"]
@@ -24,24 +26,101 @@ log = logging.getLogger(__name__)
 def resolve_backend(backend: str = "auto") -> str:
     """The back end that ``backend`` stands for: ``reference``, ``cpu``, ``cuda`` or ``opencv``.
 
-    ``auto`` is ``cuda`` where torch finds a GPU and Triton is installed, else ``cpu`` where Numba is installed, else
-    ``opencv``. The choice is logged.
+    ``auto`` is ``cuda`` where torch finds a GPU, Triton is installed and one small solve succeeds, else ``cpu`` where
+    Numba is installed, else ``opencv``. The choice is logged, and a GPU that cannot be used is a warning. The small
+    solve is done once in a process. Where there is no GPU nothing is imported.
 
     Raises:
         ValueError: no such back end, or what it needs is not here; the message says what.
     """
     if backend == "auto":
-        chosen = next((name for name in ("cuda", "cpu", "opencv") if _missing(name) is None), None)
+        chosen = next((name for name in ("cuda", "cpu", "opencv") if _usable(name, warn=name == "cuda")), None)
         if chosen is None:
             raise ValueError("no back end for optical flow: install numba or opencv-contrib-python")
         log.info("optical flow: back end auto is %s", chosen)
         return chosen
+    _check_backend(backend)
+    reason = _failure(backend)
+    if reason:
+        raise ValueError(f"back end {backend!r} of optical flow cannot run here: {reason}")
+    return backend
+
+
+def pairs_at_once(backend: str, height: int, width: int) -> int:
+    """How many pairs of this size a call of :func:`tvl1_flow` should bring: with more, no back end is faster, and they
+    take memory. Never changes a result.
+
+    Args:
+        backend: a resolved one, not ``auto``.
+        height, width: of the frames, pixels.
+    """
+    if backend != "cuda":
+        return 16
+    from han_core.flow.tvl1 import cuda
+
+    return cuda.pairs_at_once(height, width)
+
+
+def tvl1_quantized(
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    params: TVL1Params,
+    bound: float,
+    rounding: Literal["nearest", "floor"] = "nearest",
+) -> QuantizedFlow:
+    """:func:`tvl1_flow` by back end ``cuda``, quantised on the GPU: the same levels as of its result, to the bit.
+
+    Args:
+        first, second: (N, H, W) grey frames, uint8, or float with values 0..255; at least one.
+        bound, rounding: as of :func:`han_core.flow.levels.quantize`.
+
+    Raises:
+        ValueError, GPUMemoryError: as of :func:`tvl1_flow`.
+    """
+    _check_backend("cuda")
+    _check(first, second)
+    import torch
+
+    from han_core.flow.tvl1 import cuda
+
+    tensors = (torch.from_numpy(_native(x)) for x in (first, second))
+    return cuda.solve_quantized(*(x.to(cuda.device_for(x)) for x in tensors), params, bound, rounding)
+
+
+def _check_backend(backend: str) -> None:
+    """That the back end exists and what it needs is installed; cheap enough for every call."""
     if backend not in BACKENDS:
         raise ValueError(f"optical flow has no back end {backend!r}; there are auto, {', '.join(BACKENDS)}")
     reason = _missing(backend)
     if reason:
         raise ValueError(f"back end {backend!r} of optical flow cannot run here: {reason}")
-    return backend
+
+
+def _usable(backend: str, *, warn: bool) -> bool:
+    if _missing(backend):
+        return False
+    reason = _failure(backend)
+    if reason and warn:
+        log.warning("optical flow: there is a GPU, but back end %s cannot run here: %s", backend, reason)
+    return reason is None
+
+
+def _failure(backend: str) -> str | None:
+    """What keeps a back end, of which nothing is missing, from computing, or None."""
+    return _failure_on_gpu() if backend == "cuda" else None
+
+
+@functools.lru_cache(maxsize=1)
+def _failure_on_gpu() -> str | None:
+    """What goes wrong in one small solve on the GPU, or None.
+
+    Triton compiles C code when it launches a kernel for the first time, so a machine may have all packages and a GPU
+    and yet be unable to start anything.
+    """
+    from han_core.flow.tvl1 import cuda
+
+    return cuda.trial()
 
 
 def tvl1_flow(
@@ -70,6 +149,7 @@ def tvl1_flow(
     Raises:
         ValueError: shapes differ or are not (N, H, W), a side is under 3 pixels, values are not finite or outside
             0..255, or the back end cannot run here.
+        GPUMemoryError: the GPU has no memory for even one pair of this size.
 
     Frames too small for all of the pyramid's levels are solved with those that fit (at least 16 pixels per side), as
     OpenCV does.
@@ -83,7 +163,10 @@ def tvl1_flow(
         ((1, 2, 32, 32), 2)
     """
     params = params or TVL1Params()
-    backend = resolve_backend(backend)
+    if backend == "auto":
+        backend = resolve_backend(backend)
+    else:
+        _check_backend(backend)
     _check(first, second)
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, not {threads}")

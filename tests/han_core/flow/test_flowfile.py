@@ -12,7 +12,7 @@ from han_core.clipfile.trailer import ClipFileError
 from han_core.clipfile.writer import ClipFileWriter
 from han_core.errors import ClipError
 from han_core.flow.flowfile import read_flow_levels, write_flow
-from han_core.flow.levels import FlowFormat, dequantize, quantize
+from han_core.flow.levels import FlowFormat, QuantizedFlow, dequantize, quantize
 from han_core.images.codec import decode_grey, encode_image
 from han_core.images.frames import read_frames, write_frames
 from han_core.video.decode import read_video
@@ -229,6 +229,42 @@ class TestWriteFlow:
 
         with pytest.raises(ClipError, match="flow 1 is not finite"):
             self.write(frames, tmp_path / "x.h5", solver=solver)
+
+    @pytest.mark.parametrize("codec", ["jpeg", "png"])
+    def test_levels_of_a_solver_make_the_same_file_as_its_flow(self, frames, tmp_path, codec):
+        self.write(frames, tmp_path / "flow.h5", codec=codec)
+        self.write(frames, tmp_path / "levels.h5", codec=codec, solver=self.quantized)
+        assert (tmp_path / "levels.h5").read_bytes() == (tmp_path / "flow.h5").read_bytes()
+
+    def test_levels_of_flow_that_is_not_finite_are_a_failed_clip(self, frames, tmp_path):
+        def solver(first, second):
+            found = self.quantized(first, second)
+            found.finite[1] = False
+            return found
+
+        with pytest.raises(ClipError, match="flow 1 is not finite"):
+            self.write(frames, tmp_path / "x.h5", solver=solver)
+
+    @staticmethod
+    def quantized(first, second):
+        flow = difference(first, second)
+        beyond = (np.abs(flow) > 20).any(1).sum((1, 2))
+        return QuantizedFlow(quantize(flow, 20), beyond, np.isfinite(flow).all((1, 2, 3)))
+
+    def test_the_size_of_the_frames_may_decide_how_many_are_solved_at_once(self, frames, tmp_path):
+        asked, solved = [], []
+
+        def batch(height, width):
+            asked.append((height, width))
+            return 7
+
+        def solver(first, second):
+            solved.append(len(first))
+            return difference(first, second)
+
+        self.write(frames, tmp_path / "x.h5", solver=solver, batch=batch, size=(24, 20))
+        assert asked == [(20, 24)]
+        assert solved == [7, 3]
 
 
 class TestHostileFiles:

@@ -3,79 +3,185 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 
+from han_core.flow.levels import quantize
 from han_core.flow.tvl1.params import TVL1Params
-from han_core.flow.tvl1.solver import resolve_backend, tvl1_flow
+from han_core.flow.tvl1.solver import pairs_at_once, resolve_backend, tvl1_flow, tvl1_quantized
+from tests.han_core.flow.tvl1.cases import CASES, SLOW_CASES, STOPS, SWEEPS, TINY
 from tests.han_core.flow.tvl1.flow_pairs import end_point_error, textured_pair, video_pairs
 
 pytest.importorskip("triton", reason="triton is not installed here")
 
-LARGE = {"rows": 64, "columns": 64}
-CASES = {
-    # Tiles of 32x32 whose core is 28x28: four tiles a pair, which hand their edges on from launch to launch.
-    "tiles": (TVL1Params(scales=1, warps=1, epsilon=0, iterations=7, settle=0), {"steps": 2}),
-    # Three iterations per launch and a limit that is met in the middle of one: it has to be repeated in part.
-    "stops": (
-        TVL1Params(scales=1, warps=2, epsilon=0.02, iterations=60, settle=0),
-        {"steps": 3, "rows": 64, "columns": 64},
-    ),
-    # On the finest level alone more iterations follow, here not a multiple of those of a launch.
-    "levels": (
-        TVL1Params(scales=2, warps=1, epsilon=0.05, iterations=8, settle=6),
-        {"steps": 4, "rows": 64, "columns": 64},
-    ),
-    "median": (
-        TVL1Params(scales=1, warps=1, epsilon=0.003, iterations=34, median=3, settle=0),
-        {"steps": 8} | LARGE,
-    ),
-}
-
-SOLVE = """
-import numpy as np, torch
-from han_core.flow.tvl1.params import TVL1Params
 from han_core.flow.tvl1 import cuda
-from tests.han_core.flow.tvl1.test_cuda import CASES
-first, second = (torch.from_numpy(x) for x in np.load("pairs.npy"))
-for name, (params, tuning) in CASES.items():
-    size = {"batch": 3, "rows": 32, "columns": 32, "block": 2048} | tuning
-    np.save(name + ".npy", cuda.solve(first, second, params, cuda.Tuning(**size)).numpy())
-"""
 
 
 @pytest.fixture(scope="module")
 def pairs():
-    """A moving pair, a static one, and another moving one, (3, 36, 40)."""
-    (a, b), (c, d) = textured_pair(36, 40, (0.6, -0.4)), textured_pair(36, 40, (-0.3, 0.2), seed=1)
+    """A moving pair, a static one, and another moving one, (3, 21, 27)."""
+    (a, b), (c, d) = textured_pair(21, 27, (0.6, -0.4)), textured_pair(21, 27, (-0.3, 0.2), seed=1)
     return np.stack([a, a, c]), np.stack([b, a, d])
 
 
-@pytest.fixture(scope="module")
-def interpreted(pairs, tmp_path_factory, repository):
-    """Flow of every case, found under the interpreter, which has to be chosen before the kernels are imported."""
-    folder = tmp_path_factory.mktemp("interpreted")
-    np.save(folder / "pairs.npy", np.stack(pairs))
+def interpret(pairs, folder, repository, *arguments):
+    """What ``interpreted.py`` writes, by file and name. The interpreter is chosen before kernels are imported."""
+    np.savez(folder / "pairs.npz", *pairs)
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(
-        [sys.executable, "-c", SOLVE], cwd=folder, env=environment, capture_output=True, text=True, timeout=280
-    )
+    command = [sys.executable, "-m", "tests.han_core.flow.tvl1.interpreted", str(folder), *arguments]
+    run = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=1500)
     assert run.returncode == 0, run.stderr
-    return {name: np.load(folder / f"{name}.npy") for name in CASES}
+    return {path.stem: dict(np.load(path)) for path in folder.glob("*.npz")}
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_kernels_equal_the_reference(interpreted, pairs, case):
-    expected = tvl1_flow(*pairs, backend="reference", params=CASES[case][0])
-    assert np.abs(expected).max() > 0.1
-    assert np.abs(interpreted[case] - expected).max() < 1e-3
+@pytest.fixture(scope="module")
+def found(pairs, tmp_path_factory, repository):
+    return interpret(pairs, tmp_path_factory.mktemp("interpreted"), repository)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_kernels_leave_static_frames_at_zero(interpreted, case):
-    assert not interpreted[case][1].any()
+class TestInterpreted:
+    @pytest.mark.parametrize("n", range(len(SWEEPS)))
+    def test_a_sweep_equals_the_tile_kernel(self, found, n):
+        expected, swept = found["sweep"][str(n)]
+        assert np.abs(expected).max() > 0.3
+        assert np.abs(swept - expected).max() < 1e-5
+
+    @pytest.mark.parametrize("case", CASES)
+    def test_a_whole_solve_equals_the_cpu(self, found, pairs, case):
+        expected = tvl1_flow(*pairs, backend="cpu", params=CASES[case][0])
+        assert np.abs(expected[[0, 2]]).max((1, 2, 3)).min() > 0.1
+        assert np.abs(found["flow"][case] - expected).max() < 1e-3
+        assert not found["flow"][case][1].any(), "static frames give zero"
+
+    def test_a_whole_solve_by_the_sweep_equals_the_cpu(self, found, pairs):
+        expected = tvl1_flow(*(x[:2, 8:14, 8:17] for x in pairs), backend="cpu", params=TINY)
+        assert np.abs(expected[0]).max() > 0.1
+        assert np.abs(found["flow"]["tiny"] - expected).max() < 1e-3
+
+    def test_the_bytes_do_not_depend_on_slots_order_and_neighbours(self, found):
+        assert np.array_equal(found["flow"]["one slot, backwards"][::-1], found["flow"]["stops"])
+
+
+@pytest.mark.slow
+def test_longer_solves_of_real_and_made_pairs_equal_the_cpu(tmp_path, repository, request):
+    (a, b), (c, d) = textured_pair(27, 39, (0.6, -0.4)), textured_pair(27, 39, (-1.3, 0.2), seed=1)
+    noise = np.random.default_rng(2).integers(0, 256, (2, 27, 39)).astype(np.uint8)
+    first, second = np.stack([a, a, c, noise[0]]), np.stack([b, a, d, noise[1]])
+    real = video_pairs(request.getfixturevalue("shared_data") / "odd_videos/kinetics_340x256.mp4", (50, 120))
+    first, second = (np.concatenate([x, y[:, 100:127, 150:189]]) for x, y in zip((first, second), real, strict=True))
+    found = interpret((first, second), tmp_path, repository, "slow")["flow"]
+    for name, (params, _) in SLOW_CASES.items():
+        expected = tvl1_flow(first, second, backend="cpu", params=params)
+        assert np.abs(found[name] - expected).max() < 1e-3, name
+    expected = tvl1_flow(first[:3], second[:3], backend="cpu", params=STOPS)
+    assert np.abs(found["sweep"] - expected).max() < 1e-3
+
+
+class MadePool:
+    """In the place of a pool: what looks like flow, one pair at a time, where ``fits`` pairs have room."""
+
+    def __init__(self, fits=10**6):
+        self.fits = fits
+        self.asked = []
+        self.cleared = 0
+
+    def cache_clear(self):
+        self.cleared += 1
+
+    def __call__(self, slots, room, *more):
+        self.asked.append(slots)
+        if slots > self.fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self
+
+    def solve(self, first, second):
+        return torch.stack([first.float(), second.float() - first.float()], dim=1)
+
+
+@pytest.fixture
+def made_pool(monkeypatch):
+    def make(fits=10**6):
+        pool = MadePool(fits)
+        monkeypatch.setattr(cuda, "_pool", pool)
+        monkeypatch.setattr(cuda, "_fitting", {})
+        return pool
+
+    return make
+
+
+class TestMemory:
+    @pytest.fixture
+    def frames(self):
+        return torch.from_numpy(np.random.default_rng(4).integers(0, 256, (2, 21, 24, 32)).astype(np.uint8))
+
+    def test_half_as_many_are_solved_where_memory_is_short(self, made_pool, frames):
+        made_pool()
+        expected = cuda.solve(*frames, TVL1Params())
+        pool = made_pool(fits=3)
+        assert torch.equal(cuda.solve(*frames, TVL1Params()), expected)
+        assert pool.asked[:5] == [32, 16, 8, 4, 2]
+        assert pool.cleared == 4
+        assert set(pool.asked[5:]) == {2, 1}, "what fitted is remembered; the last pair is alone"
+
+    def test_the_next_call_starts_with_what_fitted(self, made_pool, frames):
+        pool = made_pool(fits=3)
+        cuda.solve(*frames, TVL1Params())
+        pool.asked.clear()
+        cuda.solve(*frames, TVL1Params())
+        assert max(pool.asked) == 2
+        cuda.solve(*frames[..., :20], TVL1Params())
+        assert max(pool.asked) == 32, "frames of another size are tried anew"
+
+    def test_no_memory_for_one_pair_is_a_plain_error(self, made_pool, frames):
+        made_pool(fits=0)
+        with pytest.raises(cuda.GPUMemoryError, match=r"no memory for the flow of one pair of 32x24 pixels; end what"):
+            cuda.solve(*frames, TVL1Params())
+
+
+def test_threads_solve_one_after_the_other(made_pool):
+    """They would share a pool and its memory."""
+    pool, inside, together = made_pool(), [], []
+
+    def solve(first, second):
+        inside.append(first)
+        time.sleep(0.1)  # the other thread is long waiting by then
+        together.append(len(inside))
+        inside.pop()
+        return torch.zeros(len(first), 2, *first.shape[1:])
+
+    pool.solve = solve
+    frames = torch.zeros(2, 1, 24, 32, dtype=torch.uint8)
+    threads = [threading.Thread(target=cuda.solve, args=(*frames, TVL1Params())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == [1, 1, 1]
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "floor"])
+def test_levels_are_those_of_the_flow(rounding):
+    rng = np.random.default_rng(3)
+    flow = np.concatenate([rng.normal(0, 9, (2, 2, 40, 50)), rng.integers(-60, 60, (1, 2, 40, 50)) * 20 / 255])
+    flow = flow.astype(np.float32)
+    levels, beyond, finite = cuda.quantized(torch.from_numpy(flow), 20.0, rounding)
+    assert np.array_equal(levels.numpy(), quantize(flow, 20.0, rounding))
+    assert beyond.tolist() == [int((np.abs(one) > 20).any(0).sum()) for one in flow]
+    assert beyond[0] > 0
+    assert finite.tolist() == [True] * 3
+    flow[1, 0, 3, 4] = np.nan
+    assert cuda.quantized(torch.from_numpy(flow), 20.0, rounding)[2].tolist() == [True, False, True]
+
+
+def test_as_many_pairs_are_read_as_keep_the_gpu_busy():
+    assert pairs_at_once("cpu", 256, 340) == 16
+    assert pairs_at_once("cuda", 256, 340) > 200
+    assert 1 <= pairs_at_once("cuda", 2160, 3840) < 10
+    assert pairs_at_once("cuda", 24, 32) == pairs_at_once("cuda", 32, 32), "there is a limit for small frames"
 
 
 def test_without_a_gpu_the_reason_is_told(monkeypatch):
@@ -86,36 +192,65 @@ def test_without_a_gpu_the_reason_is_told(monkeypatch):
     assert resolve_backend("auto") == "cpu"
 
 
-def test_tiles_without_a_core_are_refused():
-    from han_core.flow.tvl1.cuda import Tuning
-
-    with pytest.raises(ValueError, match="no core left"):
-        Tuning(steps=16, rows=32)
-
-
 @pytest.mark.gpu
 class TestOnGPU:
     @pytest.mark.parametrize("params", [TVL1Params(), TVL1Params(median=5), TVL1Params(epsilon=0, iterations=30)])
-    def test_equals_opencv(self, gpu, params):
+    def test_equals_the_cpu(self, gpu, params):
         made = [textured_pair(60, 84, shift, seed) for seed, shift in enumerate([(1.3, -0.7), (-2.4, 1.1), (0, 0)])]
         first, second = np.stack([a for a, _ in made]), np.stack([b for _, b in made])
-        error = end_point_error(
-            tvl1_flow(first, second, backend="cuda", params=params),
-            tvl1_flow(first, second, backend="opencv", params=params),
-        )
+        found = tvl1_flow(first, second, backend="cuda", params=params)
+        error = end_point_error(found, tvl1_flow(first, second, backend="cpu", params=params))
         assert np.median(error) <= 0.02
         assert error.mean((1, 2)).max() <= 0.1
+        assert not found[2].any()
 
-    def test_equals_opencv_on_video(self, gpu, shared_data):
+    def test_a_fixed_number_of_iterations_gives_the_iterates_of_the_cpu(self, gpu):
+        params = TVL1Params(epsilon=0, iterations=10, warps=2, scales=2, settle=0)
+        made = [textured_pair(61, 83, shift, seed) for seed, shift in enumerate([(1.3, -0.7), (-2.4, 1.1)])]
+        first, second = np.stack([a for a, _ in made]), np.stack([b for _, b in made])
+        found = tvl1_flow(first, second, backend="cuda", params=params)
+        assert np.abs(found - tvl1_flow(first, second, backend="cpu", params=params)).max() < 1e-3
+
+    def test_equals_the_cpu_on_video(self, gpu, shared_data):
         first, second = video_pairs(shared_data / "odd_videos/kinetics_340x256.mp4", tuple(range(0, 60, 3)))
         error = end_point_error(tvl1_flow(first, second, backend="cuda"), tvl1_flow(first, second, backend="cpu"))
         assert np.median(error) <= 0.02
         assert error.mean((1, 2)).max() <= 0.1
 
-    def test_runs_again_with_the_same_bytes(self, gpu):
-        a, b = textured_pair(100, 120)
-        first, second = torch.from_numpy(a)[None].to(gpu), torch.from_numpy(b)[None].to(gpu)
-        once = tvl1_flow(first, second, backend="cuda")
-        assert once.is_cuda
-        for _ in range(3):
-            assert torch.equal(tvl1_flow(first, second, backend="cuda"), once)
+    def test_the_bytes_do_not_depend_on_slots_order_and_neighbours(self, gpu):
+        made = [textured_pair(100, 120, (0.3 * n, -0.2 * n), seed=n) for n in range(11)]
+        first, second = (torch.from_numpy(np.stack(x)).to(gpu) for x in zip(*made, strict=True))
+        expected = cuda.solve(first, second, TVL1Params())
+        assert expected.is_cuda
+        for slots in (1, 3, 11):
+            for _ in range(2):
+                order = torch.randperm(len(first), device=gpu)
+                found = cuda.solve(first[order], second[order], TVL1Params(), cuda.Tuning(slots=slots))
+                assert torch.equal(found, expected[order])
+
+    def test_levels_are_those_of_the_flow(self, gpu):
+        a, b = textured_pair(100, 120, (3.0, -2.0))
+        flow = tvl1_flow(a[None], b[None], backend="cuda")
+        found = tvl1_quantized(a[None], b[None], params=TVL1Params(), bound=2.5)
+        assert np.array_equal(found.levels, quantize(flow, 2.5))
+        assert found.beyond.tolist() == [int((np.abs(flow[0]) > 2.5).any(0).sum())]
+
+    def test_the_small_solve_that_is_tried_succeeds(self, gpu):
+        assert cuda.trial() is None
+
+    def test_memory_that_is_really_short(self, gpu, monkeypatch):
+        monkeypatch.setattr(cuda, "_fitting", {})
+        made = [textured_pair(128, 160, (0.3 * n, -0.2), seed=n) for n in range(9)]
+        first, second = (torch.from_numpy(np.stack(x)).to(gpu) for x in zip(*made, strict=True))
+        expected = cuda.solve(first, second, TVL1Params())
+        cuda._pool.cache_clear()
+        torch.cuda.empty_cache()
+        total = torch.cuda.get_device_properties(gpu).total_memory
+        room = torch.cuda.memory_reserved(gpu) + 12 * 2**20
+        torch.cuda.set_per_process_memory_fraction(min(1.0, room / total), gpu)
+        try:
+            found = cuda.solve(first, second, TVL1Params())
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0, gpu)
+        assert cuda._fitting
+        assert torch.equal(found, expected)

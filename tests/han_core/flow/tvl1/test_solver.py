@@ -1,6 +1,8 @@
 """The interface: what goes in, what comes out, what is refused."""
 
 import logging
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -138,11 +140,20 @@ class TestRefusals:
 
 
 class TestResolve:
+    @pytest.fixture(autouse=True)
+    def _untried(self):
+        solver._failure_on_gpu.cache_clear()
+        yield
+        solver._failure_on_gpu.cache_clear()
+
     @pytest.fixture
     def only(self, monkeypatch):
-        def set_available(*names):
+        def set_available(*names, failure=None):
             monkeypatch.setattr(solver, "_missing", lambda name: None if name in names else "it is away")
+            monkeypatch.setattr("han_core.flow.tvl1.cuda.trial", lambda: failure)
+            solver._failure_on_gpu.cache_clear()
 
+        pytest.importorskip("triton", reason="triton is not installed here")
         return set_available
 
     def test_auto_prefers_cuda_then_cpu_then_opencv(self, only, caplog):
@@ -161,3 +172,46 @@ class TestResolve:
         only("cpu")
         with pytest.raises(ValueError, match="'cuda' of optical flow cannot run here: it is away"):
             resolve_backend("cuda")
+
+    def test_a_gpu_that_cannot_compute_is_told_and_left_alone(self, only, caplog):
+        only(*BACKENDS, failure="one small solve on it failed (no compiler)")
+        assert resolve_backend("auto") == "cpu"
+        (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+        assert "back end cuda cannot run here: one small solve on it failed (no compiler)" in warning.getMessage()
+        with pytest.raises(ValueError, match=r"'cuda' of optical flow cannot run here: one small solve on it failed"):
+            resolve_backend("cuda")
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            RuntimeError("Failed to find C compiler. Please specify via CC environment variable."),
+            subprocess.CalledProcessError(1, ["gcc", "main.c"]),  # no Python.h
+        ],
+    )
+    def test_what_triton_lacks_is_said(self, monkeypatch, error):
+        pytest.importorskip("triton", reason="triton is not installed here")
+        from han_core.flow.tvl1 import cuda
+
+        def fails(*arguments):
+            raise error
+
+        monkeypatch.setattr(cuda, "device_for", lambda frames: torch.device("cpu"))
+        monkeypatch.setattr(cuda, "solve", fails)
+        told = cuda.trial()
+        assert str(error).splitlines()[0] in told
+        assert "Triton needs a C compiler (gcc or clang) and Python's header files (python3-dev)" in told
+
+    def test_flow_by_a_named_back_end_is_not_tried_first(self, only, pairs, monkeypatch):
+        """Workers are told which one it is, after it was tried once where they were started."""
+        only("cpu", failure="must not be asked")
+        assert tvl1_flow(*pairs, backend="cpu", params=QUICK).any()
+
+    def test_nothing_is_imported_where_there_is_no_gpu(self, repository):
+        """Torch takes seconds."""
+        script = (
+            "import sys; from han_core import devices; devices._gpu_driver = lambda: False\n"
+            "from han_core.flow.tvl1.solver import resolve_backend; print(resolve_backend('auto'))\n"
+            "assert not {'torch', 'triton'} & set(sys.modules)"
+        )
+        run = subprocess.run([sys.executable, "-c", script], cwd=repository, capture_output=True, text=True)
+        assert (run.stdout, run.stderr) == ("cpu\n", "")
