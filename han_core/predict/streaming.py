@@ -23,6 +23,7 @@ from han_core.images.codec import encode_image
 from han_core.nets.clip_inputs import ClipFrames
 from han_core.nets.extract import CubeNet
 from han_core.nets.sampling import stack_fields
+from han_core.predict.flow_backend import flow_backend
 from han_core.video.damage import Damage
 from han_core.video.decode import VideoFrames, read_video
 
@@ -86,14 +87,18 @@ class FeatureMaker:
         nets: stream -> its net.
         recipe: how.
         array: the layer wanted: ``cubes``, or the name of a fully connected one.
+
+    Raises:
+        PredictError: flow is needed, and no back end can compute it here.
     """
 
     def __init__(self, frames: FrameBuffer, nets: Mapping[str, CubeNet], recipe: FeatureSettings, array: str) -> None:
         self._frames, self._nets, self._recipe = frames, nets, recipe
         self._layer = recipe.layer if array == "cubes" else array
         self._form = FlowFormat(**recipe.flow)
-        params = TVL1Params(**recipe.tvl1)
-        self._solve = partial(tvl1_flow, backend=recipe.backend, params=params)
+        if "temporal" in nets:
+            backend = flow_backend(recipe.backend)
+            self._solve = partial(tvl1_flow, backend=backend, params=TVL1Params(**recipe.tvl1))
         self._fields: dict[int, np.ndarray] = {}
 
     @property
