@@ -255,9 +255,9 @@ class Run(Group):
     workers: Processes = 0
     """Clips in work at once: worker processes of a map over clips; 0 is one per core. On GPUs, flow has so many
     processes in all, by default three a GPU: while one computes, another reads and a third writes; fewer leave the GPU
-    idle while a clip is read, more need memory for a context each. Stages that run a net (cubes, scores) have one
-    process a GPU, and as many clips in work as this says, by default as many as cores. GPUs in exclusive compute mode
-    let one process in, and a stage says so."""
+    idle while a clip is read, more need memory for a context each. Stages that run a net (cubes, scores) have as many
+    clips in work as this says, by default as many as cores, and for each four of them a process a GPU. GPUs in
+    exclusive compute mode let one process in, and a stage says so."""
     executor: Literal["local", "dask"] = "local"
     scheduler: Text | None = None
     """Address of the dask scheduler (``executor: dask``)."""

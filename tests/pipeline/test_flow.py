@@ -1,7 +1,9 @@
 """Stage flow: from frames files to flow files, with what failed in decode carried on."""
 
+from concurrent.futures import BrokenExecutor, Future
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import yaml
@@ -17,7 +19,7 @@ from han_core.clips import Clip, ClipTable, write_clips
 from han_core.flow.flowfile import read_flow_levels
 from han_core.flow.levels import dequantize, quantize
 from han_core.flow.tvl1.params import TVL1Params
-from han_core.flow.tvl1.solver import tvl1_flow
+from han_core.flow.tvl1.solver import resolve_backend, tvl1_flow, tvl1_quantized
 from han_core.images.codec import decode_grey, encode_image
 from pipeline import flow as stage
 from pipeline.execution.ledger import Failure, read_failures, write_failures
@@ -188,7 +190,7 @@ def test_size(project):
 class TestFingerprint:
     def test_what_matters(self):
         base = stage.flow_fingerprint(Flow(), "cpu", "f")
-        same = [Flow(batch=3), Flow(bound=20), Flow(backend="cpu")]
+        same = [Flow(batch=3), Flow(batch="auto"), Flow(bound=20), Flow(backend="cpu")]
         assert {stage.flow_fingerprint(settings, "cpu", "f") for settings in same} == {base}
         other = [
             stage.flow_fingerprint(Flow(), "opencv", "f"),
@@ -224,3 +226,94 @@ def test_device_cpu_keeps_auto_off_the_gpu(project, monkeypatch):
         project.params["run"]["device"] = device
         Path("params.yaml").write_text(yaml.safe_dump(project.params))
         assert stage._backend(load_params()) == expected
+
+
+class TestTriedApart:
+    """Where there is a GPU, the back end is tried in a process of its own."""
+
+    @pytest.fixture
+    def answer(self, monkeypatch, project):
+        """Takes the place of that process."""
+        monkeypatch.setattr(stage, "gpus", lambda: 1)
+        stage._tried_apart.cache_clear()
+        yield lambda resolve: monkeypatch.setattr(stage, "local_pool", lambda workers: _Pool(resolve))
+        stage._tried_apart.cache_clear()
+
+    def backend(self, project, wanted, device="auto"):
+        project.params["flow"]["backend"] = wanted
+        project.params["run"]["device"] = device
+        Path("params.yaml").write_text(yaml.safe_dump(project.params))
+        return stage._backend(load_params())
+
+    def test_what_it_says_counts_and_is_asked_for_once(self, project, answer):
+        asked = []
+        answer(lambda wanted: asked.append(wanted) or "cpu")
+        assert [self.backend(project, "auto") for _ in range(2)] == ["cpu", "cpu"]
+        assert asked == ["auto"]
+        assert self.backend(project, "opencv") == "opencv"
+        assert self.backend(project, "auto", device="cpu") == "cpu"
+        assert asked == ["auto"]
+
+    def test_a_back_end_that_cannot_run_is_an_error_before_any_work(self, project, answer):
+        def refuse(wanted):
+            raise ValueError(f"back end {wanted!r} of optical flow cannot run here: no compiler")
+
+        answer(refuse)
+        with pytest.raises(click.ClickException, match=r"flow.backend: back end 'cuda' .* no compiler"):
+            self.backend(project, "cuda")
+
+    def test_where_the_process_dies_auto_is_the_cpu(self, project, answer, capsys):
+        def die(wanted):
+            raise BrokenExecutor
+
+        answer(die)
+        assert self.backend(project, "auto") == "cpu"
+        assert "the process that tried it on the GPU died; it is computed on the CPU" in capsys.readouterr().err
+        with pytest.raises(click.ClickException, match=r"'cuda' of optical flow cannot run here: the process .* died"):
+            self.backend(project, "cuda")
+
+
+class _Pool:
+    def __init__(self, resolve):
+        self.resolve = resolve
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def submit(self, function, wanted):
+        assert function is resolve_backend
+        future = Future()
+        try:
+            future.set_result(self.resolve(wanted))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def test_auto_leaves_the_number_of_pairs_to_the_back_end(project, monkeypatch):
+    seen = []
+    monkeypatch.setattr(stage, "write_flow", lambda *arguments, batch, **more: seen.append(batch))
+    project.clip("a", 3)
+    for batch in ("auto", 5):
+        project.params["flow"]["batch"] = batch
+        Path("params.yaml").write_text(yaml.safe_dump(project.params))
+        (task,) = stage.flow_work(load_params()).tasks
+        stage.flow_clip(task, Path("x.h5"))
+    assert (seen[0](256, 340), seen[1]) == (16, 5)
+
+
+def test_a_gpu_hands_back_levels(project, monkeypatch):
+    monkeypatch.setattr(stage, "_backend", lambda params: "cuda")
+    project.clip("a", 3)
+    Path("params.yaml").write_text(yaml.safe_dump(project.params))
+    (task,) = stage.flow_work(load_params()).tasks
+    solver = stage._solver(task.arguments)
+    assert solver.func is tvl1_quantized
+    assert solver.keywords == {
+        "params": TVL1Params(scales=2, warps=2, iterations=30),
+        "bound": 20,
+        "rounding": "nearest",
+    }
