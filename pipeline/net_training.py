@@ -7,6 +7,7 @@ which lies beside the cache.
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -194,7 +195,7 @@ def _made(
         curve = job.train(
             net,
             processes=group,
-            readers=worker_count(params.run),
+            readers=max(1, worker_count(params.run) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))),
             checkpoint=checkpoint,
             on_resume=on_resume,
             on_step=on_step,

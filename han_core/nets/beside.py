@@ -70,7 +70,8 @@ class Copies:
 
     def mark(self) -> "torch.cuda.Event | None":
         """For :meth:`finish`: all downloads until now."""
-        return None if self._down is None else self._down.record_event()
+        # A thread that waits for it sleeps; for one of another kind it would keep a core busy all the while.
+        return None if self._down is None else self._down.record_event(torch.cuda.Event(blocking=True))
 
     @staticmethod
     def finish(mark: "torch.cuda.Event | None") -> None:

@@ -1,5 +1,7 @@
 """The training loop: its arithmetic, what it draws, and that it learns."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -13,7 +15,7 @@ from han_core.finetune import batches as feed
 from han_core.finetune import loop as module
 from han_core.finetune.augment import Augmentation
 from han_core.finetune.loop import FinetuneError, finetune
-from han_core.finetune.samples import MicroBatch, draw_sample
+from han_core.finetune.samples import MicroBatch, draw_sample, training_samples
 from han_core.finetune.sgd import SGDSchedule, accumulate, learning_rate, make_optimizer
 from han_core.nets.clip_inputs import FlowClips, FrameClips
 from han_core.nets.vgg16 import LAYERS, LEARNT, VGG16
@@ -333,3 +335,34 @@ def test_training_on_stacks(tmp_path):
     schedule = SGDSchedule(iterations=1, batch=2, micro_batch=2)
     steps = train(net(in_channels=4), schedule, FlowClips(files, [0, 1], 2), prepare)
     assert len(steps) == 1
+
+
+class Rendezvous:
+    """Clips of which none can be read before so many are being read at once."""
+
+    labels = (0, 1)
+
+    def __init__(self, readers: int) -> None:
+        self.readers = threading.Barrier(readers, timeout=10)
+
+    def read(self, clip: int, moment: float) -> np.ndarray:
+        self.readers.wait()
+        return np.zeros((3, 40, 50), np.uint8)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 64])
+def test_every_reader_has_something_to_read_however_small_the_micro_batches_are(micro_batch):
+    with ThreadPoolExecutor(16) as pool:
+        parts = training_samples(
+            pool,
+            Rendezvous(16),
+            Augmentation(),
+            iterations=range(4),
+            batch=64,
+            micro_batch=micro_batch,
+            seed=1,
+            readers=16,
+        )
+        assert len(next(parts).samples) == micro_batch
+        for _ in parts:
+            pass

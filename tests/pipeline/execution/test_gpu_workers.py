@@ -1,7 +1,9 @@
 """Workers on GPUs: what becomes of a clip and of a worker when a GPU fails, and how many workers there are."""
 
 import ctypes
+import logging
 import os
+import re
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
@@ -43,7 +45,7 @@ def make(task: ClipTask, path: Path) -> None:
         raise RuntimeError(ILLEGAL)
     if "huge" in name:
         raise RuntimeError(FULL)
-    time.sleep(0.05)
+    time.sleep(0.02)
     with ClipFileWriter(path, kind="frames", clip=name, fingerprint=task.fingerprint) as file:
         file.array("a", np.arange(3))
 
@@ -52,6 +54,7 @@ def make(task: ClipTask, path: Path) -> None:
 def go(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(f"{__name__}.BROKEN", False)
+    monkeypatch.setattr("random.randrange", lambda end: 0)
 
     def go(tasks, *, workers=2, allowed=0, **options):
         work = ClipWork("test", "", "frames", make, tuple(tasks), Path("data/out"), **options)
@@ -64,12 +67,16 @@ KINDS = {"processes": {}, "processes with threads": {"gpus": 1, "net": True}}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_worker_whose_gpu_broke_takes_no_clips_from_the_others(go, kind):
-    """It would fail each at once, and get most of what is waiting."""
-    names = [f"c{i:02d}" for i in range(10)]
-    summary = go(tasks_of("breaks", *names), **KINDS[kind])
-    assert (summary.computed, summary.failures) == (11, ())
-    assert len(hashes()) == 12
+def test_a_worker_whose_gpu_broke_takes_no_clips_from_the_others(go, kind, caplog):
+    """It would fail each at once, and get most of what is waiting: all of that would be tried one by one."""
+    names = [f"c{i:02d}" for i in range(30)]
+    with caplog.at_level(logging.INFO):
+        summary = go(tasks_of(*names, "breaks"), **KINDS[kind])
+    assert (summary.computed, summary.failures) == (31, ())
+    assert len(hashes()) == 32
+    alone = [int(found[1]) for found in re.finditer(r"(\d+) clips that were in work are tried one by one", caplog.text)]
+    assert len(alone) == 1
+    assert alone[0] <= 6, "those that were handed out, three a worker"
 
 
 def test_a_clip_that_breaks_the_gpu_alone_as_well_is_to_blame(go):
@@ -89,8 +96,7 @@ def test_when_every_worker_loses_its_gpu_it_gives_up_and_blames_nobody(go, monke
 
 
 @pytest.mark.parametrize("name", ["poison", "huge"])
-def test_a_stage_whose_own_process_loses_the_gpu_ends_plainly_and_goes_on_when_run_again(go, name, monkeypatch):
-    monkeypatch.setattr("random.randrange", lambda end: 0)
+def test_a_stage_whose_own_process_loses_the_gpu_ends_plainly_and_goes_on_when_run_again(go, name):
     tasks = tasks_of("c1", name, "c3")  # in the order of their classes: c1, c3, then the other
     with pytest.raises(click.ClickException, match=r"test: the GPU (failed|has no memory).*run the stage again"):
         go(tasks, executor=InlineExecutor())
@@ -196,7 +202,10 @@ def test_gpus_that_let_one_process_in_get_one_and_it_is_said(go, monkeypatch, ca
         1, 16, 1, "the GPUs are in exclusive compute mode and let one process in: one process a GPU in place of 4"
     )
     go(tasks_of("c1"), workers=2, gpus=1)
-    assert "test: the GPUs are in exclusive compute mode and let one process in: one process a GPU" in capsys.readouterr().err
+    assert (
+        "test: the GPUs are in exclusive compute mode and let one process in: one process a GPU"
+        in capsys.readouterr().err
+    )
 
 
 class Driver:
