@@ -35,7 +35,7 @@ from han_core.cubes.sparse import SparseCubes
 from han_core.han.config import HANConfig
 from han_core.han.layers import Dropout, LSTMCell
 from han_core.han.learner import Answer, Learner, Learnt
-from han_core.han.recurrence import DenseGlimpses, Glimpses, attended_lstms, lstm
+from han_core.han.recurrence import DenseGlimpses, Glimpses, attended_lstms, lstms
 
 
 class HANOutput(NamedTuple):
@@ -188,16 +188,19 @@ class HAN(Learner):
             initial = self._initial_states(cubes, lengths)
             kept = self.dropout.kept_regions(frames, batch, cubes[0].shape[3], self.mean)
             states, maps = first_layer(cubes, initial, kept)
-            last = []
-            for stream, sequence in zip(self.config.streams, states, strict=True):
-                last.append(_state_at(sequence, lengths))
-                below = lengths
-                for layer in range(1, self.config.layers):
-                    sequence, below = every_kth(sequence, below, self.config.skip)
-                    sequence = upper_layer(stream, layer, sequence, initial[stream][layer])
-                    last.append(_state_at(sequence, below))
-            summary = self._dropped(torch.stack([torch.cat(last, dim=1)], dim=1))[:, 0]
-            logits = self.classifier(summary)
+            masks = self._masks_above(frames, batch)
+            last = [[_state_at(sequence, lengths)] for sequence in states]
+            below = lengths
+            for layer in range(1, self.config.layers):
+                picked, read = zip(*(every_kth(sequence, below, self.config.skip) for sequence in states), strict=True)
+                below = read[0]
+                inputs = [_dropped(values, own[layer - 1]) for values, own in zip(picked, masks, strict=True)]
+                states = upper_layer(layer, inputs, [initial[stream][layer] for stream in self.config.streams])
+                for own, sequence in zip(last, states, strict=True):
+                    own.append(_state_at(sequence, below))
+            summary = torch.cat([state for own in last for state in own], dim=1)
+            mask = self.dropout.masks(1, batch, summary.shape[1], self.mean)
+            logits = self.classifier(summary if mask is None else summary * mask[0])
         maps = maps.to(self.mean.dtype)
         if lengths is not None:
             maps = maps * (torch.arange(frames, device=lengths.device) < lengths.unsqueeze(1)).unsqueeze(2)
@@ -248,14 +251,28 @@ class HAN(Learner):
                 states[s].append(state[s][0])
         return [torch.stack(sequence, dim=1) for sequence in states], torch.stack(maps, dim=1)
 
-    def _upper_layer(self, stream: str, layer: int, below: Tensor, initial: tuple[Tensor, Tensor]) -> Tensor:
-        """States (B, T', H) of a layer that reads ``below`` (B, T', H)."""
-        h, c = initial
+    def _upper_layer(
+        self, layer: int, below: Sequence[Tensor], initial: Sequence[tuple[Tensor, Tensor]]
+    ) -> list[Tensor]:
+        """States (B, T', H) of a layer of each stream, which reads one of ``below`` (B, T', H)."""
         states = []
-        for x in self._dropped(below).unbind(dim=1):
-            h, c = self.cells[stream][layer](x, h, c)
-            states.append(h)
-        return torch.stack(states, dim=1)
+        for stream, values, (h, c) in zip(self.config.streams, below, initial, strict=True):
+            own = []
+            for x in values.unbind(dim=1):
+                h, c = self.cells[stream][layer](x, h, c)
+                own.append(h)
+            states.append(torch.stack(own, dim=1))
+        return states
+
+    def _masks_above(self, frames: int, batch: int) -> list[list[Tensor | None]]:
+        """Dropout (T', B, H) of what the layers above the first read, for each stream from below. They are drawn stream
+        by stream, in whatever order the layers are computed."""
+        steps, skip = [], self.config.skip
+        for _ in range(1, self.config.layers):
+            frames = max(frames // skip, 1)
+            steps.append(frames)
+        size = self.config.lstm_size
+        return [[self.dropout.masks(count, batch, size, self.mean) for count in steps] for _ in self.config.streams]
 
     def _first_layer_fast(
         self,
@@ -270,13 +287,13 @@ class HAN(Learner):
         h, c = zip(*(initial[stream][0] for stream in self.config.streams), strict=True)
         scale = 1 / self.deviation
         if isinstance(self.attention, UniformAttention):
-            states = []
+            inputs = []
             weights = None if kept is None else _uniform(kept, self.mean.dtype)
             for s, cube in enumerate(cubes):
                 means = self._region_means(cube) if weights is None else self._weighted(cube, weights)
                 x = (means - self.mean[s]) * scale[s]
-                x = x.transpose(0, 1) if masks[s] is None else x.transpose(0, 1) * masks[s]
-                states.append(lstm(x, h[s], c[s], *cells[s].parameters_in_order(), self._product_type))
+                inputs.append(x.transpose(0, 1) if masks[s] is None else x.transpose(0, 1) * masks[s])
+            states = lstms(inputs, h, c, *_side_by_side(cells), self._product_type)
             regions = cubes[0].shape[3]
             maps = self.mean.new_full((batch, frames, regions), 1 / regions)
             maps = maps if weights is None else weights.transpose(0, 1)
@@ -289,7 +306,7 @@ class HAN(Learner):
                 self.attention.regions.weight,
                 h,
                 c,
-                *zip(*(cell.parameters_in_order() for cell in cells), strict=True),
+                *_side_by_side(cells),
                 kept=kept,
                 frames=frames,
                 dtype=self._product_type,
@@ -297,11 +314,14 @@ class HAN(Learner):
             maps = maps.transpose(0, 1)
         return [sequence.transpose(0, 1) for sequence in states], maps
 
-    def _upper_layer_fast(self, stream: str, layer: int, below: Tensor, initial: tuple[Tensor, Tensor]) -> Tensor:
+    def _upper_layer_fast(
+        self, layer: int, below: Sequence[Tensor], initial: Sequence[tuple[Tensor, Tensor]]
+    ) -> list[Tensor]:
         """As :meth:`_upper_layer`."""
-        cell = self.cells[stream][layer]
-        x = self._dropped(below).transpose(0, 1).contiguous()
-        return lstm(x, *initial, *cell.parameters_in_order(), self._product_type).transpose(0, 1)
+        cells = [self.cells[stream][layer] for stream in self.config.streams]
+        x = [values.transpose(0, 1).contiguous() for values in below]
+        states = lstms(x, *zip(*initial, strict=True), *_side_by_side(cells), self._product_type)
+        return [sequence.transpose(0, 1) for sequence in states]
 
     def _glimpses(self, cube: Tensor | SparseCubes) -> Glimpses:
         """How the fast path reads a cube: by its rows; expanded on a GPU that cannot, and in other types."""
@@ -323,11 +343,6 @@ class HAN(Learner):
         if isinstance(source, SparseCubes) and source.by_kernels:
             return source.glimpses(0, weights.contiguous()).transpose(0, 1)
         return torch.stack([source.glimpse(t, weights[t]) for t in range(len(weights))], dim=1)
-
-    def _dropped(self, values: Tensor) -> Tensor:
-        """values (B, T, any) with dropout."""
-        masks = self.dropout.masks(values.shape[1], values.shape[0], values.shape[2], self.mean)
-        return values if masks is None else values * masks.transpose(0, 1)
 
     @property
     def _product_type(self) -> torch.dtype:
@@ -379,6 +394,16 @@ class HAN(Learner):
                     f"{stream} cubes have {tuple(cube.shape[:2])} clips and frames, not {tuple(cubes[0].shape[:2])}"
                 )
         return cubes
+
+
+def _side_by_side(cells: Sequence[LSTMCell]) -> list[tuple[Tensor, ...]]:
+    """Input weights, recurrent weights and biases of LSTMs, one of each per stream."""
+    return list(zip(*(cell.parameters_in_order() for cell in cells), strict=True))
+
+
+def _dropped(values: Tensor, masks: Tensor | None) -> Tensor:
+    """values (B, T, any) with dropout (T, B, any); None is none."""
+    return values if masks is None else values * masks.transpose(0, 1)
 
 
 def _softmax(scores: Tensor, kept: Tensor | None) -> Tensor:

@@ -68,11 +68,25 @@ def lstm(
     Returns:
         (T, B, H) states.
     """
-    if gpu_kernels.by_kernels(x.device) and x.dtype == torch.float32:
+    return lstms([x], [h], [c], [input_weight], [recurrent_weight], [bias], dtype)[0]
+
+
+def lstms(
+    x: Sequence[Tensor],
+    h: Sequence[Tensor],
+    c: Sequence[Tensor],
+    input_weights: Sequence[Tensor],
+    recurrent_weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    dtype: torch.dtype,
+) -> list[Tensor]:
+    """:func:`lstm` for several LSTMs of the same size, of each argument but the last one per LSTM."""
+    if gpu_kernels.by_kernels(x[0].device) and x[0].dtype == torch.float32:
         from han_core.han import recurrence_cuda
 
-        return recurrence_cuda.lstm(x, h, c, input_weight, recurrent_weight, bias, dtype)
-    return _LSTM.apply(x, h, c, input_weight, recurrent_weight, bias, dtype)
+        return recurrence_cuda.lstms(x, h, c, input_weights, recurrent_weights, biases, dtype)
+    each = zip(x, h, c, input_weights, recurrent_weights, biases, strict=True)
+    return [_LSTM.apply(*arguments, dtype) for arguments in each]
 
 
 def attended_lstms(

@@ -20,11 +20,18 @@ from han_core.cubes.sparse_cuda import glimpse_into, regions_into
 from han_core.han.step_kernels import softmax_gradient, step, step_gradient
 
 
-def lstm(
-    x: Tensor, h: Tensor, c: Tensor, input_weight: Tensor, recurrent_weight: Tensor, bias: Tensor, dtype: torch.dtype
-) -> Tensor:
-    """As :func:`han_core.han.recurrence.lstm`, float32 on a GPU."""
-    return LSTM.apply(x, h, c, input_weight, recurrent_weight, bias, dtype)
+def lstms(
+    x: Sequence[Tensor],
+    h: Sequence[Tensor],
+    c: Sequence[Tensor],
+    input_weights: Sequence[Tensor],
+    recurrent_weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    dtype: torch.dtype,
+) -> list[Tensor]:
+    """As :func:`han_core.han.recurrence.lstms`, float32 on a GPU."""
+    parts = (torch.stack(list(part)) for part in (x, h, c, input_weights, recurrent_weights, biases))
+    return list(LSTMs.apply(*parts, dtype).unbind())
 
 
 def attended_lstms(
@@ -53,55 +60,60 @@ def attended_lstms(
     return maps, list(joint.split(c[0].shape[1], dim=2))
 
 
-class LSTM(Function):
-    """Eq. 2 over a sequence whose inputs are known."""
+class LSTMs(Function):
+    """Eq. 2 of S LSTMs over sequences whose inputs are known."""
 
     @staticmethod
     def forward(
         ctx: Function, x: Tensor, h: Tensor, c: Tensor, w: Tensor, u: Tensor, bias: Tensor, dtype: torch.dtype
     ) -> Tensor:
-        steps, batch, _ = x.shape
-        size = u.shape[1]
+        """x (S, T, B, D), h and c (S, B, H), w (S, 4H, D), u (S, 4H, H), bias (S, 4H) -> states (S, T, B, H)."""
+        streams, frames, batch, channels = x.shape
+        size = u.shape[2]
         new = x.new_empty
-        w, u = w.to(dtype), u.to(dtype)
-        known = torch.matmul(x.to(dtype), w.t())  # (T, B, 4H)
-        gates = new(steps, batch, 4 * size)
-        cells, states = new(steps + 1, batch, size), new(steps + 1, batch, size)
-        typed = states if dtype == states.dtype else new(steps + 1, batch, size, dtype=dtype)
-        products = new(1, batch, 4 * size, dtype=dtype)
-        bias = bias.contiguous().unsqueeze(0)
-        states[0], cells[0] = h, c
-        if typed is not states:
-            typed[0] = h
-        for t in range(steps):
-            torch.mm(typed[t], u.t(), out=products[0])
+        x, w, u = x.to(dtype).view(streams, frames * batch, channels), w.to(dtype), u.to(dtype)
+        known = torch.bmm(x, w.transpose(1, 2)).view(streams, frames, batch, 4 * size)
+        gates = new(streams, frames, batch, 4 * size)
+        cells, states = new(streams, frames + 1, batch, size), new(streams, frames + 1, batch, size)
+        same = dtype == states.dtype
+        typed = states if same else new(streams, frames + 1, batch, size, dtype=dtype)
+        products = new(streams, batch, 4 * size, dtype=dtype)
+        cells[:, 0], states[:, 0] = c, h
+        if not same:
+            typed[:, 0] = h
+        for t in range(frames):
+            torch.bmm(typed[:, t], u.transpose(1, 2), out=products)
             step(
-                products, known[None, t], bias, cells[None, t], cells[None, t + 1], gates[None, t],
-                states[None, t + 1], None if typed is states else typed[None, t + 1],
+                products, known[:, t], bias, cells[:, t], cells[:, t + 1], gates[:, t], states[:, t + 1],
+                None if same else typed[:, t + 1],
             )  # fmt: skip
         ctx.save_for_backward(x, w, u, gates, cells, typed)
-        return states[1:].clone()
+        return states[:, 1:].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Function, d_states: Tensor) -> tuple[Tensor | None, ...]:
-        x, w, u, gates, cells, typed_states = ctx.saved_tensors
-        steps, batch, size = d_states.shape
+        x, w, u, gates, cells, states = ctx.saved_tensors
+        streams, frames, batch, size = d_states.shape
         d_states = d_states.contiguous()
         d_gates = torch.empty_like(gates)
-        typed = d_gates if u.dtype == d_gates.dtype else torch.empty_like(gates, dtype=u.dtype)
-        d_h, d_c = u.new_zeros(1, batch, size), torch.zeros_like(cells[:1])
-        for t in reversed(range(steps)):
+        same = u.dtype == d_gates.dtype
+        typed = d_gates if same else torch.empty_like(gates, dtype=u.dtype)
+        d_h, d_c = u.new_zeros(streams, batch, size), cells.new_zeros(streams, batch, size)
+        for t in reversed(range(frames)):
             step_gradient(
-                gates[None, t], cells[None, t], cells[None, t + 1], d_states[None, t], d_h, None, d_c,
-                d_gates[None, t], None if typed is d_gates else typed[None, t],
+                gates[:, t], cells[:, t], cells[:, t + 1], d_states[:, t], d_h, None, d_c, d_gates[:, t],
+                None if same else typed[:, t],
             )  # fmt: skip
-            torch.mm(typed[t], u, out=d_h[0])
-        flat = typed.view(steps * batch, 4 * size)
-        d_x = torch.matmul(flat, w).to(x.dtype).view_as(x) if ctx.needs_input_grad[0] else None
-        d_w = torch.matmul(flat.t(), x.reshape(steps * batch, -1).to(w.dtype)).to(x.dtype)
-        d_u = torch.matmul(flat.t(), typed_states[:-1].view(steps * batch, size)).to(x.dtype)
-        return d_x, d_h[0].to(x.dtype), d_c[0], d_w, d_u, d_gates.sum(dim=(0, 1)), None
+            torch.bmm(typed[:, t], u, out=d_h)
+        flat = typed.view(streams, frames * batch, 4 * size)
+        d_x = None
+        if ctx.needs_input_grad[0]:
+            d_x = torch.bmm(flat, w).to(cells.dtype).view(streams, frames, batch, -1)
+        d_w = torch.bmm(flat.transpose(1, 2), x).to(cells.dtype)
+        seen = states[:, :frames].view(streams, frames * batch, size)
+        d_u = torch.bmm(flat.transpose(1, 2), seen).to(cells.dtype)
+        return d_x, d_h.to(cells.dtype), d_c, d_w, d_u, d_gates.sum(dim=(1, 2)), None
 
 
 class AttendedLSTMs(Function):
@@ -187,7 +199,7 @@ class AttendedLSTMs(Function):
         flat = typed.view(streams, frames * batch, 4 * size)
         seen = inputs[:, :frames].view(streams, frames * batch, channels + size)
         d_weights = torch.bmm(flat.transpose(1, 2), seen).to(cells.dtype)
-        d_bias = d_gates.view(streams, frames * batch, 4 * size).sum(dim=1)
+        d_bias = d_gates.sum(dim=(1, 2))
         d_attention = torch.mm(
             d_logits.view(frames * batch, regions).t(), joint[:-1].view(frames * batch, streams * size)
         )
