@@ -12,7 +12,7 @@ FEWEST_THREADS = 3
 """Clips in work where a net computes: one being read, one computed, one written."""
 
 MOST_THREADS = 4
-"""Of a process. Some 19 of the 70 ms that a core takes to read and write a temporal clip hold the interpreter's lock
+"""Of a process. 14 of the 53 ms that a core takes to read and write a temporal clip hold the interpreter's lock
 (docs/finetune.md), so that four threads keep it busy, and more would wait for it."""
 
 
