@@ -200,7 +200,7 @@ class HAN(Learner):
                     own.append(_state_at(sequence, below))
             summary = torch.cat([state for own in last for state in own], dim=1)
             mask = self.dropout.masks(1, batch, summary.shape[1], self.mean)
-            logits = self.classifier(summary if mask is None else summary * mask[0])
+            logits = self.classifier(_dropped(summary.unsqueeze(1), mask)[:, 0])
         maps = maps.to(self.mean.dtype)
         if lengths is not None:
             maps = maps * (torch.arange(frames, device=lengths.device) < lengths.unsqueeze(1)).unsqueeze(2)

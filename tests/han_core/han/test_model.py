@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from han_core.han import model as model_module
 from han_core.han.config import HANConfig, span_forget_bias
 from han_core.han.model import HAN, every_kth
 from han_core.han.variants import VARIANTS
@@ -234,8 +235,9 @@ def test_dropout_leaves_the_recurrent_connections_alone(fast, monkeypatch):
     config = dataclasses.replace(CONFIG, dropout=1.0, attention="uniform", layers=1)
     model = make(config).train()
     seen = []
-    dropped = model._dropped
-    monkeypatch.setattr(model, "_dropped", lambda values: seen.append(values) or dropped(values))
+    dropped = model_module._dropped
+    noting = lambda values, masks: seen.append(values) or dropped(values, masks)  # noqa: E731
+    monkeypatch.setattr(model_module, "_dropped", noting)
     output = model(random_cubes(config, 1, 3), fast=fast)
     torch.testing.assert_close(output.logits[0], model.classifier.bias)
     weights = numpy_weights(model)
