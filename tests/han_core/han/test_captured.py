@@ -70,23 +70,38 @@ def test_a_step_that_cannot_be_captured_is_launched_and_said_so_once(caplog):
     assert "not permitted when stream is capturing" in record.getMessage()
 
 
-def test_a_run_from_features_on_the_device_is_that_from_the_host(monkeypatch):
+class OneOfThree(Processes):
+    """A process whose others say nothing; of the two clips of the last batch it has none."""
+
+    def sum_gradients(self, parameters):
+        pass
+
+    def sum(self, *values):
+        return values
+
+    def barrier(self):
+        pass
+
+
+@pytest.mark.parametrize("processes", [Processes(), OneOfThree(2, 3)], ids=["alone", "one of three"])
+def test_a_run_from_features_on_the_device_is_that_from_the_host(processes, monkeypatch):
     """Views, shifts and last batch; as on a GPU, but for the device."""
     schedule = TrainingSchedule(epochs=3, batch=4, shift=1, views=("mirrored",), seed=3)
 
     def run():
         torch.manual_seed(0)
         model, losses = HAN(HANConfig(STREAMS, 2, 4, REGIONS, lstm_size=5, skip=2, dropout=0.3)), []
-        train(model, features(), schedule, on_epoch=lambda epoch, pace: losses.append((epoch.loss, epoch.top1)))
+        note = lambda epoch, pace: losses.append((epoch.loss, epoch.top1))  # noqa: E731
+        train(model, features(), schedule, processes=processes, on_epoch=note)
         return model.state_dict(), losses
 
     host, losses = run()
-    graphs = Graphs()
+    graphs = Graphs() if processes.size == 1 else None
     monkeypatch.setattr(training, "_steps_on_device", lambda steps, store, _: StepsOnDevice(steps, store, graphs))
     device, others = run()
     assert same(host, device)
     assert losses == others
-    assert graphs.seen.count("replay") == 3 * 3 - 2
+    assert graphs is None or graphs.seen.count("replay") == 3 * 3 - 2
 
 
 CHOICES = [
