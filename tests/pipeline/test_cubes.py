@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from han_core.clipfile.reader import ClipFile
 from han_core.clipfile.trailer import read_trailer
 from han_core.cubes.cubefile import read_cube
-from han_core.devices import device_apart
+from han_core.devices import TOLERANCE, device_apart
 from han_core.flow.flowfile import read_flow_levels
 from han_core.nets import extract as module
 from han_core.nets.clip_inputs import read_clip_frames
@@ -269,3 +269,20 @@ def test_worker_processes_make_the_bytes_that_this_process_makes(full_size, monk
     assert "4 of 6 clips could not be done" in project.refused("cubes")
     assert len(closed) == 1
     assert {clip: cube_path(project, clip).read_bytes() for clip in before} == before
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_cubes_are_the_cpus_and_the_same_however_many_workers_there_are(full_size, gpu, monkeypatch):
+    """Within ``TOLERANCE`` of the largest value, of which float16 takes half."""
+    project = full_size
+    found = []
+    for cache, run in (("a", {"device": "cpu"}), ("b", {"device": "cuda", "workers": 1}), ("c", {"device": "cuda"})):
+        monkeypatch.setenv("HAN_CACHE", cache)
+        project.params["run"] |= {"workers": 0} | run
+        assert "6 computed" in project.ok("cubes")
+        found.append({clip: cube_path(project, clip) for clip in ("a1", "b3")})
+        found[-1] = {clip: (path.read_bytes(), read_cube(path)) for clip, path in found[-1].items()}
+    for clip, (_, expected) in found[0].items():
+        assert found[1][clip][0] == found[2][clip][0]
+        largest = np.abs(expected.astype(np.float32)).max()
+        np.testing.assert_allclose(found[1][clip][1].astype(np.float32), expected, rtol=0, atol=TOLERANCE * largest)

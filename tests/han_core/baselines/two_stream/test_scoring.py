@@ -1,5 +1,7 @@
 """The two-stream ConvNets' test protocol, against crops that are cut, mirrored and averaged by hand."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
@@ -51,8 +53,9 @@ def test_probabilities_are_the_mean_over_the_crops(flow, crops):
     expected = [
         by_hand(net, image, flow, crops == 10, [CENTRE] if crops == 1 else [*CORNERS, CENTRE]) for image in images
     ]
-    for batch in (25, 3):
+    for batch, as_on_a_gpu in ((25, False), (3, False), (3, True)):  # there crops are not cut: a product takes them out
         with ScoringNet(net, "caffe", kind="flow" if flow else "frames", crops=crops, batch=batch) as scoring:
+            scoring._beside = as_on_a_gpu
             found = scoring.probabilities(images)
         np.testing.assert_allclose(found, expected, atol=2e-4)
     assert np.ptp(expected, axis=0).max() > 1e-3  # the images differ by more than the tolerance
@@ -78,3 +81,17 @@ def test_a_file_of_scores_is_read_as_their_mean(tmp_path):
     path, values = tmp_path / "s.h5", np.array([[0.2, 0.8], [0.6, 0.4]], np.float32)
     write_scores(path, clip="a", fingerprint="e" * 64, frames=np.arange(2), probabilities=values, attributes={})
     np.testing.assert_allclose(read_scores(path), [0.4, 0.6])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("kind", "channels"), [("frames", 3), ("flow", 4)])
+def test_on_a_gpu_the_scores_are_the_cpus(gpu, kind, channels):
+    images = [noise(channels, 128, 170, seed) for seed in range(3)]
+    found = []
+    for device in ("cpu", gpu):
+        net = SmallVGG16(classes=3, in_channels=channels, seed=3)
+        with ScoringNet(net, "caffe", kind=kind, batch=4, device=device) as scoring, ThreadPoolExecutor(3) as pool:
+            alone, *others = pool.map(scoring.probabilities, [images] * 4)
+            assert all((other == alone).all() for other in others)
+        found.append(alone)
+    np.testing.assert_allclose(*found, atol=1e-3)
