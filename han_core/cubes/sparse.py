@@ -144,7 +144,7 @@ class SparseCubes:
         return replace(self, clips=self.clips[torch.as_tensor(clips, device=self.clips.device)])
 
     def gathered(self, *, pin: bool = False) -> "SparseCubes":
-        """The batch's clips alone, one after the other, in memory of their own on the CPU.
+        """The batch's clips alone, one after the other, in memory of their own on the CPU; without ``across``.
 
         Args:
             pin: as of :meth:`empty`.
