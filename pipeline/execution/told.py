@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import click
 
 from han_core.cache.folders import advice
+from han_core.devices import gpu_fault
 from han_core.errors import HanError
 
 
@@ -17,8 +18,8 @@ def told_plainly(stage: str) -> Iterator[None]:
         stage: named in front of it.
 
     Raises:
-        click.ClickException: in place of a ``HanError``, or of an ``OSError``: a full disk, no permission, a file that
-            is missing.
+        click.ClickException: in place of a ``HanError``; of an ``OSError``: a full disk, no permission, a file that is
+            missing; or of an error of the GPU.
     """
     try:
         yield
@@ -31,3 +32,7 @@ def told_plainly(stage: str) -> Iterator[None]:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise click.ClickException(f"{stage}: {where}{error.strerror or error}: {advice(error)}") from None
+    except RuntimeError as error:
+        if fault := gpu_fault(error):
+            raise click.ClickException(f"{stage}: {fault}. What is done is kept; run the stage again") from error
+        raise

@@ -249,6 +249,7 @@ def test_cubes_of_a_gpu_are_those_of_a_cpu_only_in_float32():
     assert replace(settings, device="").fingerprint("source") == found["bfloat16", "cpu"]
 
 
+@pytest.mark.long
 def test_worker_processes_make_the_bytes_that_this_process_makes(full_size, monkeypatch):
     """As on two GPUs, on the CPU: each process opens the net, and does several clips at once."""
     project = full_size

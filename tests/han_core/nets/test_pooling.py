@@ -97,7 +97,16 @@ def test_the_kernel_compiles_and_spills_nothing(capability):
     strides = (224 * 224 * 64, 1, 224 * 64, 64, 112 * 112 * 64, 1, 112 * 64, 64, 224 * 224 * 64, 1, 224 * 64, 64)
     with compiling_for(capability):
         kernel = spread_kernel.warmup(
-            tensor, tensor, tensor, 64, 112, *strides, BLOCK=BLOCK, num_warps=WARPS, grid=(7, 112, 64)
+            tensor,
+            tensor,
+            tensor,
+            64,
+            112,
+            *strides,
+            BLOCK=BLOCK,
+            num_warps=WARPS,
+            enable_fp_fusion=False,
+            grid=(7, 112, 64),
         )
     needs = needs_of(kernel)
     assert (needs.spilled, needs.shared) == (0, 0)

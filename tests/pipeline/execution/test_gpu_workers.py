@@ -23,6 +23,7 @@ from pipeline.execution.launch import relaunched, too_many_processes
 from pipeline.execution.local import threaded_pool
 from pipeline.execution.opened import Opened
 from pipeline.execution.runner import map_clips
+from pipeline.execution.told import told_plainly
 from pipeline.execution.work import ClipWork
 from pipeline.execution.workers import Crew, crew, worker_count
 from pipeline.params import Run
@@ -124,6 +125,16 @@ def test_a_stage_whose_own_process_loses_the_gpu_ends_plainly_and_goes_on_when_r
 def test_errors_of_the_gpu_are_known(error, said):
     assert devices.gpu_fault(error).startswith(said)
     assert bool(devices.gpu_fault(error)) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(RuntimeError(ILLEGAL), click.ClickException), (RuntimeError("shapes differ"), RuntimeError)],
+)
+def test_a_stage_that_trains_on_a_gpu_that_fails_ends_plainly(error, raised):
+    with pytest.raises(raised, match=r"finetune: the GPU failed \(CUDA.*run the stage again|shapes differ"):
+        with told_plainly("finetune"):
+            raise error
 
 
 def place() -> tuple[int, str, str]:
