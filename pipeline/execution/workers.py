@@ -45,8 +45,8 @@ def crew(run: Run, gpus: int = 0, *, net: bool = False) -> Crew:
 
     Args:
         gpus: how many they share; 0 is none.
-        net: whether each process holds a net on its GPU, and does several clips at once. ``run.workers`` (by default the
-            number of cores) is then the number of clips in work, and there is one process a GPU for each four of
+        net: whether each process holds a net on its GPU, and does several clips at once. ``run.workers`` (by default
+            the number of cores) is then the number of clips in work, and there is one process a GPU for each four of
             them: a process more holds the net once more, and computes no faster.
     """
     if not gpus:

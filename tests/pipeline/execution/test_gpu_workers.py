@@ -132,9 +132,9 @@ def test_errors_of_the_gpu_are_known(error, said):
     [(RuntimeError(ILLEGAL), click.ClickException), (RuntimeError("shapes differ"), RuntimeError)],
 )
 def test_a_stage_that_trains_on_a_gpu_that_fails_ends_plainly(error, raised):
-    with pytest.raises(raised, match=r"finetune: the GPU failed \(CUDA.*run the stage again|shapes differ"):
-        with told_plainly("finetune"):
-            raise error
+    told = r"finetune: the GPU failed \(CUDA.*run the stage again|shapes differ"
+    with pytest.raises(raised, match=told), told_plainly("finetune"):
+        raise error
 
 
 def place() -> tuple[int, str, str]:
