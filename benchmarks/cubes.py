@@ -35,7 +35,7 @@ from han_core.cubes.cubefile import read_cube, read_sparse, write_cube, write_cu
 from han_core.cubes.sparse import SparseRows
 from han_core.cubes.sparse_kernels import unpack
 from han_core.cubes.store import CubeStore
-from han_core.devices import resolve_precision
+from han_core.devices import arithmetic, cores, resolve_precision
 from han_core.nets.clip_inputs import read_clip_frames
 from han_core.nets.extract import CubeNet
 from han_core.nets.net_file import read_net
@@ -60,7 +60,7 @@ DENSE: dict[str, dict] = {
 @click.option("--net", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--clips", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--device", default="cpu", show_default=True)
-@click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16", "auto"]), default="auto")
+@click.option("--precision", type=click.Choice(["float32", "tf32", "bfloat16", "float16", "auto"]), default="auto")
 @click.option("--section", "sections", multiple=True, type=click.Choice(SECTIONS), help="Only this; repeat for more.")
 @click.option("--number", default=16, show_default=True, help="Clips of a store, or of the dump, that are measured.")
 @click.option(
@@ -246,7 +246,7 @@ def reading(store: Path, number: int) -> dict:
                 "median": statistics.median(b / a for a, b in zip(one, two, strict=True)),
             },
         }
-    report["plain_arithmetic_two_threads_over_one"] = arithmetic()
+    report["plain_arithmetic_two_threads_over_one"] = two_threads_over_one()
     return report
 
 
@@ -262,7 +262,7 @@ def memory_of_each_thread(shape: tuple[int, ...]) -> Callable[[], np.ndarray]:
     return own
 
 
-def arithmetic() -> float:
+def two_threads_over_one() -> float:
     """What two threads of compiled arithmetic gain over one on this machine now: it is shared."""
     rows = SparseRows.from_dense(np.ones(SHAPE, np.float16))
     memories = [np.empty((SHAPE[0] * SHAPE[1], SHAPE[2]), np.uint16) for _ in range(2)]
@@ -324,8 +324,9 @@ def dump(net_path: Path, folder: Path, device: torch.device, precision: str, num
         batches = [made._input(clip, slice(0, made.batch)) for clip in clips]
 
         def bare() -> None:
-            for batch in batches:
-                made._net.extract(batch, made.layers)
+            with arithmetic(precision):
+                for batch in batches:
+                    made._net.extract(batch, made.layers)
             if device.type == "cuda":
                 torch.cuda.synchronize()
 
@@ -333,12 +334,12 @@ def dump(net_path: Path, folder: Path, device: torch.device, precision: str, num
             target = Path(tempfile.mkdtemp())
 
             def one(path: Path) -> None:
-                clip = read_clip_frames(path, SHAPE[0], stack=stack)
+                clip = read_clip_frames(path, SHAPE[0], stack=stack, memory=made.memory)
                 facts = {"clip": path.stem, "fingerprint": "0" * 64, "layer": made.layers[0], "fc": made.layers[1]}
                 values = made.compute(clip)
                 write_cubes(target / path.name, frames=clip.frames, values=values, attributes={}, **facts)
 
-            with ThreadPoolExecutor(3) as pool:
+            with ThreadPoolExecutor(3 if device.type == "cpu" else max(3, cores())) as pool:
                 list(pool.map(one, paths))
             shutil.rmtree(target)
 

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from machine import machine
 
-from han_core.devices import resolve_precision
+from han_core.devices import arithmetic, resolve_precision
 from han_core.finetune.augment import Augmentation
 from han_core.finetune.batches import Batch, StillImages, batches
 from han_core.finetune.samples import draw_sample, training_samples
@@ -104,7 +104,8 @@ def main(
                 name = f"{precision}, " + ("all layers" if last == "none" else f"frozen up to {last}")
                 options = {"precision": precision, "frozen": None if last == "none" else last}
                 one = SGDSchedule(**vars(schedule) | options)
-                measured[name] = turns(stream, clips, one, where, fc_size, readers, iterations, rounds)
+                with arithmetic(precision):
+                    measured[name] = turns(stream, clips, one, where, fc_size, readers, iterations, rounds)
                 click.echo(f"{stream}, {name}: {json.dumps(measured[name])}")
                 out.write_text(json.dumps(results, indent=1) + "\n")
 

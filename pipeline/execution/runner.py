@@ -203,7 +203,7 @@ def _outcomes(work: ClipWork, queue: TaskQueue, cache: ClipCache, run: Run) -> I
     call = Call(work.function, work.kind, cache.root, work.stage, code)
     if work.executor is not None:
         yield from _with_executor(work.executor, call, queue, in_flight=IN_FLIGHT)
-    elif run.executor == "dask":
+    elif run.executor == "dask" and not work.net:  # a net runs where the stage was started
         with dask_executor(run) as (cluster, workers):
             yield from _with_executor(cluster, EndingWorker(call), queue, in_flight=IN_FLIGHT * workers)
     else:

@@ -28,11 +28,6 @@ class Crew:
     told: str = ""
     """Why there are fewer than were to be expected."""
 
-    @property
-    def clips(self) -> int:
-        """In work at once."""
-        return self.processes * self.threads
-
 
 def worker_count(run: Run, gpus: int = 0) -> int:
     """Worker processes that do one clip at a time: ``run.workers``, or one per core, or three per GPU; no more than the
