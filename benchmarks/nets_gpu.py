@@ -57,14 +57,14 @@ HAS_FILES = importlib.util.find_spec("hdf5plugin") is not None
 @click.option(
     "--precision", "precisions", multiple=True, type=click.Choice(PRECISIONS), help="Repeat; float32, bfloat16."
 )
-@click.option("--seconds", default=3.0, show_default=True, help="Of each measurement of cubes.")
+@click.option("--seconds", default=2.0, show_default=True, help="Of each measurement of cubes.")
 @click.option("--clips-in-work", "hands", default=max(3, cores()), show_default="cores", help="And threads that read.")
 @click.option("--processes", type=int, help="For cubes; default one for four clips in work.")
-@click.option("--clips", "count", default=8, show_default=True, help="Different clips.")
+@click.option("--clips", "count", default=4, show_default=True, help="Different clips.")
 @click.option("--length", default=180, show_default=True, help="Frames of a clip.")
 @click.option("--batch", default=256, show_default=True, help="Of fine-tuning.")
 @click.option("--micro-batch", default=64, show_default=True)
-@click.option("--iterations", default=3, show_default=True, help="Of fine-tuning, in a turn.")
+@click.option("--iterations", default=2, show_default=True, help="Of fine-tuning, in a turn.")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
