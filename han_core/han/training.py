@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from han_core.cubes import gpu_kernels
 from han_core.cubes.features import PLAIN, Features, MemoryFeatures
 from han_core.cubes.moments import glimpse_statistics
 from han_core.cubes.prefetch import Prefetched
@@ -250,12 +251,16 @@ def make_optimizer(model: Learner, schedule: TrainingSchedule) -> torch.optim.Op
     """The optimiser that a schedule names. On a GPU its steps can be captured as part of a CUDA graph."""
     rate, decay = schedule.learning_rate, schedule.weight_decay
     parameters = _with_rates(model, schedule)
-    on_gpu = next(model.parameters()).is_cuda
+    first = next(model.parameters())
+    on_gpu = first.is_cuda
     at_once = {"weight_decay": decay, "foreach": on_gpu or None}
     match schedule.optimizer:
         case "adadelta":
             options = {"rho": schedule.rho, "eps": schedule.eps, "capturable": on_gpu}
-            optimizer = torch.optim.Adadelta(parameters, lr=rate, **options, **at_once)
+            kind = torch.optim.Adadelta
+            if gpu_kernels.by_kernels(first.device) and all(p.dtype == torch.float32 for p in model.parameters()):
+                from han_core.han.adadelta import Adadelta as kind
+            optimizer = kind(parameters, lr=rate, **options, **at_once)
         case "adam":
             optimizer = torch.optim.Adam(parameters, lr=rate, eps=schedule.eps, capturable=on_gpu, **at_once)
         case "sgd":
