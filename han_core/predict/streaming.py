@@ -17,7 +17,7 @@ from han_core.errors import ClipError
 from han_core.flow.flowfile import encode_field, grey_frame
 from han_core.flow.levels import FlowFormat
 from han_core.flow.tvl1.params import TVL1Params
-from han_core.flow.tvl1.solver import tvl1_flow
+from han_core.flow.tvl1.solver import pairs_at_once, tvl1_flow
 from han_core.han.feature_settings import FeatureSettings
 from han_core.images.codec import encode_image
 from han_core.nets.clip_inputs import ClipFrames
@@ -26,8 +26,6 @@ from han_core.nets.sampling import stack_fields
 from han_core.predict.flow_backend import flow_backend
 from han_core.video.damage import Damage
 from han_core.video.decode import VideoFrames, read_video
-
-_PAIRS = 16  # solved at once
 
 
 class FrameBuffer:
@@ -97,8 +95,8 @@ class FeatureMaker:
         self._layer = recipe.layer if array == "cubes" else array
         self._form = FlowFormat(**recipe.flow)
         if "temporal" in nets:
-            backend = flow_backend(recipe.backend)
-            self._solve = partial(tvl1_flow, backend=backend, params=TVL1Params(**recipe.tvl1))
+            self._backend = flow_backend(recipe.backend)
+            self._solve = partial(tvl1_flow, backend=self._backend, params=TVL1Params(**recipe.tvl1))
         self._fields: dict[int, np.ndarray] = {}
 
     @property
@@ -148,8 +146,11 @@ class FeatureMaker:
 
     def _solve_missing(self, wanted: Sequence[int]) -> None:
         missing = [index for index in wanted if index not in self._fields]
-        for start in range(0, len(missing), _PAIRS):
-            indices = missing[start : start + _PAIRS]
+        if not missing:
+            return
+        size = pairs_at_once(self._backend, *grey_frame(self._frames[missing[0]], self._form.size).shape)
+        for start in range(0, len(missing), size):
+            indices = missing[start : start + size]
             grey = {i: grey_frame(self._frames[i], self._form.size) for i in {*indices, *(i + 1 for i in indices)}}
             try:
                 flow = self._solve(np.stack([grey[i] for i in indices]), np.stack([grey[i + 1] for i in indices]))

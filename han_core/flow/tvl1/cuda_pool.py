@@ -41,7 +41,7 @@ class Tuning:
     """Of a thread of the sweep, at most: 12 strips on a multiprocessor. With 128, room for 16, some are spilled."""
     launches: int = 8
     """Sweeps in one graph: between two looks at the number of finished pairs."""
-    block: int = 256
+    block: int = 128
     """Pixels that a block prepares at once."""
     blocks: int = 64
     """Blocks that share the pixels of a slot when it is prepared."""
@@ -230,7 +230,7 @@ class Pool:
                 self.field,
                 SIDE=p.median,
                 PLACES=triton.next_power_of_2(p.median**2),
-                BLOCK=t.block // 4,
+                BLOCK=t.block // 2,
                 num_warps=4,
                 enable_fp_fusion=False,
             )
