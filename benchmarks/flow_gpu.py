@@ -4,7 +4,7 @@
     python -m benchmarks.flow_gpu [--data FOLDER] [--check]
 
 Needs torch with Triton, numpy, numba, OpenCV and click; takes one to two minutes. Each figure is written to
-benchmarks/flow_gpu.json as soon as it is known. ``--data`` holds odd_videos/kinetics_340x256.mp4; without it frames are
+flow_gpu.json beside this file as soon as it is known. ``--data`` holds odd_videos/kinetics_340x256.mp4; without it frames are
 made. Without a GPU, ``TRITON_INTERPRET=1 python -m benchmarks.flow_gpu --small`` runs every line on tiny frames.
 """
 
@@ -46,7 +46,6 @@ TRIED = (
     {"slots": 64},
     {"pixels": 22_000_000},
     {"launches": 16},
-    {"registers": 128},
     {"registers": 224},
 )
 """Ways to cut up the work, as differences to the default."""
