@@ -4,8 +4,9 @@
     python -m benchmarks.flow_gpu [--data FOLDER] [--check]
 
 Needs torch with Triton, numpy, numba, OpenCV and click; takes one to two minutes. Each figure is written to
-flow_gpu.json beside this file as soon as it is known. ``--data`` holds odd_videos/kinetics_340x256.mp4; without it frames are
-made. Without a GPU, ``TRITON_INTERPRET=1 python -m benchmarks.flow_gpu --small`` runs every line on tiny frames.
+flow_gpu.json beside this file as soon as it is known. ``--data`` holds odd_videos/kinetics_340x256.mp4; without it
+frames are made. Without a GPU, ``TRITON_INTERPRET=1 python -m benchmarks.flow_gpu --small`` runs every line on tiny
+frames.
 """
 
 import json
