@@ -8,12 +8,12 @@ where ``cubes.views`` asks for them, are stores of their own beside it:
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.execution.opened import Opened
 from pipeline.execution.told import told_plainly
 from pipeline.params import Params, load_params, params_option
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     from han_core.nets.extract import CubeNet
     from han_core.nets.stream_net import NetSource, StreamNet
     from pipeline.execution.jobs import ClipTask
-    from pipeline.execution.opened import Opened
     from pipeline.execution.work import ClipWork
 
 
@@ -95,7 +94,7 @@ def cubes_work(params: Params, stream: str, split: int, view: str = "") -> Itera
         output=paths.cubes(stream, split, view),
     )
     work = replace(work, name=f"{work.name}-{view}") if view else work
-    with net_work(work, _nets(), make, lambda: make.running(net), device) as ready:
+    with net_work(work, NETS, make, lambda: make.running(net), device) as ready:
         yield ready
 
 
@@ -190,7 +189,7 @@ class MakeCubes:
         from han_core.nets.clip_inputs import read_clip_frames
         from han_core.nets.views import ClipView
 
-        settings, net = self.settings, _nets().get(self)
+        settings, net = self.settings, NETS.get(self)
         view = ClipView.of(settings.view)
         clip = read_clip_frames(task.arguments, settings.frames, stack=settings.stack, view=view, memory=net.memory)
         write_cubes(
@@ -207,12 +206,8 @@ class MakeCubes:
         )
 
 
-@cache
-def _nets() -> "Opened[MakeCubes, CubeNet]":
-    """The net that this process has open."""
-    from pipeline.execution.opened import Opened
-
-    return Opened(lambda make: make.running(make.source.open()))
+NETS: "Opened[MakeCubes, CubeNet]" = Opened(lambda make: make.running(make.source.open()))
+"""The net that this process has open."""
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ reason in place of the clips, and stage ``evaluate`` has no rows of the nets the
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.execution.opened import Opened
 from pipeline.execution.told import told_plainly
 from pipeline.not_scored import leave_out, why_not
 from pipeline.params import Params, load_params, params_option
@@ -26,7 +26,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     from han_core.nets.crops import Crops
     from han_core.nets.stream_net import NetSource, StreamNet
     from pipeline.execution.jobs import ClipTask
-    from pipeline.execution.opened import Opened
     from pipeline.execution.work import ClipWork
 
 
@@ -108,7 +107,7 @@ def scores_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]
         fingerprint=plan.fingerprint,
         output=paths.scores(stream, split),
     )
-    with net_work(work, _nets(), score, lambda: score.running(net), device) as ready:
+    with net_work(work, NETS, score, lambda: score.running(net), device) as ready:
         yield ready
 
 
@@ -181,7 +180,7 @@ class ScoreClip:
         from han_core.baselines.two_stream.scorefile import write_scores
         from han_core.nets.clip_inputs import read_clip_frames
 
-        plan, net = self.plan, _nets().get(self)
+        plan, net = self.plan, NETS.get(self)
         clip = read_clip_frames(task.arguments, plan.frames, stack=plan.stack)
         write_scores(
             path,
@@ -194,12 +193,8 @@ class ScoreClip:
         )
 
 
-@cache
-def _nets() -> "Opened[ScoreClip, ScoringNet]":
-    """The net that this process has open."""
-    from pipeline.execution.opened import Opened
-
-    return Opened(lambda score: score.running(score.source.open()))
+NETS: "Opened[ScoreClip, ScoringNet]" = Opened(lambda score: score.running(score.source.open()))
+"""The net that this process has open."""
 
 
 if __name__ == "__main__":

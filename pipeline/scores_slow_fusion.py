@@ -8,12 +8,12 @@ the reason in place of the clips.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.execution.opened import Opened
 from pipeline.execution.told import told_plainly
 from pipeline.not_scored import leave_out, why_not
 from pipeline.params import Params, load_params, params_option
@@ -25,7 +25,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     from han_core.nets.slow_fusion.net import SlowFusion
     from han_core.nets.slow_fusion.scoring import WindowScorer
     from pipeline.execution.jobs import ClipTask
-    from pipeline.execution.opened import Opened
     from pipeline.execution.work import ClipWork
 
 STAGE = "scores-slow-fusion"
@@ -102,7 +101,7 @@ def scores_work(params: Params, split: int) -> Iterator["ClipWork"]:
         failed=failed,
         faults=faults,
     )
-    with net_work(work, _nets(), score, lambda: score.running(trained.net), device) as ready:
+    with net_work(work, NETS, score, lambda: score.running(trained.net), device) as ready:
         yield ready
 
 
@@ -182,7 +181,7 @@ class ScoreWindows:
             clip=task.clip.name,
             fingerprint=task.fingerprint,
             frames=clip.starts,
-            probabilities=_nets().get(self).probabilities(clip),
+            probabilities=NETS.get(self).probabilities(clip),
             attributes={
                 "stream": "slow_fusion",
                 "window": clip.fields.shape[1],
@@ -195,13 +194,14 @@ class ScoreWindows:
         )
 
 
-@cache
-def _nets() -> "Opened[ScoreWindows, WindowScorer]":
-    """The net that this process has open."""
+def _open(score: ScoreWindows) -> "WindowScorer":
     from han_core.nets.slow_fusion.net_file import read_net
-    from pipeline.execution.opened import Opened
 
-    return Opened(lambda score: score.running(read_net(score.path).net))
+    return score.running(read_net(score.path).net)
+
+
+NETS: "Opened[ScoreWindows, WindowScorer]" = Opened(_open)
+"""The net that this process has open."""
 
 
 if __name__ == "__main__":

@@ -152,8 +152,7 @@ class _Returning:
 
 def _largest(values: Tensor) -> Tensor:
     """Largest magnitude, float32; NaN where there is a NaN. On the device of the values."""
-    low, high = torch.aminmax(values)
-    return torch.maximum(-low, high).float()
+    return values.abs().max().float()
 
 
 def _to_float16(values: Tensor, layer: str) -> np.ndarray:

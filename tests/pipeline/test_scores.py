@@ -67,7 +67,7 @@ def test_frames_that_are_asked_for_twice_are_computed_once_and_count_twice(train
     (clip,) = (clip for clip in read_clips(trained.folder / "data/toy/clips.csv").clips if clip.name == "a1")
     task = ClipTask(clip, "f" * 64, clip_file(trained.folder / "data/toy/frames", clip.class_name, clip.name))
     score = ScoreClip(NetSource(Path("none"), "spatial", 0), plan, "frames", "cpu")
-    with closing(scores._nets()) as nets:
+    with closing(scores.NETS) as nets:
         nets.put(score, Numbers())
         score(task, tmp_path / "a1.h5")
     with ClipFile(tmp_path / "a1.h5") as file:  # a clip of three frames

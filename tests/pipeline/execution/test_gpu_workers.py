@@ -6,6 +6,7 @@ import os
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -171,6 +172,7 @@ def test_a_process_opens_its_net_once(tmp_path):
 
     class Net:
         def __init__(self, key):
+            time.sleep(0.01)
             self.key = key
 
         def __enter__(self):
@@ -181,7 +183,8 @@ def test_a_process_opens_its_net_once(tmp_path):
             events.append(f"close {self.key}")
 
     nets = Opened(Net)
-    assert nets.get("a") is nets.get("a")
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(nets.get, "aaaa"))) == 1, "threads that start at once share it"
     assert nets.get("b").key == "b"
     nets.put("c", Net("c"))
     assert nets.get("c").key == "c"
