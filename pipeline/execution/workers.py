@@ -15,6 +15,9 @@ MOST_THREADS = 4
 """Of a process. 14 of the 53 ms that a core takes to read and write a temporal clip hold the interpreter's lock
 (docs/finetune.md), so that four threads keep it busy, and more would wait for it."""
 
+MOST_PROCESSES = 4
+"""A GPU, each of which holds the net and what CUDA needs for itself: about 1.5 GB of the GPU's memory."""
+
 
 @dataclass(frozen=True)
 class Crew:
@@ -41,16 +44,16 @@ def crew(run: Run, gpus: int = 0, *, net: bool = False) -> Crew:
     Args:
         gpus: how many they share; 0 is none.
         net: whether each process holds a net on its GPU, and does several clips at once. ``run.workers`` (by default
-            the number of cores) is then the number of clips in work, and there is one process a GPU for each four of
-            them: a process more holds the net once more, and computes no faster.
+            the number of cores, up to sixteen a GPU) is then the number of clips in work, and there is one process a
+            GPU for each four of them, up to four.
     """
     if not gpus:
         return Crew(run.workers or cores())
     if net:
-        clips = run.workers or max(cores(), FEWEST_THREADS * gpus)
+        clips = run.workers or max(FEWEST_THREADS * gpus, min(cores(), MOST_PROCESSES * MOST_THREADS * gpus))
         gpus = min(gpus, clips)
         each = -(-clips // gpus)
-        together = -(-each // MOST_THREADS)
+        together = min(-(-each // MOST_THREADS), MOST_PROCESSES)
         told = ""
         if together > 1 and exclusive_gpus():
             together, told = 1, f"{_EXCLUSIVE}: one process a GPU in place of {together}"

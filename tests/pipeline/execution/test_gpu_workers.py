@@ -203,6 +203,9 @@ def test_number_of_workers_on_gpus(monkeypatch):
     assert crew(Run(workers=5), gpus=1, net=True) == Crew(2, threads=3, gpus=1)
     assert crew(Run(workers=1), gpus=2, net=True) == Crew(1, threads=1, gpus=1)
     assert crew(Run(workers=7), gpus=2, net=True) == Crew(2, threads=4, gpus=2)
+    monkeypatch.setattr(workers, "cores", lambda: 128)
+    assert crew(Run(), gpus=1, net=True) == Crew(4, threads=4, gpus=1), "each process takes memory of the GPU"
+    assert crew(Run(workers=32), gpus=1, net=True) == Crew(4, threads=8, gpus=1)
     monkeypatch.setattr(workers, "cores", lambda: 1)
     assert crew(Run(), gpus=2, net=True) == Crew(2, threads=3, gpus=2), "one clip read, one computed, one written"
 
