@@ -58,8 +58,14 @@ HAS_FILES = importlib.util.find_spec("hdf5plugin") is not None
     "--precision", "precisions", multiple=True, type=click.Choice(PRECISIONS), help="Repeat; float32, bfloat16."
 )
 @click.option("--seconds", default=2.0, show_default=True, help="Of each measurement of cubes.")
-@click.option("--clips-in-work", "hands", default=max(3, cores()), show_default="cores", help="And threads that read.")
-@click.option("--processes", type=int, help="For cubes; default one for four clips in work.")
+@click.option(
+    "--clips-in-work",
+    "hands",
+    default=max(3, min(16, cores())),
+    show_default="cores, up to 16",
+    help="And threads that read.",
+)
+@click.option("--processes", type=int, help="For cubes; default one for four clips in work, up to four.")
 @click.option("--clips", "count", default=4, show_default=True, help="Different clips.")
 @click.option("--length", default=180, show_default=True, help="Frames of a clip.")
 @click.option("--batch", default=256, show_default=True, help="Of fine-tuning.")
@@ -88,7 +94,7 @@ def main(
     where = torch.device(device)
     wanted = list(dict.fromkeys(resolve_precision(one, where) for one in precisions or ("float32", "bfloat16")))
     results = json.loads(out.read_text()) if out.exists() else {}
-    processes = processes or -(-hands // 4)
+    processes = processes or min(4, -(-hands // 4))
     results |= {"machine": machine(device), "clips_in_work": hands, "processes": processes}
     results |= {"files": "on disk" if HAS_FILES else "in memory"}
 

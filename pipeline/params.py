@@ -257,8 +257,7 @@ class Run(Group):
     processes in all, by default three a GPU: while one computes, another reads and a third writes; fewer leave the GPU
     idle while a clip is read, more need memory for a context each. Stages that run a net (cubes, scores) have as many
     clips in work as this says, by default as many as cores (at most sixteen a GPU), and for each four of them a process
-    a GPU (at most four). GPUs in
-    exclusive compute mode let one process in, and a stage says so."""
+    a GPU (at most four). GPUs in exclusive compute mode let one process in, and a stage says so."""
     executor: Literal["local", "dask"] = "local"
     scheduler: Text | None = None
     """Address of the dask scheduler (``executor: dask``)."""
