@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Checks and times all that runs on a GPU, in less than eight minutes.
+#
+#     bash benchmarks/gpu.sh [FOLDER]            figures into FOLDER/*.json (default benchmarks), logs into FOLDER/gpu-logs
+#     bash benchmarks/gpu.sh --small [FOLDER]    without a GPU, on tiny inputs: to see that every part runs
+#
+# It needs torch, torchvision, Triton (with a C compiler and Python's headers), NumPy, Numba, h5py, OpenCV, PyYAML, safetensors,
+# zstandard, pydantic, click, tqdm, pytest and pytest-xdist; neither dvc nor a project's data. Each part has a limit of time, and one
+# that fails stops no other; the status is 1 if one did.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+small=
+if [ "${1-}" = --small ]; then
+    small=yes
+    shift
+fi
+folder=$(realpath -m "${1-benchmarks}")
+logs=$folder/gpu-logs
+mkdir -p "$logs"
+export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
+python=$(command -v python3 || command -v python)
+failed=
+
+part() {  # part NAME SECONDS COMMAND..: runs it, notes how long it took and whether it failed
+    local name=$1 limit=$2 start=$SECONDS status=0
+    shift 2
+    printf '\n== %s: %s\n' "$name" "$*"
+    timeout --kill-after=10 "$limit" "$@" 2>&1 | tee "$logs/$name.log" || status=$?
+    [ "$status" = 124 ] && echo "== $name was stopped after $limit s"
+    [ "$status" = 0 ] || failed="$failed $name"
+    printf '== %s took %d s, status %d\n' "$name" $((SECONDS - start)) "$status"
+}
+
+if [ -n "$small" ]; then
+    export TRITON_INTERPRET=1
+    part flow 600 "$python" -m benchmarks.flow_gpu --small --out "$folder/flow_gpu.json"
+    unset TRITON_INTERPRET
+    part han 600 "$python" benchmarks/han.py --tiny --epoch --peer --out "$folder/han.json"
+    part nets 600 "$python" benchmarks/nets_gpu.py --device cpu --precision float32 --seconds 0 --clips-in-work 1 --clips 2 \
+        --length 12 --batch 2 --micro-batch 2 --iterations 1 --out "$folder/nets_gpu.json"
+else
+    "$python" -c 'import torch; print("card:", torch.cuda.get_device_name(), "| torch", torch.__version__)' || exit 1
+    part flow 100 "$python" -m benchmarks.flow_gpu --check --out "$folder/flow_gpu.json"
+    part han 110 "$python" benchmarks/han.py --device cuda --peer --out "$folder/han_gpu.json"
+    part han-bfloat16 45 "$python" benchmarks/han.py --device cuda --precision bfloat16 --no-epoch \
+        --out "$folder/han_gpu_bfloat16.json"
+    part nets 100 "$python" benchmarks/nets_gpu.py --out "$folder/nets_gpu.json"
+    # Only files that have such tests: to import all others would take packages that are not needed here.
+    part tests 120 "$python" -m pytest -q -n 2 -m gpu $(grep -rl 'mark\.gpu' tests --include='test_*.py')
+fi
+[ -z "$failed" ] || echo "== failed:$failed"
+[ -z "$failed" ]
