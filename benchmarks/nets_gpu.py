@@ -1,7 +1,7 @@
 """Measure the nets on a GPU: cubes against the bare net, fine-tuning against data in memory. About a minute each.
 
 \b
-    python benchmarks/nets_gpu.py                         both, on the GPU; writes benchmarks/nets_gpu.json
+    python benchmarks/nets_gpu.py                         both, on the GPU; the figures go into a JSON file beside it
     python benchmarks/nets_gpu.py --section cubes --precision bfloat16
 
 It makes its own clips (340x256, JPEG) and nets (random weights: the arithmetic is the same), and needs no project
