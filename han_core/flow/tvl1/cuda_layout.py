@@ -27,12 +27,9 @@ MARGIN = 2
 ALIGNMENT = 8
 """Elements: rows begin at whole sectors (32 bytes) of the memory."""
 
-STEPS = 4
-"""Iterations of one sweep. More would move less and need more registers than leave room for four warps a scheduler."""
 COLUMNS = 64
-"""Columns of a strip: two for each of the 32 lanes of a warp."""
-CORE = COLUMNS - 2 * STEPS
-"""Columns from strip to strip. Each iteration spoils one more column at either edge of a strip, so strips overlap."""
+"""Columns of a strip: two for each of the 32 lanes of a warp. Each iteration of a sweep spoils one more of them at
+either edge, so strips overlap."""
 
 # Columns of the plan.
 PAIR = 0

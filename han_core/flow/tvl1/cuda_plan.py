@@ -16,12 +16,26 @@ _RUNNING, _REPEATING = tl.constexpr(layout.RUNNING), tl.constexpr(layout.REPEATI
 _NOTHING, _START = tl.constexpr(layout.NOTHING), tl.constexpr(layout.START)
 _RISE, _RELINEARISE = tl.constexpr(layout.RISE), tl.constexpr(layout.RELINEARISE)
 _STRIPS, _SEGMENTS = tl.constexpr(layout.STRIPS), tl.constexpr(layout.SEGMENTS)
-_TABLE, _STEPS, _PERIOD = tl.constexpr(layout.TABLE), tl.constexpr(layout.STEPS), tl.constexpr(MEDIAN_PERIOD)
+_TABLE, _PERIOD = tl.constexpr(layout.TABLE), tl.constexpr(MEDIAN_PERIOD)
 _CHUNK = tl.constexpr(32)  # parts summed at once
 
 
 @triton.jit(do_not_specialize=["parts", "levels", "warps", "iterations", "settle"])
-def decide(partial, plan, control, table, limits, parts, levels, warps, iterations, settle, FILTERS: tl.constexpr):
+def decide(
+    partial,
+    plan,
+    control,
+    table,
+    limits,
+    parts,
+    levels,
+    warps,
+    iterations,
+    settle,
+    STEPS: tl.constexpr,
+    POWER: tl.constexpr,
+    FILTERS: tl.constexpr,
+):
     """After a sweep: what each slot does next. Grid: (S,). Launch with one warp.
 
     The stopping rule holds for every single iteration, although several are done in a sweep: if an iteration before the
@@ -33,6 +47,7 @@ def decide(partial, plan, control, table, limits, parts, levels, warps, iteratio
         limits: (levels,) the summed squared update of U at which a warp ends.
         parts: of a slot in ``partial``.
         warps, iterations, settle: as in the params.
+        STEPS, POWER: iterations of a sweep, and the power of two from there on.
         FILTERS: whether a median filter runs before the iterations 0, 30, 60, .. of a warp.
     """
     at = plan + tl.program_id(0) * _PLAN
@@ -43,16 +58,17 @@ def decide(partial, plan, control, table, limits, parts, levels, warps, iteratio
 
     here = table + level * _TABLE
     count = tl.load(here + _STRIPS) * tl.load(here + _SEGMENTS)
-    index = tl.arange(0, _STEPS)
-    errors = tl.zeros([_STEPS], tl.float32)
+    index = tl.arange(0, POWER)
+    errors = tl.zeros([POWER], tl.float32)
     for first in range(0, tl.where(busy, count, 0), _CHUNK):
         part = first + tl.arange(0, _CHUNK)
-        place = (tl.program_id(0) * parts + part)[:, None] * _STEPS + index[None, :]
-        errors += tl.sum(tl.load(partial + place, mask=(part < count)[:, None], other=0.0), axis=0)
+        place = (tl.program_id(0) * parts + part)[:, None] * STEPS + index[None, :]
+        known = (part < count)[:, None] & (index < steps)[None, :]
+        errors += tl.sum(tl.load(partial + place, mask=known, other=0.0), axis=0)
     # Iterations after the last warp end by their number, and with no update at all.
     settling = warp >= warps
     limit = tl.where(settling, 0.0, tl.load(limits + level))
-    needed = tl.min(tl.where((errors <= limit) & (index < steps), index + 1, _STEPS + 1))
+    needed = tl.min(tl.where((errors <= limit) & (index < steps), index + 1, STEPS + 1))
 
     repeats = busy & (phase != _REPEATING) & (needed < steps)
     landed = busy & ((phase == _REPEATING) | (needed >= steps))
@@ -91,7 +107,7 @@ def decide(partial, plan, control, table, limits, parts, levels, warps, iteratio
     tl.store(at + _PAIR, pair)
     tl.store(at + _LEVEL, level)
     tl.store(at + _WARP, warp)
-    tl.store(at + _STEPS_LEFT, tl.where(pair < 0, 0, tl.where(repeats, needed, tl.minimum(_STEPS, left))))
+    tl.store(at + _STEPS_LEFT, tl.where(pair < 0, 0, tl.where(repeats, needed, tl.minimum(STEPS, left))))
     tl.store(at + _DONE, done)
     tl.store(at + _PHASE, tl.where(repeats, _REPEATING, _RUNNING))
     tl.store(at + _BUFFER, buffer)

@@ -27,16 +27,19 @@ _AT_ONCE = 64  # pairs whose pyramids are made together: bounds what torch alloc
 class Tuning:
     """How the work is cut up; none of it changes a result by more than the order of the sums of a stopping rule."""
 
-    pixels: int = 11_000_000
-    """Of the finest levels of all slots together: 128 slots of 340x256 have 3,072 strips there, and a GPU with 132
+    pixels: int = 16_000_000
+    """Of the finest levels of all slots together: 183 slots of 340x256 have 4,392 strips there, and a GPU with 132
     multiprocessors has room for 1,584 at once, so that it is busy while many pairs are on coarser levels."""
     slots: int = 256
     """At most."""
     waiting: int = 2
     """Pairs that a pool takes at once, as a multiple of its slots: the more, the smaller the share of the time in which
     the last ones run alone."""
+    steps: int = 4
+    """Iterations of one sweep, an even number. Six move a fifth less, and need 224 registers: 9 strips on a
+    multiprocessor."""
     rows: int = 64
-    """Of a segment, about: a strip's first and last STEPS rows are computed by its neighbours too."""
+    """Of a segment, about; its neighbours compute the ``steps`` rows on either side of it too."""
     registers: int = 160
     """Of a thread of the sweep, at most: 12 strips on a multiprocessor. With 128, room for 16, some are spilled."""
     launches: int = 8
@@ -45,6 +48,10 @@ class Tuning:
     """Pixels that a block prepares at once."""
     blocks: int = 64
     """Blocks that share the pixels of a slot when it is prepared."""
+
+    def __post_init__(self) -> None:
+        if self.steps not in (2, 4, 6, 8):
+            raise ValueError(f"a sweep does 2, 4, 6 or 8 iterations, not {self.steps}")
 
     def slots_for(self, height: int, width: int) -> int:
         """Slots for frames of this size."""
@@ -77,7 +84,7 @@ class Pool:
         self.slots, self.room, self.params, self.tuning, self.device = slots, room, params, tuning, device
         self.scale = params.tau / params.theta
         self.sizes = pyramid_sizes(height, width, params)
-        levels, taps, shares = _tables(self.sizes, tuning.rows)
+        levels, taps, shares = _tables(self.sizes, tuning)
         self.images_at = [level[layout.IMAGE] for level in levels]
         self.pyramid = 2 * sum(h * w for h, w in self.sizes)
         self.field = max(level[layout.HEIGHT] * level[layout.STRIDE] for level in levels)
@@ -90,7 +97,7 @@ class Pool:
         self.out = torch.empty(room, 2, height, width, device=device)
         self.state = _zeros((slots, 2, 6, self.field), device)
         self.data = _zeros((slots, 4, self.field), device)
-        self.partial = torch.zeros(slots, self.parts, layout.STEPS, device=device)
+        self.partial = torch.zeros(slots, self.parts, tuning.steps, device=device)
         self.plan = torch.zeros(slots, layout.PLAN, dtype=torch.int32, device=device)
         self.control = torch.zeros(3, dtype=torch.int32, device=device)
         self.graph: torch.cuda.CUDAGraph | None = None
@@ -153,8 +160,8 @@ class Pool:
         """More are never needed: every pair uses up its iterations in each warp, and the last sweep is repeated."""
         p = self.params
         chunk = MEDIAN_PERIOD if p.median > 1 else p.iterations
-        warp = -(-p.iterations // chunk) * -(-chunk // layout.STEPS) + 2
-        pair = len(self.sizes) * p.warps * warp + -(-p.settle // layout.STEPS) + 4
+        warp = -(-p.iterations // chunk) * -(-chunk // self.tuning.steps) + 2
+        pair = len(self.sizes) * p.warps * warp + -(-p.settle // self.tuning.steps) + 4
         sweeps = (-(-pairs // self.slots) + 1) * pair
         return sweeps if self.graph is None else -(-sweeps // self.tuning.launches) + 2
 
@@ -184,6 +191,7 @@ class Pool:
             p.tau,
             self.scale**2 * p.lambda_ * p.theta,
             LANES=layout.COLUMNS // 2,
+            STEPS=t.steps,
             num_warps=1,
             maxnreg=t.registers,
             enable_fp_fusion=False,
@@ -199,6 +207,8 @@ class Pool:
             p.warps,
             p.iterations,
             p.settle,
+            STEPS=t.steps,
+            POWER=triton.next_power_of_2(t.steps),
             FILTERS=p.median > 1,
             num_warps=1,
             enable_fp_fusion=False,
@@ -242,15 +252,15 @@ def _zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.zeros(size + layout.COLUMNS, device=device)[:size].view(shape)
 
 
-def _tables(sizes: list[tuple[int, int]], rows: int) -> tuple[list[list[int]], Tensor, Tensor]:
+def _tables(sizes: list[tuple[int, int]], tuning: Tuning) -> tuple[list[list[int]], Tensor, Tensor]:
     """The table of levels, finest first, and what interpolation from the next coarser one needs: for each column and
     each row the pixel before it and the share of the pixel after."""
     levels, taps, shares = [], [torch.zeros(1, dtype=torch.int32)], [torch.zeros(1)]
     image, place = 0, 1
     for level, (height, width) in enumerate(sizes):
         stride = triton.cdiv(width + layout.MARGIN, layout.ALIGNMENT) * layout.ALIGNMENT
-        strips = max(1, triton.cdiv(width + layout.MARGIN - 2 * layout.STEPS, layout.CORE))
-        of_segment = triton.cdiv(height, max(1, round(height / rows)))
+        strips = max(1, triton.cdiv(width + layout.MARGIN - 2 * tuning.steps, layout.COLUMNS - 2 * tuning.steps))
+        of_segment = triton.cdiv(height, max(1, round(height / tuning.rows)))
         row = [height, width, stride, strips, triton.cdiv(height, of_segment), of_segment, image, 0, 0]
         image += 2 * height * width
         if level + 1 < len(sizes):

@@ -1,17 +1,17 @@
 """The kernel of the back end ``cuda`` that iterates: one warp goes down a strip of columns, without barriers and
 without shared memory.
 
-A lane holds two neighbouring columns, ``a`` and ``b``. The four iterations of a sweep follow each other a row apart, so
-everything lives in registers: what an iteration needs of the row above is what it kept of the row before, of the
-columns beside a lane's own one is shuffled in from the lanes beside, and the other is the lane's own. Memory is read
-once and written once for four iterations, the next row while this one is computed.
+A lane holds two neighbouring columns, ``a`` and ``b``. The iterations of a sweep, four or six, follow each other a row
+apart, so everything lives in registers: what an iteration needs of the row above is what it kept of the row before, of
+the columns beside a lane's own one is shuffled in from the lanes beside, and the other is its own. Memory is read
+once and written once for all of them, the next row while this one is computed.
 
 Multiplications and additions are joined explicitly (``fma``), and launches say ``enable_fp_fusion=False``: the compiler
 joins no others, so that versions of Triton, whose default for it has changed, give the same numbers.
 1 / (1 + s) is rsqrt(1 + s)^2: one approximation instead of a division, off by a few units in the last place.
 """
 
-# ruff: noqa: ANN201, ANN202 (Triton reads the annotations of a kernel as its own)
+# ruff: noqa: ANN201, ANN202, RUF005 (Triton reads the annotations of a kernel as its own, and no stars in tuples)
 import triton
 import triton.language as tl
 
@@ -21,9 +21,8 @@ _PAIR_LEVEL, _STEPS_LEFT = tl.constexpr(layout.LEVEL), tl.constexpr(layout.STEPS
 _BUFFER, _PLAN = tl.constexpr(layout.BUFFER), tl.constexpr(layout.PLAN)
 _HEIGHT, _WIDTH, _STRIDE = tl.constexpr(layout.HEIGHT), tl.constexpr(layout.WIDTH), tl.constexpr(layout.STRIDE)
 _STRIPS, _SEGMENTS, _ROWS = tl.constexpr(layout.STRIPS), tl.constexpr(layout.SEGMENTS), tl.constexpr(layout.ROWS)
-_TABLE, _MARGIN = tl.constexpr(layout.TABLE), tl.constexpr(layout.MARGIN)
+_TABLE, _MARGIN, _COLUMNS = (tl.constexpr(n) for n in (layout.TABLE, layout.MARGIN, layout.COLUMNS))
 _UNROLL = tl.constexpr(2)  # rows in a row of the code, so that fewer values are moved from register to register
-_STEPS, _COLUMNS, _CORE = tl.constexpr(layout.STEPS), tl.constexpr(layout.COLUMNS), tl.constexpr(layout.CORE)
 
 
 @triton.jit
@@ -134,51 +133,42 @@ def _save_row(fields, size, at, a, b, mask):
 
 
 @triton.jit
-def _row(y, kept, data, flags, sums, source, target, coefficients, rows, columns, fixed, wanted):
-    """Row y comes in, and the row four above it leaves, four iterations later.
+def _row(y, ahead, line, source, target, coefficients, rows, columns, fixed, wanted, STEPS: tl.constexpr):
+    """Row y comes in, and the row STEPS above it leaves, as many iterations later.
 
     Args:
-        kept: the row that is read ahead, and for each iteration what it keeps of the row before.
-        data: the coefficients of the rows that the second to fourth iteration are at.
-        flags: for the rows that they are at, whether there is a row above it, and whether its updates count.
-        sums: of squared updates, of each iteration.
-        wanted: ``on`` and ``tau`` of each iteration.
+        ahead: row y, read while the one before was computed.
+        line: for each iteration what it kept of the row that it was at last, that row's coefficients, whether there is
+            a row above it and whether its updates count, and the sum of squared updates.
+        wanted: for each iteration ``on`` and ``tau``.
     """
-    on1, on2, on3, tau0, tau1, tau2, tau3 = wanted
     top, bottom, height = rows
     column, half, core = columns
     size = height * half
-    here, k0a, k0b, k1a, k1b, k2a, k2b, k3a, k3b = kept
-    a, b, da, db = here
-    d1a, d1b, d2a, d2b, d3a, d3b = data
-    below1, below2, below3, counts1, counts2, counts3 = flags
-    e0, e1, e2, e3 = sums
+    a, b, data_a, data_b = ahead
     # The row after this one is on its way while this one is computed. Beyond the last row that is needed, any will do.
     ahead = _load_row(source, coefficients, size, tl.minimum(y + 1, height - 1) * half + column)
     below = ((y >= 1) & (y < height)).to(tl.float32)
     counts = ((y >= top) & (y < bottom)).to(tl.float32)
-    a, b, k0a, k0b, e = _iteration(a, b, k0a, k0b, da, db, below, fixed, 1.0, tau0)
-    e0 = tl.fma(e, counts, e0)
-    a, b, k1a, k1b, e = _iteration(a, b, k1a, k1b, d1a, d1b, below1, fixed, on1, tau1)
-    e1 = tl.fma(e, counts1, e1)
-    a, b, k2a, k2b, e = _iteration(a, b, k2a, k2b, d2a, d2b, below2, fixed, on2, tau2)
-    e2 = tl.fma(e, counts2, e2)
-    a, b, k3a, k3b, e = _iteration(a, b, k3a, k3b, d3a, d3b, below3, fixed, on3, tau3)
-    e3 = tl.fma(e, counts3, e3)
-    done = y - _STEPS
+    moved = ()
+    for k in tl.static_range(STEPS):
+        kept_a, kept_b, last_a, last_b, last_below, last_counts, total = line[k]
+        on, tau = wanted[k]
+        a, b, kept_a, kept_b, error = _iteration(a, b, kept_a, kept_b, data_a, data_b, below, fixed, on, tau)
+        moved = moved + ((kept_a, kept_b, data_a, data_b, below, counts, tl.fma(error, counts, total)),)
+        # The next iteration is at the row that this one was at before.
+        data_a, data_b, below, counts = last_a, last_b, last_below, last_counts
+    done = y - STEPS
     # A condition a lane: the interpreter makes integers of a mask and a single condition.
     each = tl.zeros_like(column) + done
     _save_row(target, size, done * half + column, a, b, core & (each >= top) & (each < bottom))
-    return (
-        (ahead, k0a, k0b, k1a, k1b, k2a, k2b, k3a, k3b),
-        (da, db, d1a, d1b, d2a, d2b),
-        (below, below1, below2, counts, counts1, counts2),
-        (e0, e1, e2, e3),
-    )
+    return ahead, moved
 
 
 @triton.jit
-def _down(source, target, coefficients, partial, rows, columns, fixed, wanted, LANES: tl.constexpr):
+def _down(
+    source, target, coefficients, partial, rows, columns, fixed, wanted, LANES: tl.constexpr, STEPS: tl.constexpr
+):
     """The rows ``top`` to ``bottom`` of one strip; pointers and sizes are of pairs of floats.
 
     What is read of other rows and columns than the strip needs may be anything finite: it moves inwards by one an
@@ -191,33 +181,28 @@ def _down(source, target, coefficients, partial, rows, columns, fixed, wanted, L
     """
     top, bottom, height = rows
     column, half, core = columns
-    first = tl.maximum(top - _STEPS, 0)
+    first = tl.maximum(top - STEPS, 0)
     zero = tl.zeros([LANES], tl.float32)
     fields, nothing = (zero, zero, zero, zero, zero, zero), (zero, zero, zero, zero)
+    line = ()
+    for _ in tl.static_range(STEPS):
+        line = line + ((fields, fields, nothing, nothing, 0.0, 0.0, zero),)
     ahead = _load_row(source, coefficients, height * half, first * half + column)
-    kept = (ahead, fields, fields, fields, fields, fields, fields, fields, fields)
-    data = (nothing, nothing, nothing, nothing, nothing, nothing)
-    flags = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    sums = nothing
-    for y in range(first, bottom + _STEPS, _UNROLL):
+    for y in range(first, bottom + STEPS, _UNROLL):
         for k in tl.static_range(_UNROLL):
-            kept, data, flags, sums = _row(
-                y + k, kept, data, flags, sums, source, target, coefficients, rows, columns, fixed, wanted
-            )
-    e0, e1, e2, e3 = sums
-    tl.store(partial, tl.sum(tl.where(core, e0, 0.0)))
-    tl.store(partial + 1, tl.sum(tl.where(core, e1, 0.0)))
-    tl.store(partial + 2, tl.sum(tl.where(core, e2, 0.0)))
-    tl.store(partial + 3, tl.sum(tl.where(core, e3, 0.0)))
+            ahead, line = _row(y + k, ahead, line, source, target, coefficients, rows, columns, fixed, wanted, STEPS)
+    for k in tl.static_range(STEPS):
+        tl.store(partial + k, tl.sum(tl.where(core, line[k][6], 0.0)))
 
 
 @triton.jit(do_not_specialize=["field", "parts"])
-def sweep(state, data, partial, plan, table, field, parts, tau, bound, LANES: tl.constexpr):
-    """The next iterations, up to four, of every slot, from one of its buffers into the other. Launch with one warp.
+def sweep(state, data, partial, plan, table, field, parts, tau, bound, LANES: tl.constexpr, STEPS: tl.constexpr):
+    """The next iterations, up to STEPS, of every slot, from one of its buffers into the other. Launch with one warp.
 
     Grid: (parts, S). ``field`` is F, a multiple of 8; ``parts`` the largest number of parts (strips x segments) of any
-    level. ``partial`` (S, parts, 4) receives each part's sum of squared updates of U, an iteration each.
+    level. ``partial`` (S, parts, STEPS) receives each part's sum of squared updates of U, an iteration each.
     """
+    CORE: tl.constexpr = _COLUMNS - 2 * STEPS
     part, slot = tl.program_id(0), tl.program_id(1)
     steps = tl.load(plan + slot * _PLAN + _STEPS_LEFT)
     level = table + tl.load(plan + slot * _PLAN + _PAIR_LEVEL) * _TABLE
@@ -229,20 +214,21 @@ def sweep(state, data, partial, plan, table, field, parts, tau, bound, LANES: tl
         top = segment * tl.load(level + _ROWS)
         bottom = tl.minimum(top + tl.load(level + _ROWS), height)
         lane = tl.arange(0, LANES)
-        x = strip * _CORE + 2 * lane - _MARGIN
+        x = strip * CORE + 2 * lane - _MARGIN
         # A strip writes all but what its neighbours write: they overlap by STEPS columns at either edge.
-        begin = tl.zeros_like(lane) + tl.where(strip == 0, 0, _STEPS)
-        end = tl.zeros_like(lane) + tl.where(strip == strips - 1, _COLUMNS, _COLUMNS - _STEPS)
+        begin = tl.zeros_like(lane) + tl.where(strip == 0, 0, STEPS)
+        end = tl.zeros_like(lane) + tl.where(strip == strips - 1, _COLUMNS, _COLUMNS - STEPS)
         core = (x + _MARGIN < stride) & (2 * lane >= begin) & (2 * lane < end)
-        columns = (strip * (_CORE // 2) + lane, stride // 2, core)
+        columns = (strip * (CORE // 2) + lane, stride // 2, core)
         right_a, right_b = (x >= 0) & (x < width - 1), (x + 1 >= 0) & (x + 1 < width - 1)
         fixed = (right_a, right_b, tl.maximum(lane - 1, 0), tl.minimum(lane + 1, LANES - 1), bound)
-        on1, on2, on3 = (steps > 1).to(tl.float32), (steps > 2).to(tl.float32), (steps > 3).to(tl.float32)
-        wanted = (on1, on2, on3, tau, tau * on1, tau * on2, tau * on3)
+        wanted = ()
+        for k in tl.static_range(STEPS):
+            wanted = wanted + (((steps > k).to(tl.float32), tau * (steps > k).to(tl.float32)),)
         fields = state + slot.to(tl.int64) * 12 * field
         source = (fields + buffer * 6 * field).to(tl.pointer_type(tl.int64))
         target = (fields + (1 - buffer) * 6 * field).to(tl.pointer_type(tl.int64))
         coefficients = (data + slot.to(tl.int64) * 4 * field).to(tl.pointer_type(tl.int64))
-        sums = partial + (slot * parts + part) * _STEPS
+        sums = partial + (slot * parts + part) * STEPS
         rows = (top, bottom, height)
-        _down(source, target, coefficients, sums, rows, columns, fixed, wanted, LANES)
+        _down(source, target, coefficients, sums, rows, columns, fixed, wanted, LANES, STEPS)

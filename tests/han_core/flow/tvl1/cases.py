@@ -21,5 +21,5 @@ SLOW_CASES = {
 TINY = TVL1Params(scales=1, warps=1, epsilon=0.1, iterations=9, settle=0)
 """For the kernel ``sweep`` itself, which the interpreter takes a tenth of a second a row for."""
 
-SWEEPS = ((5, 27, 3, 64), (4, 131, 4, 64), (7, 3, 2, 4), (3, 58, 1, 64))
-"""(height, width, iterations, rows of a segment)."""
+SWEEPS = ((5, 27, 3, 4, 64), (4, 131, 4, 4, 64), (7, 3, 2, 2, 4), (3, 58, 1, 4, 64), (4, 59, 6, 6, 64))
+"""(height, width, iterations, iterations that a sweep could do, rows of a segment)."""

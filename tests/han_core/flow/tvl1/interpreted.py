@@ -90,7 +90,7 @@ def replayed(first: torch.Tensor, second: torch.Tensor) -> dict[str, np.ndarray]
     return {"replayed": once, "replayed backwards": backwards, "groups": np.array([groups])}
 
 
-def swept(height: int, width: int, steps: int, rows: int) -> np.ndarray:
+def swept(height: int, width: int, steps: int, of: int, rows: int) -> np.ndarray:
     """(2, 6, H, W) fields after some iterations of random ones by the tile kernel and by the sweep; their sums of
     squared updates are compared here."""
     generator = torch.Generator().manual_seed(height * width)
@@ -102,7 +102,7 @@ def swept(height: int, width: int, steps: int, rows: int) -> np.ndarray:
     data = torch.randn(1, 4, height, width, generator=generator)
     data[:, 3] = -data[:, 3].abs()
     tau, bound = 0.25, 0.03
-    pool = Pool(1, 1, height, width, TVL1Params(scales=1), Tuning(rows=rows), torch.device("cpu"))
+    pool = Pool(1, 1, height, width, TVL1Params(scales=1), Tuning(steps=of, rows=rows), torch.device("cpu"))
     stride = int(pool.table[0, layout.STRIDE])
     columns = slice(layout.MARGIN, layout.MARGIN + width)
     # Written or not, what lies outside must not be read.
@@ -114,16 +114,15 @@ def swept(height: int, width: int, steps: int, rows: int) -> np.ndarray:
     pool.data.view(4, height, stride)[:, :, columns] = data[0]
     pool.plan[0, layout.PAIR], pool.plan[0, layout.STEPS_LEFT], pool.plan[0, layout.BUFFER] = 0, steps, 1
     grid = (pool.parts, 1)
-    sweep[grid](
-        pool.state, pool.data, pool.partial, pool.plan, pool.table, pool.field, pool.parts, tau, bound, LANES=32
-    )
+    of_pool = (pool.state, pool.data, pool.partial, pool.plan, pool.table, pool.field, pool.parts)
+    sweep[grid](*of_pool, tau, bound, LANES=32, STEPS=pool.tuning.steps)
     found = pool.state[0, 0].view(6, height, stride)[:, :, columns].clone()
     found[2:] /= tau
 
     plan = torch.tensor([[steps, 0, 0, 0]], dtype=torch.int32)
-    tiles = -(-height // 24) * -(-width // 56)
-    sums = torch.zeros(1, tiles, 4)
-    advance[(tiles, 1)](state, data, sums, plan, height, width, tau, bound, STEPS=4, ROWS=32, COLUMNS=64)
+    tiles = -(-height // (32 - 2 * of)) * -(-width // (64 - 2 * of))
+    sums = torch.zeros(1, tiles, of)
+    advance[(tiles, 1)](state, data, sums, plan, height, width, tau, bound, STEPS=of, ROWS=32, COLUMNS=64)
     expected = sums[0].sum(0)[:steps]
     torch.testing.assert_close(pool.partial[0].sum(0)[:steps], expected, rtol=1e-4, atol=0)
     return torch.stack([state[1, 0], found]).numpy()
