@@ -112,8 +112,11 @@ def _part(first: Tensor, second: Tensor, slots: int, params: TVL1Params, tuning:
     try:
         pool = _pool(slots, room, *first.shape[1:], params, tuning, str(first.device))
         return pool.solve(first[:room], second[:room]).clone()
-    except torch.OutOfMemoryError:
-        return None
+    except RuntimeError as error:
+        # torch's own error, or what the driver says where a graph or a kernel finds no room.
+        if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
+            return None
+        raise
 
 
 def _halve(device: torch.device, height: int, width: int, slots: int) -> None:

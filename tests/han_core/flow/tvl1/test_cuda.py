@@ -89,8 +89,9 @@ def test_longer_solves_of_real_and_made_pairs_equal_the_cpu(tmp_path, repository
 class MadePool:
     """In the place of a pool: what looks like flow, one pair at a time, where ``fits`` pairs have room."""
 
-    def __init__(self, fits=10**6):
+    def __init__(self, fits=10**6, error=None):
         self.fits = fits
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory")
         self.asked = []
         self.cleared = 0
 
@@ -100,7 +101,7 @@ class MadePool:
     def __call__(self, slots, room, *more):
         self.asked.append(slots)
         if slots > self.fits:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise self.error
         return self
 
     def solve(self, first, second):
@@ -109,8 +110,8 @@ class MadePool:
 
 @pytest.fixture
 def made_pool(monkeypatch):
-    def make(fits=10**6):
-        pool = MadePool(fits)
+    def make(*arguments, **options):
+        pool = MadePool(*arguments, **options)
         monkeypatch.setattr(cuda, "_pool", pool)
         monkeypatch.setattr(cuda, "_fitting", {})
         return pool
@@ -140,6 +141,14 @@ class TestMemory:
         assert max(pool.asked) == 2
         cuda.solve(*frames[..., :20], TVL1Params())
         assert max(pool.asked) == 32, "frames of another size are tried anew"
+
+    def test_what_the_driver_says_counts_as_well_and_other_errors_do_not(self, made_pool, frames):
+        pool = made_pool(fits=8, error=RuntimeError("Triton Error [CUDA]: out of memory"))
+        cuda.solve(*frames, TVL1Params())
+        assert pool.asked[:3] == [32, 16, 8]
+        made_pool(fits=8, error=RuntimeError("an illegal memory access was encountered"))
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            cuda.solve(*frames, TVL1Params())
 
     def test_no_memory_for_one_pair_is_a_plain_error(self, made_pool, frames):
         made_pool(fits=0)
