@@ -9,8 +9,8 @@ state
     primal one. A field of the level in work is (height, stride), the first at the start of the buffer, the others
     behind it without gaps.
 data
-    (S, 4, F), fields as those of the state: Jx, Jy = (theta / tau) gradient of the warped second image, c = rho at
-    u = 0, m = -(tau / theta)^2 / |gradient|^2.
+    (S, 3, F), fields as those of the state: Jx, Jy = (theta / tau) gradient of the warped second image, c = rho at
+    u = 0.
     A row of a field begins with MARGIN zeros, and ends with zeros up to a multiple of ALIGNMENT.
 images
     (room, P): the pyramids of both images of every pair that is waiting or in work, level after level without margins.

@@ -17,7 +17,6 @@ _NOTHING, _RISE, _RELINEARISE = (tl.constexpr(n) for n in (layout.NOTHING, layou
 _HEIGHT, _WIDTH, _STRIDE = tl.constexpr(layout.HEIGHT), tl.constexpr(layout.WIDTH), tl.constexpr(layout.STRIDE)
 _IMAGE, _ACROSS, _DOWN = tl.constexpr(layout.IMAGE), tl.constexpr(layout.ACROSS), tl.constexpr(layout.DOWN)
 _TABLE, _MARGIN = tl.constexpr(layout.TABLE), tl.constexpr(layout.MARGIN)
-_FLAT = tl.constexpr(1.1920929e-07)  # below this |gradient|^2 OpenCV takes a pixel for flat
 
 
 @triton.jit(do_not_specialize=["field", "pyramid"])
@@ -63,7 +62,7 @@ def prepare(
         height, width, stride = tl.load(here + _HEIGHT), tl.load(here + _WIDTH), tl.load(here + _STRIDE)
         size = height * stride
         first = images + tl.load(at + _PAIR).to(tl.int64) * pyramid + tl.load(here + _IMAGE)
-        coefficients = data + slot.to(tl.int64) * 4 * field
+        coefficients = data + slot.to(tl.int64) * 3 * field
         for start in range(tl.program_id(0) * BLOCK, size, tl.num_programs(0) * BLOCK):
             index = start + tl.arange(0, BLOCK)
             inside = index < size
@@ -80,13 +79,10 @@ def prepare(
                 tl.store(made + size + index, u2, mask=inside)
                 for k in tl.static_range(2, 6):
                     tl.store(made + k * size + index, tl.zeros([BLOCK], tl.float32), mask=inside)
-            jx, jy, c, m = _linearised(
-                first, first + height * width, height, width, x, y, u1, u2, seen, to_pixels, step
-            )
+            jx, jy, c = _linearised(first, first + height * width, height, width, x, y, u1, u2, seen, to_pixels, step)
             tl.store(coefficients + index, jx, mask=inside)
             tl.store(coefficients + size + index, jy, mask=inside)
             tl.store(coefficients + 2 * size + index, c, mask=inside)
-            tl.store(coefficients + 3 * size + index, m, mask=inside)
 
 
 @triton.jit
@@ -185,9 +181,8 @@ def _linearised(first, second, height, width, x, y, u1, u2, seen, to_pixels, ste
             gy = tl.fma(down[j - 2], total, gy)
     gx, gy = 0.5 * gx, 0.5 * gy
     constant = value - tl.fma(gx, u1, gy * u2) - tl.load(first + y * width + x, mask=seen, other=0.0)
-    length = tl.maximum(tl.fma(gx, gx, gy * gy), _FLAT)
     jx, jy = tl.where(seen, gx * to_pixels, 0.0), tl.where(seen, gy * to_pixels, 0.0)
-    return jx, jy, tl.where(seen, constant, 0.0), tl.where(seen, -step * step / length, 0.0)
+    return jx, jy, tl.where(seen, constant, 0.0)
 
 
 @triton.jit

@@ -20,6 +20,9 @@ from han_core.flow.tvl1.cuda_sweep import sweep
 from han_core.flow.tvl1.params import MEDIAN_PERIOD, TVL1Params, pyramid_sizes
 from han_core.flow.tvl1.pyramid import linear_taps, resize
 
+FLAT = 1.1920929e-07
+"""|gradient|^2 below which OpenCV takes a pixel for flat."""
+
 _AT_ONCE = 64  # pairs whose pyramids are made together: bounds what torch allocates on the way
 
 
@@ -40,7 +43,7 @@ class Tuning:
     multiprocessor."""
     rows: int = 64
     """Of a segment, about; its neighbours compute the ``steps`` rows on either side of it too."""
-    registers: int = 160
+    registers: int = 168
     """Of a thread of the sweep, at most: 12 strips on a multiprocessor. With 128, room for 16, some are spilled."""
     launches: int = 8
     """Sweeps in one graph: between two looks at the number of finished pairs."""
@@ -96,7 +99,7 @@ class Pool:
         self.images = torch.empty(room, self.pyramid, device=device)
         self.out = torch.empty(room, 2, height, width, device=device)
         self.state = _zeros((slots, 2, 6, self.field), device)
-        self.data = _zeros((slots, 4, self.field), device)
+        self.data = _zeros((slots, 3, self.field), device)
         self.partial = torch.zeros(slots, self.parts, tuning.steps, device=device)
         self.plan = torch.zeros(slots, layout.PLAN, dtype=torch.int32, device=device)
         self.control = torch.zeros(3, dtype=torch.int32, device=device)
@@ -190,6 +193,7 @@ class Pool:
             self.parts,
             p.tau,
             self.scale**2 * p.lambda_ * p.theta,
+            FLAT / self.scale**2,
             LANES=layout.COLUMNS // 2,
             STEPS=t.steps,
             num_warps=1,

@@ -60,7 +60,7 @@ def _iteration(a, b, kept_a, kept_b, data_a, data_b, below, fixed, on, tau):
     Returns:
         The row above when the iteration is through with it; what is to be kept of this row; its squared updates.
     """
-    right_a, right_b, before, after, bound = fixed
+    right_a, right_b, before, after, bound, _flat = fixed
     _u1, _u2, q11a, q12a, q21a, q22a = a
     _u1, _u2, q11b, q12b, q21b, q22b = b
     v1a, v2a, p11a, p12a, p21a, p22a = kept_a
@@ -111,12 +111,11 @@ def _load_row(fields, data, size, at):
     jxa, jxb = _pair(data + at)
     jya, jyb = _pair(data + (size + at))
     ca, cb = _pair(data + (2 * size + at))
-    ma, mb = _pair(data + (3 * size + at))
     return (
         (u1a, u2a, q11a, q12a, q21a, q22a),
         (u1b, u2b, q11b, q12b, q21b, q22b),
-        (jxa, jya, ca, ma),
-        (jxb, jyb, cb, mb),
+        (jxa, jya, ca),
+        (jxb, jyb, cb),
     )
 
 
@@ -133,6 +132,14 @@ def _save_row(fields, size, at, a, b, mask):
 
 
 @triton.jit
+def _with_length(data, flat):
+    """The coefficients of a row with m = -1 / |J|^2: computed, it costs less than a fourth field would to be read."""
+    jx, jy, c = data
+    root = tl.rsqrt(tl.maximum(tl.fma(jx, jx, jy * jy), flat))
+    return jx, jy, c, -(root * root)
+
+
+@triton.jit
 def _row(y, ahead, line, source, target, coefficients, rows, columns, fixed, wanted, STEPS: tl.constexpr):
     """Row y comes in, and the row STEPS above it leaves, as many iterations later.
 
@@ -144,8 +151,10 @@ def _row(y, ahead, line, source, target, coefficients, rows, columns, fixed, wan
     """
     top, bottom, height = rows
     column, half, core = columns
+    flat = fixed[5]
     size = height * half
     a, b, data_a, data_b = ahead
+    data_a, data_b = _with_length(data_a, flat), _with_length(data_b, flat)
     # The row after this one is on its way while this one is computed. Beyond the last row that is needed, any will do.
     ahead = _load_row(source, coefficients, size, tl.minimum(y + 1, height - 1) * half + column)
     below = ((y >= 1) & (y < height)).to(tl.float32)
@@ -177,7 +186,7 @@ def _down(
     Args:
         columns: the strip's lanes in a row, the length of a row, which lanes are written.
         fixed: whether a column has one to the right, for both columns of a lane; the lanes before and after; the bound
-            of the data term's force.
+            of the data term's force; the |J|^2 below which a pixel is flat.
     """
     top, bottom, height = rows
     column, half, core = columns
@@ -196,7 +205,7 @@ def _down(
 
 
 @triton.jit(do_not_specialize=["field", "parts"])
-def sweep(state, data, partial, plan, table, field, parts, tau, bound, LANES: tl.constexpr, STEPS: tl.constexpr):
+def sweep(state, data, partial, plan, table, field, parts, tau, bound, flat, LANES: tl.constexpr, STEPS: tl.constexpr):
     """The next iterations, up to STEPS, of every slot, from one of its buffers into the other. Launch with one warp.
 
     Grid: (parts, S). ``field`` is F, a multiple of 8; ``parts`` the largest number of parts (strips x segments) of any
@@ -221,14 +230,14 @@ def sweep(state, data, partial, plan, table, field, parts, tau, bound, LANES: tl
         core = (x + _MARGIN < stride) & (2 * lane >= begin) & (2 * lane < end)
         columns = (strip * (CORE // 2) + lane, stride // 2, core)
         right_a, right_b = (x >= 0) & (x < width - 1), (x + 1 >= 0) & (x + 1 < width - 1)
-        fixed = (right_a, right_b, tl.maximum(lane - 1, 0), tl.minimum(lane + 1, LANES - 1), bound)
+        fixed = (right_a, right_b, tl.maximum(lane - 1, 0), tl.minimum(lane + 1, LANES - 1), bound, flat)
         wanted = ()
         for k in tl.static_range(STEPS):
             wanted = wanted + (((steps > k).to(tl.float32), tau * (steps > k).to(tl.float32)),)
         fields = state + slot.to(tl.int64) * 12 * field
         source = (fields + buffer * 6 * field).to(tl.pointer_type(tl.int64))
         target = (fields + (1 - buffer) * 6 * field).to(tl.pointer_type(tl.int64))
-        coefficients = (data + slot.to(tl.int64) * 4 * field).to(tl.pointer_type(tl.int64))
+        coefficients = (data + slot.to(tl.int64) * 3 * field).to(tl.pointer_type(tl.int64))
         sums = partial + (slot * parts + part) * STEPS
         rows = (top, bottom, height)
         _down(source, target, coefficients, sums, rows, columns, fixed, wanted, LANES, STEPS)

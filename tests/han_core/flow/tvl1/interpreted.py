@@ -100,7 +100,8 @@ def swept(height: int, width: int, steps: int, of: int, rows: int) -> np.ndarray
     state[0, :, [2, 4], :, -1] = 0
     state[0, :, [3, 5], -1, :] = 0
     data = torch.randn(1, 4, height, width, generator=generator)
-    data[:, 3] = -data[:, 3].abs()
+    flat = 1e-3
+    data[:, 3] = -1 / (data[:, :2] ** 2).sum(1).clamp(min=flat)
     tau, bound = 0.25, 0.03
     pool = Pool(1, 1, height, width, TVL1Params(scales=1), Tuning(steps=of, rows=rows), torch.device("cpu"))
     stride = int(pool.table[0, layout.STRIDE])
@@ -111,11 +112,11 @@ def swept(height: int, width: int, steps: int, of: int, rows: int) -> np.ndarray
     before.zero_()
     before[:, :, columns] = state[0, 0]
     before[2:] *= tau
-    pool.data.view(4, height, stride)[:, :, columns] = data[0]
+    pool.data.view(3, height, stride)[:, :, columns] = data[0, :3]
     pool.plan[0, layout.PAIR], pool.plan[0, layout.STEPS_LEFT], pool.plan[0, layout.BUFFER] = 0, steps, 1
     grid = (pool.parts, 1)
     of_pool = (pool.state, pool.data, pool.partial, pool.plan, pool.table, pool.field, pool.parts)
-    sweep[grid](*of_pool, tau, bound, LANES=32, STEPS=pool.tuning.steps)
+    sweep[grid](*of_pool, tau, bound, flat, LANES=32, STEPS=pool.tuning.steps)
     found = pool.state[0, 0].view(6, height, stride)[:, :, columns].clone()
     found[2:] /= tau
 
