@@ -81,7 +81,7 @@ def cubes_work(params: Params, stream: str, split: int, view: str = "") -> Itera
         f"cubes {stream}-{split}: {wanted.layer} and {wanted.fc} of {wanted.frames} frames per clip, on {device} in "
         f"{settings.precision}, with {net.path}"
     )
-    make = MakeCubes(source, settings, device.type)
+    make = MakeCubes(source.absolute(), settings, device.type)
     work = stream_work(
         "cubes",
         make,
@@ -94,7 +94,7 @@ def cubes_work(params: Params, stream: str, split: int, view: str = "") -> Itera
         output=paths.cubes(stream, split, view),
     )
     work = replace(work, name=f"{work.name}-{view}") if view else work
-    with net_work(work, NETS, make, lambda: make.running(net), device) as ready:
+    with net_work(work, NETS, make, lambda: make.running(net), device, params.run) as ready:
         yield ready
 
 
@@ -206,7 +206,7 @@ class MakeCubes:
         )
 
 
-NETS: "Opened[MakeCubes, CubeNet]" = Opened(lambda make: make.running(make.source.open()))
+NETS: "Opened[MakeCubes, CubeNet]" = Opened(lambda make: make.running(make.source.open(make.settings.net)))
 """The net that this process has open."""
 
 

@@ -59,7 +59,6 @@ def fisher_work(params: Params, split: int) -> "ClipWork":
         (clip for role in ("train", "test") for clip in table.select(split, role)),
         [(paths.trajectories, "trajectories")],
         encode.fingerprint,
-        lambda path: path.absolute(),
     )
     return ClipWork(f"fisher-{split}", "fisher", "fisher", encode, tuple(tasks), paths.fisher(split), failed, faults)
 

@@ -94,7 +94,7 @@ def flow_work(params: Params) -> ClipWork:
         table.clips,
         [(paths.frames, "frames")],
         lambda frames: flow_fingerprint(settings, backend, frames),
-        lambda path: Arguments(path.absolute(), backend, solver, form, batch, threads),
+        lambda path: Arguments(path, backend, solver, form, batch, threads),
     )
     return ClipWork("flow", "flow", "flow", flow_clip, tuple(tasks), paths.flow, failed, faults, gpus=cards)
 

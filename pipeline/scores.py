@@ -95,7 +95,7 @@ def scores_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]
         f"scores {stream}-{split}: frames per clip: {plan.frames}, crops: {plan.crops}, on {device} in "
         f"{plan.precision}, with {net_path}"
     )
-    score = ScoreClip(source, plan, paths.source(stream)[1], device.type)
+    score = ScoreClip(source.absolute(), plan, paths.source(stream)[1], device.type)
     work = stream_work(
         "scores",
         score,
@@ -107,7 +107,7 @@ def scores_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]
         fingerprint=plan.fingerprint,
         output=paths.scores(stream, split),
     )
-    with net_work(work, NETS, score, lambda: score.running(net), device) as ready:
+    with net_work(work, NETS, score, lambda: score.running(net), device, params.run) as ready:
         yield ready
 
 
@@ -193,7 +193,7 @@ class ScoreClip:
         )
 
 
-NETS: "Opened[ScoreClip, ScoringNet]" = Opened(lambda score: score.running(score.source.open()))
+NETS: "Opened[ScoreClip, ScoringNet]" = Opened(lambda score: score.running(score.source.open(score.plan.net)))
 """The net that this process has open."""
 
 

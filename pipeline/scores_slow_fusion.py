@@ -89,7 +89,7 @@ def scores_work(params: Params, split: int) -> Iterator["ClipWork"]:
         f"{', mirrored too' if trained.views.flip else ''}, on {device} in {plan.precision}, "
         f"with {net_path}"
     )
-    score = ScoreWindows(net_path, trained.views, plan, device.type)
+    score = ScoreWindows(net_path.absolute(), trained.views, plan, device.type)
     tasks, failed, faults = clip_tasks(table.select(split, "test"), [(paths.frames, "frames")], plan.fingerprint)
     work = ClipWork(
         name=f"{STAGE}-{split}",
@@ -101,7 +101,7 @@ def scores_work(params: Params, split: int) -> Iterator["ClipWork"]:
         failed=failed,
         faults=faults,
     )
-    with net_work(work, NETS, score, lambda: score.running(trained.net), device) as ready:
+    with net_work(work, NETS, score, lambda: score.running(trained.net), device, params.run) as ready:
         yield ready
 
 
@@ -195,9 +195,13 @@ class ScoreWindows:
 
 
 def _open(score: ScoreWindows) -> "WindowScorer":
+    from han_core.nets.sealed_net import WeightsError
     from han_core.nets.slow_fusion.net_file import read_net
 
-    return score.running(read_net(score.path).net)
+    trained = read_net(score.path)
+    if trained.identity != score.plan.net:
+        raise WeightsError(f"{score.path}: was replaced by another net meanwhile; run the stage again")
+    return score.running(trained.net)
 
 
 NETS: "Opened[ScoreWindows, WindowScorer]" = Opened(_open)

@@ -61,7 +61,6 @@ def stacked_work(params: Params, split: int) -> "ClipWork":
         (clip for role in ("train", "test") for clip in table.select(split, role)),
         [(paths.trajectories, "trajectories")],
         encode.fingerprint,
-        lambda path: path.absolute(),
     )
     return ClipWork(f"stacked-{split}", "stacked", "fisher", encode, tuple(tasks), paths.stacked(split), failed, faults)
 

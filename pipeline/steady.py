@@ -60,7 +60,7 @@ def steady_work(params: Params) -> ClipWork:
         read_clips(paths.clips).clips,
         [(paths.flow, "flow")],
         lambda flow: fingerprint("steady", stage_code("steady"), {"camera": params.camera}, {"flow": flow}),
-        lambda flow: Arguments(flow.absolute(), params.camera),
+        lambda flow: Arguments(flow, params.camera),
     )
     return ClipWork("steady", "steady", "flow", steady_clip, tuple(tasks), paths.steady, failed, faults)
 

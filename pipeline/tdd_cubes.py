@@ -63,9 +63,7 @@ def tdd_cubes_work(params: Params, split: int) -> "ClipWork":
         (clip for role in ("train", "test") for clip in table.select(split, role)),
         [*sources, (paths.trajectories, "trajectories")],
         encode.fingerprint,
-        lambda spatial, temporal, trajectories: ClipPaths(
-            {"spatial": spatial.absolute(), "temporal": temporal.absolute()}, trajectories.absolute()
-        ),
+        lambda spatial, temporal, trajectories: ClipPaths({"spatial": spatial, "temporal": temporal}, trajectories),
     )
     output = paths.tdd_cubes(split)
     return ClipWork(f"tdd-cubes-{split}", "tdd-cubes", KIND, encode, tuple(tasks), output, failed, faults)

@@ -72,7 +72,7 @@ def trajectories_work(params: Params) -> ClipWork:
         read_clips(paths.clips).clips,
         [(paths.frames, "frames"), (paths.flow, "flow")],
         lambda frames, flow: trajectory_fingerprint(settings, params.seed, frames, flow),
-        lambda frames, flow: Arguments(frames.absolute(), flow.absolute(), settings, params.seed),
+        lambda frames, flow: Arguments(frames, flow, settings, params.seed),
     )
     name = "trajectories"
     return ClipWork(name, name, name, track_clip, tuple(tasks), paths.trajectories, failed, faults)

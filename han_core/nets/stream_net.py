@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -48,13 +48,20 @@ class NetSource:
     architecture: str | None = _VGG16
     layer: str | None = None
 
-    def open(self) -> StreamNet:
+    def absolute(self) -> "NetSource":
+        """The same for a process that is in another folder."""
+        return replace(self, path=self.path.absolute())
+
+    def open(self, identity: str | None = None) -> StreamNet:
         """The net, in main memory.
 
+        Args:
+            identity: the net's, if it is to be the one that was looked at before.
+
         Raises:
-            WeightsError: as :func:`open_net`.
+            WeightsError: as :func:`open_net`, or the file holds another net by now.
         """
-        return open_net(
+        net = open_net(
             self.path,
             self.stream,
             stack=self.stack,
@@ -63,6 +70,9 @@ class NetSource:
             architecture=self.architecture,
             layer=self.layer,
         )
+        if identity not in (None, net.identity):
+            raise WeightsError(f"{self.path}: was replaced by another net meanwhile; run the stage again")
+        return net
 
 
 def open_net(

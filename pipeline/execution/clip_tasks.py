@@ -14,7 +14,7 @@ from pipeline.execution.ledger import read_failures
 from pipeline.execution.opened import Opened
 from pipeline.execution.runner import Summary, map_clips
 from pipeline.execution.work import ClipWork
-from pipeline.params import Params
+from pipeline.params import Params, Run
 from pipeline.paths import Paths, clip_file
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
@@ -41,7 +41,8 @@ def clip_tasks(
     Args:
         sources: where these files are, one of each for a clip.
         fingerprint: identity of the file to be made, given the content of each of the clip's files.
-        arguments: what the task needs beside the clip, given the path of each of the clip's files.
+        arguments: what the task needs beside the clip, given the absolute path of each of the clip's files: a worker of
+            a cluster may be in another folder.
 
     Returns:
         The tasks; {clip's key: reason} of the clips that lack a file because they failed before; and of those one of
@@ -64,7 +65,7 @@ def clip_tasks(
                 except ClipFileError as error:
                     faults.setdefault(clip.key, f"{error} (made by stage {_MADE_BY.get(folder.name, kind)})")
         identity = fingerprint(*contents) if len(contents) == len(sources) else ""
-        tasks.append(ClipTask(clip, identity, arguments(*paths)))
+        tasks.append(ClipTask(clip, identity, arguments(*(path.absolute() for path in paths))))
     return tasks, failed, faults
 
 
@@ -110,14 +111,18 @@ def net_work(
     key: Hashable,
     running: Callable[[], AbstractContextManager],
     device: "torch.device",
+    run: Run,
 ) -> Iterator[ClipWork]:
-    """Who does a work whose function gets its net from ``nets``: on a CPU a few threads of this process, beside the
-    net, which takes all cores; else a process for each GPU.
+    """Who does a work whose function gets its net from ``nets``: a cluster, whose workers open it; on a CPU a few
+    threads of this process, beside the net, which takes all cores; else a process for each GPU.
 
     Args:
         nets, key: where the function gets its net, and by which key.
         running: makes the net ready to run, if it is to run in this process.
     """
+    if run.executor == "dask":
+        yield work
+        return
     if device.type != "cpu":
         yield replace(work, gpus=max(1, gpus()), net=True)
         return

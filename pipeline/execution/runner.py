@@ -202,9 +202,11 @@ def _outcomes(work: ClipWork, queue: TaskQueue, cache: ClipCache, run: Run) -> I
     code = stage_code(work.stage) if work.stage else ""
     call = Call(work.function, work.kind, cache.root, work.stage, code)
     if work.executor is not None:
+        if run.executor == "dask":
+            click.echo(f"{work.name}: its net runs in this process, whatever run.executor says", err=True)
         yield from _with_executor(work.executor, call, queue, in_flight=IN_FLIGHT)
-    elif run.executor == "dask" and not work.net:  # a net runs where the stage was started
-        with dask_executor(run) as (cluster, workers):
+    elif run.executor == "dask":
+        with dask_executor(run, cache.root) as (cluster, workers):
             yield from _with_executor(cluster, EndingWorker(call), queue, in_flight=IN_FLIGHT * workers)
     else:
         hands = crew(run, work.gpus, net=work.net)

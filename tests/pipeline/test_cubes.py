@@ -260,7 +260,7 @@ def test_worker_processes_make_the_bytes_that_this_process_makes(full_size, monk
     closed = []
 
     @contextmanager
-    def elsewhere(work, nets, key, running, device):
+    def elsewhere(work, nets, key, running, device, run):
         closed.append(work.name)
         yield replace(work, gpus=2, net=True)
 
