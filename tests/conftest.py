@@ -16,14 +16,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Hundreds of processes are started; each would compile the project's modules anew, which takes it three seconds.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# By processor time; test_repro_trust.py copies what the others left behind, so it comes after them.
+# By processor time. Three files share a first run of the DVC graph, which test_repro.py makes; the two that would have
+# to wait for it come after others.
 LONGEST = (
     "test_repro.py",
     "test_repro_odd_videos.py",
-    "test_repro_trust.py",
+    "test_train_runs.py",
     "test_runner.py",
     "test_select.py",
     "test_graph.py",
+    "test_hand_over.py",
+    "test_repro_trust.py",
+    "test_cuda.py",
     "test_browser.py",
     "test_equality.py",
 )
