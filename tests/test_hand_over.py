@@ -194,7 +194,6 @@ def test_training_without_the_videos(owner, colleague, repository):
     assert clips(colleague) == clips(owner[0])
 
 
-@pytest.mark.long
 def test_evaluation_and_report_without_the_videos(owner, colleague, repository):
     said = shell(readme_command(repository, "evaluate and report without the videos"), colleague)
     assert ran(said) == ["classify@han-1-1", "evaluate", "report"]

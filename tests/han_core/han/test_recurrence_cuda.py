@@ -13,7 +13,7 @@ import triton
 from han_core.cubes import sparse_cuda
 from han_core.cubes.features import MemoryFeatures
 from han_core.cubes.sparse import SparseCubes
-from han_core.han import recurrence_cuda, step_kernels, training
+from han_core.han import adadelta, recurrence_cuda, step_kernels, training
 from han_core.han.captured import StepsOnDevice
 from han_core.han.config import HANConfig
 from han_core.han.model import HAN
@@ -158,7 +158,7 @@ def test_a_whole_run_by_kernels_ends_as_one_without(monkeypatch):
     plain = run(store)
     stand_in = Graphs()
     monkeypatch.setattr(training, "_steps_on_device", lambda steps, own, _: StepsOnDevice(steps, own, stand_in))
-    with interpreted(sparse_cuda, step_kernels):
+    with interpreted(sparse_cuda, step_kernels, adadelta):
         compare(run(store.with_across()), plain, rtol=1e-4, atol=1e-6)
     assert "replay" in stand_in.seen
 
