@@ -37,10 +37,8 @@ def test_a_second_run_does_nothing(checkout):
     assert checkout.repro()[0] == set()
 
 
-@pytest.mark.parametrize(
-    "target",
-    [pytest.param([], marks=pytest.mark.long, id="recomputed"), pytest.param(["cubes-spatial", "flow"], id="reused")],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("target", [[], ["cubes-spatial", "flow"]], ids=["recomputed", "reused"])
 def test_a_forced_run_gives_the_same_bytes(checkout, target, tmp_path):
     """All of the graph without the clip cache; then the part that uses the cache, with it."""
     environment = {} if target else {"HAN_CACHE": str(tmp_path / "empty")}

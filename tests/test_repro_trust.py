@@ -29,6 +29,7 @@ LOOP, RENAMED = "for frame in images:", "for frame in iter(images):"
 FRAMES_CODE = "han_core/images/frames.py"
 
 
+@pytest.mark.long
 def test_the_cache_knows_the_code(checkout):
     """A comment reuses every file; code that does something else makes every file anew, and never takes an old one."""
     expected = checkout.hashes("data/tiny/frames")

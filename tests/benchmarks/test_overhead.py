@@ -13,6 +13,7 @@ def workspace(tmp_path_factory):
     return made(folder / "now", folder / "videos", "")
 
 
+@pytest.mark.long
 def test_every_way_handles_every_clip(workspace):
     for way in WAYS:
         used = measured(workspace, way, CLIPS)

@@ -312,6 +312,7 @@ def test_the_state_of_a_run_that_was_killed_after_its_net_was_published_goes_wit
     assert not left.exists()
 
 
+@pytest.mark.long
 def test_kill_9_and_again_gives_the_bytes_of_an_uninterrupted_run(nets_project, repository):
     nets_project.params["run"]["checkpoint_seconds"] = 0
     train(nets_project, iterations=100, learning_rate=0.01, precision="float32", batch=2, micro_batch=1)

@@ -212,6 +212,7 @@ def test_each_seed_has_outputs_of_its_own(name, graph):
             assert "-seed${item.seed}" in (next(iter(out)) if isinstance(out, dict) else out)
 
 
+@pytest.mark.long
 def test_dvc_trains_the_seeds_that_are_new(graph, dvc, tmp_path, repository):
     params = yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))
     params["models"] = ["han"]

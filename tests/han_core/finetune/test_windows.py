@@ -133,6 +133,7 @@ def one_of(rank: int, port: int, folder: Path) -> None:
         torch.save(train(processes=group, validation=CLIPS), folder / f"{rank}.pt")
 
 
+@pytest.mark.long
 def test_two_processes_equal_one(tmp_path, free_port):
     """Sums of gradients are rounded in another order: a few units of float32's last place a step."""
     spawned.spawn(one_of, (free_port, tmp_path), nprocs=2)

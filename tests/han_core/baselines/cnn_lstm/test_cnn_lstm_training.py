@@ -129,6 +129,7 @@ def _member(rank, port, folder):
         torch.save((state, [(e.loss, e.top1) for e in reports]), f"{folder}/{rank}")
 
 
+@pytest.mark.long
 def test_two_processes_give_the_result_of_one(tmp_path, free_port):
     """The same batches and dropout; sums in another order, and Adadelta divides by roots of small numbers. The last
     batch, of one clip, leaves a process without any."""
