@@ -12,8 +12,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,24 +23,12 @@ from han_core.cache.folders import CacheUnusable, probe
 from han_core.cache.store import ClipCache
 from han_core.errors import HanError
 from han_core.runs.progress import Progress
-from pipeline.execution.cluster import dask_executor
-from pipeline.execution.code import stage_code
-from pipeline.execution.jobs import (
-    DIED,
-    IN_FLIGHT,
-    Call,
-    ClipTask,
-    EndingWorker,
-    Outcome,
-    machine_fault,
-    outcome_of,
-    windowed,
-)
+from pipeline.execution.jobs import DIED, ClipTask, machine_fault
 from pipeline.execution.ledger import LEDGER, Failure, describe, read_failures, write_failures
-from pipeline.execution.local import WorkersDied, with_processes
+from pipeline.execution.local import WorkersDied
+from pipeline.execution.places import outcomes_of
 from pipeline.execution.stagelog import stage_log
 from pipeline.execution.work import ClipWork, TaskQueue
-from pipeline.execution.workers import crew
 from pipeline.params import Run
 from pipeline.paths import clip_file
 
@@ -148,7 +135,7 @@ def _mapped(work: ClipWork, cache: ClipCache, run: Run) -> tuple[Summary, list[F
         computed = 0
         attempts: Counter[str] = Counter()
         queue = TaskQueue(_from_anywhere(todo))
-        with closing(_outcomes(work, queue, cache, run)) as outcomes:
+        with closing(outcomes_of(work, queue, cache, run)) as outcomes:
             for task, outcome in outcomes:
                 if outcome.what == "fatal":
                     raise CannotGoOn(outcome.reason)
@@ -195,45 +182,12 @@ def _from_anywhere(tasks: list[ClipTask]) -> list[ClipTask]:
     return tasks[start:] + tasks[:start]
 
 
-def _outcomes(work: ClipWork, queue: TaskQueue, cache: ClipCache, run: Run) -> Iterator[tuple[ClipTask, Outcome]]:
-    """Do the tasks wherever they are to be done; each comes out once, in the order in which they end."""
-    if not len(queue):
-        return
-    code = stage_code(work.stage) if work.stage else ""
-    call = Call(work.function, work.kind, cache.root, work.stage, code)
-    if work.executor is not None:
-        if run.executor == "dask":
-            click.echo(f"{work.name}: its net runs in this process, whatever run.executor says", err=True)
-        yield from _with_executor(work.executor, call, queue, in_flight=IN_FLIGHT)
-    elif run.executor == "dask":
-        with dask_executor(run, cache.root) as (cluster, workers):
-            yield from _with_executor(cluster, EndingWorker(call), queue, in_flight=IN_FLIGHT * workers)
-    else:
-        hands = crew(run, work.gpus, net=work.net)
-        if hands.told:
-            click.echo(f"{work.name}: {hands.told}", err=True)
-        workers = min(hands.processes, len(queue))
-        try:
-            for task, future in with_processes(call, queue, workers, hands.gpus, hands.threads):
-                yield task, outcome_of(future)
-        finally:
-            cache.sweep()  # workers that were ended in the middle of a file
-
-
 def _failure(task: ClipTask, reason: str) -> Failure:
     return Failure(task.clip.class_name, task.clip.name, reason)
 
 
 def _file(output: Path, failure: Failure) -> Path:
     return clip_file(output, failure.class_name, failure.clip)
-
-
-def _with_executor(
-    executor: Executor, call: Call | EndingWorker, queue: TaskQueue, in_flight: int
-) -> Iterator[tuple[ClipTask, Outcome]]:
-    """On someone else's executor, which looks after its own workers; or has none, and works in this process."""
-    for task, future in windowed(executor, call, queue, in_flight):
-        yield task, outcome_of(future, own_worker=False)
 
 
 def _destination(output: Path, task: ClipTask) -> Path:
