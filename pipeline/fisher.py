@@ -5,17 +5,16 @@ of zeros.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.execution.told import told_plainly
+from pipeline.opened_codebook import codebook_at
 from pipeline.params import Params, load_params, params_option
 
 if TYPE_CHECKING:
-    from han_core.baselines.fisher.codebook import Codebook
     from han_core.cache.store import ClipCache
     from pipeline.execution.jobs import ClipTask
     from pipeline.execution.runner import Summary
@@ -84,12 +83,12 @@ class EncodeClip:
 
         Raises:
             ClipFileError: the trajectory file is damaged.
-            CodebookError: the codebook is.
+            CodebookError: the codebook is, or was replaced.
         """
         from han_core.baselines.fisher.fisherfile import write_vectors
         from han_core.baselines.trajectories.trajectoryfile import read_trajectories
 
-        codebook = _open(self.codebook)
+        codebook = codebook_at(self.codebook, self.identity)
         found = read_trajectories(task.arguments, tuple(codebook.channels), points=False)
         write_vectors(
             path,
@@ -98,14 +97,6 @@ class EncodeClip:
             vectors={channel: codebook.encode(channel, found.channel(channel)) for channel in codebook.channels},
             attributes={"codebook": self.identity, "trajectories": len(found)},
         )
-
-
-@lru_cache(maxsize=1)
-def _open(path: Path) -> "Codebook":
-    """The codebook, once a process."""
-    from han_core.baselines.fisher.codebook import read_codebook
-
-    return read_codebook(path)[0]
 
 
 if __name__ == "__main__":

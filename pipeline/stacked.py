@@ -4,13 +4,14 @@ Subvolumes of the clip as Fisher vectors, compressed, and encoded again. A clip 
 zeros.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.execution.opened import Opened
 from pipeline.execution.told import told_plainly
 from pipeline.params import Params, load_params, params_option
 from pipeline.stacked_features import local_features
@@ -87,7 +88,7 @@ class StackClip:
         Raises:
             ClipError: its frames are numbered beyond any clip.
             ClipFileError: the trajectory file is damaged.
-            CodebookError: the model is.
+            CodebookError: the model is, or was replaced.
         """
         from han_core.baselines.fisher.fisherfile import write_vectors
 
@@ -96,17 +97,23 @@ class StackClip:
             path,
             clip=task.clip.name,
             fingerprint=task.fingerprint,
-            vectors={"stacked": _open(self.model).encode(features)},
+            vectors={"stacked": MODELS.get(self).encode(features)},
             attributes={"codebook": self.identity, "trajectories": len(features.positions)},
         )
 
 
-@lru_cache(maxsize=1)
-def _open(path: Path) -> "StackedModel":
-    """The model, once a process."""
+def _open(stack: StackClip) -> AbstractContextManager["StackedModel"]:
     from han_core.baselines.fisher.stacked_file import read_stacked
+    from han_core.baselines.fisher.stored import CodebookError, identity
 
-    return read_stacked(path)[0]
+    model, metadata = read_stacked(stack.model)
+    if identity(metadata) != stack.identity:  # workers of a cluster outlive a stage
+        raise CodebookError(f"{stack.model}: was replaced by another model meanwhile; run the stage again")
+    return nullcontext(model)
+
+
+MODELS: "Opened[StackClip, StackedModel]" = Opened(_open)
+"""The model that this process has open."""
 
 
 if __name__ == "__main__":

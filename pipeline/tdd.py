@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.execution.told import told_plainly
+from pipeline.opened_codebook import codebook_at
 from pipeline.params import Params, load_params, params_option
 from pipeline.tdd_net import ClipPaths, Pooling
 
 if TYPE_CHECKING:
-    from han_core.baselines.fisher.codebook import Codebook
     from han_core.cache.store import ClipCache
     from pipeline.execution.jobs import ClipTask
     from pipeline.execution.runner import Summary
@@ -50,42 +50,45 @@ def tdd(params: Params, stream: str, split: int, cache: "ClipCache") -> "Summary
 
 @contextmanager
 def tdd_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]:
-    """What the stage makes, while its net is open."""
+    """What the stage makes. On a CPU the net is open in this process meanwhile; on GPUs each worker process opens it on
+    its own."""
     from han_core.baselines.fisher.codebook import codebook_identity, read_codebook
     from han_core.baselines.fisher.fisherfile import KIND
     from han_core.clips import read_clips
-    from pipeline.execution.clip_tasks import clip_tasks, clip_threads
+    from pipeline.execution.clip_tasks import clip_tasks
     from pipeline.execution.work import ClipWork
     from pipeline.paths import Paths
-    from pipeline.tdd_net import open_pooling, stream_sources
+    from pipeline.tdd_net import choose_pooling, pooling_work, stream_sources
 
     paths = Paths.of(params)
     table = read_clips(paths.clips)
     table.require(split)
-    codebook, metadata = read_codebook(paths.codebook(f"tdd-{stream}", split))
+    codebook = paths.codebook(f"tdd-{stream}", split)
+    _, metadata = read_codebook(codebook)
 
     def said(what: str) -> None:
         click.echo(f"tdd {stream}-{split}: {what}")
 
-    with open_pooling(params, stream, split, said) as pooling, clip_threads() as pool:
-        encode = EncodeClip(pooling, codebook, codebook_identity(metadata))
-        tasks, failed, faults = clip_tasks(
-            (clip for role in ("train", "test") for clip in table.select(split, role)),
-            stream_sources(params, stream),
-            encode.fingerprint,
-            ClipPaths,
-        )
-        yield ClipWork(
-            name=f"tdd-{stream}-{split}",
-            stage=f"tdd-{stream}",
-            kind=KIND,
-            function=encode,
-            tasks=tuple(tasks),
-            output=paths.tdd(stream, split),
-            failed=failed,
-            faults=faults,
-            executor=pool,
-        )
+    pooling, net, device = choose_pooling(params, stream, split, said)
+    encode = EncodeClip(pooling, codebook.absolute(), codebook_identity(metadata))
+    tasks, failed, faults = clip_tasks(
+        (clip for role in ("train", "test") for clip in table.select(split, role)),
+        stream_sources(params, stream),
+        encode.fingerprint,
+        ClipPaths,
+    )
+    work = ClipWork(
+        name=f"tdd-{stream}-{split}",
+        stage=f"tdd-{stream}",
+        kind=KIND,
+        function=encode,
+        tasks=tuple(tasks),
+        output=paths.tdd(stream, split),
+        failed=failed,
+        faults=faults,
+    )
+    with pooling_work(work, pooling, net, device, params) as ready:
+        yield ready
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class EncodeClip:
     """Makes the Fisher vectors of one clip; called from several threads."""
 
     pooling: Pooling
-    codebook: "Codebook"
+    codebook: Path
     identity: str
     """Content of the codebook."""
 
@@ -112,6 +115,8 @@ class EncodeClip:
         Raises:
             ClipError: an activation is not finite.
             ClipFileError: a file of the clip is damaged.
+            CodebookError: the codebook is, or was replaced.
+            WeightsError: the net was replaced.
             TracksError: its trajectories are of another clip.
         """
         from han_core.baselines.fisher.fisherfile import write_vectors
@@ -120,11 +125,12 @@ class EncodeClip:
 
         arguments: ClipPaths = task.arguments
         tracks = read_tracks(arguments.trajectories)
+        codebook = codebook_at(self.codebook, self.identity)
         write_vectors(
             path,
             clip=task.clip.name,
             fingerprint=task.fingerprint,
-            vectors=encode(self.pooling.descriptors(arguments.images, tracks), self.codebook),
+            vectors=encode(self.pooling.descriptors(arguments.images, tracks), codebook),
             attributes={**self.pooling.settings.attributes, "codebook": self.identity, "tracks": len(tracks)},
         )
 

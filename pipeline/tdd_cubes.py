@@ -6,17 +6,16 @@ its own right in the paper's table: the row ``tdd_cubes`` says what the cubes gi
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.execution.told import told_plainly
+from pipeline.opened_codebook import codebook_at
 from pipeline.params import Params, load_params, params_option
 
 if TYPE_CHECKING:
-    from han_core.baselines.fisher.codebook import Codebook
     from han_core.cache.store import ClipCache
     from pipeline.execution.jobs import ClipTask
     from pipeline.execution.runner import Summary
@@ -99,7 +98,7 @@ class EncodeClip:
 
         Raises:
             ClipFileError: a file of the clip is damaged.
-            CodebookError: the codebook is.
+            CodebookError: the codebook is, or was replaced.
             TracksError: the trajectories are of another clip than the cubes.
         """
         from han_core.baselines.fisher.fisherfile import write_vectors
@@ -112,17 +111,9 @@ class EncodeClip:
             path,
             clip=task.clip.name,
             fingerprint=task.fingerprint,
-            vectors=encode([cube_descriptors(arguments.cubes, tracks)], _open(self.codebook)),
+            vectors=encode([cube_descriptors(arguments.cubes, tracks)], codebook_at(self.codebook, self.identity)),
             attributes={"codebook": self.identity, "tracks": len(tracks)},
         )
-
-
-@lru_cache(maxsize=1)
-def _open(path: Path) -> "Codebook":
-    """The codebook, once a process."""
-    from han_core.baselines.fisher.codebook import read_codebook
-
-    return read_codebook(path)[0]
 
 
 if __name__ == "__main__":

@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.execution.opened import Opened
 from pipeline.params import Params
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     import numpy as np
+    import torch
 
     from han_core.baselines.tdd.pooling_net import PoolingNet
     from han_core.baselines.tdd.tracks import Tracks
+    from han_core.nets.stream_net import NetSource, StreamNet
+    from pipeline.execution.work import ClipWork
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,26 @@ class ClipPaths:
 
 @dataclass(frozen=True)
 class Pooling:
-    """A net at work, and its settings."""
+    """What a worker has to know of the net; called from several threads of each process that does the work. They share
+    a net, which the first of them opens."""
 
-    net: "PoolingNet"
+    source: "NetSource"
     settings: PoolingSettings
+    device: str
+
+    def running(self, net: "StreamNet") -> "PoolingNet":
+        """The net, ready to run."""
+        from han_core.baselines.tdd.pooling_net import PoolingNet
+
+        settings = self.settings
+        return PoolingNet(
+            net.net,
+            settings.input,
+            layers=settings.layers,
+            batch=settings.batch,
+            precision=settings.precision,
+            device=self.device,
+        )
 
     def descriptors(self, images: Path, tracks: "Tracks") -> "Iterator[dict[str, np.ndarray]]":
         """Channel -> (n, C) descriptors of a clip's tracks at one size of the net's input after the other.
@@ -80,12 +100,17 @@ class Pooling:
             return
         read = ClipImages(images, stack=self.settings.stack)
         for factor in self.settings.sizes:
-            yield self.net.descriptors(read, tracks, factor=factor, step=self.settings.step)
+            yield NETS.get(self).descriptors(read, tracks, factor=factor, step=self.settings.step)
 
 
-@contextmanager
-def open_pooling(params: Params, stream: str, split: int, said: Callable[[str], object]) -> Iterator[Pooling]:
-    """The net of a stream and split, ready to run.
+NETS: "Opened[Pooling, PoolingNet]" = Opened(lambda pooling: pooling.running(pooling.source.open(pooling.settings.net)))
+"""The net that this process has open."""
+
+
+def choose_pooling(
+    params: Params, stream: str, split: int, said: Callable[[str], object]
+) -> tuple[Pooling, "StreamNet", "torch.device"]:
+    """How the net of a stream and split pools; the net itself, in main memory; and what it is to run on.
 
     Args:
         said: is told what will run.
@@ -93,26 +118,26 @@ def open_pooling(params: Params, stream: str, split: int, said: Callable[[str], 
     Raises:
         WeightsError: the net is missing, damaged, or not one for this stream.
     """
-    from han_core.baselines.tdd.pooling_net import PoolingNet
     from han_core.devices import choose_device, device_apart, resolve_precision
-    from han_core.nets.stream_net import open_net
+    from han_core.nets.stream_net import NetSource
     from pipeline.paths import net_file
 
     wanted = params.tdd
     device = choose_device(params.run.device)
-    opened = open_net(
+    source = NetSource(
         net_file(params, stream, split),
         stream,
         stack=params.stack,
         camera=params.camera,
         convention=getattr(params.finetune, stream).input,
     )
+    net = source.open()
     precision = resolve_precision(wanted.precision, device)
     settings = PoolingSettings(
-        net=opened.identity,
-        input=opened.input,
+        net=net.identity,
+        input=net.input,
         stream=stream,
-        stack=opened.stack,
+        stack=net.stack,
         layers=getattr(wanted.layers, stream),
         sizes=wanted.sizes,
         step=wanted.step,
@@ -121,17 +146,19 @@ def open_pooling(params: Params, stream: str, split: int, said: Callable[[str], 
         device=device_apart(precision, device),
     )
     frames = "every frame" if wanted.step == 1 else f"one of every {wanted.step} frames"
-    said(f"{', '.join(settings.layers)} of {frames}, on {device} in {settings.precision}, with {opened.path}")
-    net = PoolingNet(
-        opened.net,
-        opened.input,
-        layers=settings.layers,
-        batch=settings.batch,
-        precision=settings.precision,
-        device=device,
-    )
-    with net:
-        yield Pooling(net, settings)
+    said(f"{', '.join(settings.layers)} of {frames}, on {device} in {settings.precision}, with {net.path}")
+    return Pooling(source.absolute(), settings, device.type), net, device
+
+
+@contextmanager
+def pooling_work(
+    work: "ClipWork", pooling: Pooling, net: "StreamNet", device: "torch.device", params: Params
+) -> Iterator["ClipWork"]:
+    """Who does a work whose function pools; see :func:`pipeline.execution.clip_tasks.net_work`."""
+    from pipeline.execution.clip_tasks import net_work
+
+    with net_work(work, NETS, pooling, lambda: pooling.running(net), device, params.run) as ready:
+        yield ready
 
 
 def stream_sources(params: Params, stream: str) -> Sequence[tuple[Path, str]]:

@@ -50,17 +50,18 @@ def samples(params: Params, stream: str, split: int, cache: "ClipCache") -> "Sum
 
 @contextmanager
 def samples_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]:
-    """What the stage makes, while its net is open."""
+    """What the stage makes. On a CPU the net is open in this process meanwhile; on GPUs each worker process opens it on
+    its own."""
     from han_core.baselines.fisher.sampling import shares
     from han_core.baselines.tdd.samplefile import KIND
     from han_core.baselines.tdd.tracks import count_tracks
     from han_core.clipfile.trailer import ClipFileError
     from han_core.clips import read_clips
-    from pipeline.execution.clip_tasks import clip_tasks, clip_threads
+    from pipeline.execution.clip_tasks import clip_tasks
     from pipeline.execution.ledger import read_failures
     from pipeline.execution.work import ClipWork
     from pipeline.paths import Paths, clip_file
-    from pipeline.tdd_net import open_pooling, stream_sources
+    from pipeline.tdd_net import choose_pooling, pooling_work, stream_sources
 
     paths, wanted = Paths.of(params), params.tdd
     table = read_clips(paths.clips)
@@ -79,28 +80,27 @@ def samples_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"
             counts[clip.key] = count_tracks(clip_file(paths.trajectories, clip.class_name, clip.name))
     # A track gives a descriptor at each size of the net's input.
     takes = shares(counts, max(1, wanted.samples // len(wanted.sizes)))
-    with open_pooling(params, stream, split, said) as pooling, clip_threads() as pool:
-        draw = DrawSamples(pooling, params.seed)
-        tasks: list[ClipTask] = []
-        faults: dict[str, str] = {}
-        for clip in clips:
-            take = takes.get(clip.key, 0)
-            if take or clip.key not in counts:
-                own, _, wrong = clip_tasks(
-                    [clip], sources, partial(draw.fingerprint, take), partial(ClipPaths, take=take)
-                )
-                tasks += own
-                faults |= wrong
-        yield ClipWork(
-            name=f"tdd-samples-{stream}-{split}",
-            stage=f"tdd-samples-{stream}",
-            kind=KIND,
-            function=draw,
-            tasks=tuple(tasks),
-            output=paths.tdd_samples(stream, split),
-            faults=faults,
-            executor=pool,
-        )
+    pooling, net, device = choose_pooling(params, stream, split, said)
+    draw = DrawSamples(pooling, params.seed)
+    tasks: list[ClipTask] = []
+    faults: dict[str, str] = {}
+    for clip in clips:
+        take = takes.get(clip.key, 0)
+        if take or clip.key not in counts:
+            own, _, wrong = clip_tasks([clip], sources, partial(draw.fingerprint, take), partial(ClipPaths, take=take))
+            tasks += own
+            faults |= wrong
+    work = ClipWork(
+        name=f"tdd-samples-{stream}-{split}",
+        stage=f"tdd-samples-{stream}",
+        kind=KIND,
+        function=draw,
+        tasks=tuple(tasks),
+        output=paths.tdd_samples(stream, split),
+        faults=faults,
+    )
+    with pooling_work(work, pooling, net, device, params) as ready:
+        yield ready
 
 
 def drawn_clips(clips: "list[Clip]", count: int, seed: int) -> "list[Clip]":
@@ -142,6 +142,7 @@ class DrawSamples:
         Raises:
             ClipError: an activation is not finite.
             ClipFileError: a file of the clip is damaged.
+            WeightsError: the net was replaced.
             TracksError: its trajectories are of another clip.
         """
         import numpy as np

@@ -1,5 +1,8 @@
 """The stages of TDD on a tiny dataset: what they write, against loops in float64; what is computed again; errors."""
 
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,13 +10,15 @@ import yaml
 
 from han_core.baselines.fisher.codebook import codebook_identity, read_codebook
 from han_core.baselines.fisher.fisherfile import read_vector
+from han_core.baselines.fisher.stored import CodebookError
 from han_core.baselines.tdd.samplefile import read_samples
 from han_core.baselines.trajectories.trajectoryfile import read_trajectories
 from han_core.clipfile.reader import ClipFile
 from han_core.clipfile.trailer import read_trailer
 from han_core.images.reader import ImageReader
 from han_core.nets.net_file import read_net, write_net
-from pipeline import tdd, tdd_codebook, tdd_samples
+from han_core.nets.sealed_net import WeightsError
+from pipeline import tdd, tdd_codebook, tdd_net, tdd_samples
 from pipeline.execution.ledger import Failure, read_failures, write_failures
 from pipeline.params import ParamsError, load_params
 from tests.pipeline.toy_tdd import FRAMES, ROLES, STACK, STILL, TddProject, make_project, toy_params
@@ -302,6 +307,48 @@ def test_a_missing_net_or_codebook_is_told(project):
     assert "spatial-1.safetensors: is missing; make it with stage finetune" in project.refused(
         tdd_samples, "--stream", "spatial"
     )
+
+
+def test_a_job_is_plain_settings_from_which_another_process_makes_the_same_bytes(project, monkeypatch, tmp_path):
+    make_all(project)
+    here = project.files("tdd/spatial-1"), project.files("tdd_samples/spatial-1")
+    monkeypatch.setattr("han_core.devices.choose_device", lambda wanted: torch.device("cuda"))
+    params = load_params(project.folder / "params.yaml")
+    for opens, made in zip((tdd.tdd_work, tdd_samples.samples_work), here, strict=True):
+        monkeypatch.chdir(project.folder)
+        with opens(params, "spatial", 1) as work:
+            assert (work.gpus, work.net, work.executor) == (1, True, None), "a process for each GPU opens the net"
+        monkeypatch.chdir("/")  # a worker of a cluster is in another folder
+        sent = pickle.dumps(work.function)
+        assert len(sent) < 2000
+        pooling = replace(work.function.pooling, device="cpu")
+        function = replace(pickle.loads(sent), pooling=pooling)
+        for task in work.tasks:
+            path = tmp_path / "one.h5"
+            function(task, path)
+            assert path.read_bytes() == made[task.clip.name]
+            path.unlink()
+
+
+@pytest.mark.parametrize("what", ["net", "codebook"])
+def test_what_was_replaced_since_the_stage_began_is_not_used(project, what, tmp_path):
+    """Workers of a cluster outlive a stage: under the same path there may be another codebook by then."""
+    make_all(project)
+    with tdd.tdd_work(load_params(project.folder / "params.yaml"), "spatial", 1) as work:
+        pass
+    work.function(work.tasks[-1], tmp_path / "before.h5")
+    tdd_net.NETS.close()
+    if what == "net":
+        project.write_net("spatial", seed=2)
+    else:
+        project.params["tdd"]["gaussians"] = 4
+        project.ok(tdd_codebook, "--stream", "spatial")
+        later = replace(work.function, identity="of the fourth")
+        with pytest.raises(CodebookError, match="was replaced by another codebook meanwhile; run the stage again"):
+            later(work.tasks[-1], tmp_path / "after.h5")
+        return
+    with pytest.raises(WeightsError, match="was replaced by another net meanwhile; run the stage again"):
+        work.function(work.tasks[-1], tmp_path / "after.h5")
 
 
 def test_files_without_a_role_or_a_share_are_not_left_lying(project):
