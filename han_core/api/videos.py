@@ -8,7 +8,6 @@ import numpy as np
 
 from han_core.api.names import AnyPath, Device
 
-_PAIRS = 16  # solved at once
 _QUALITY = 95
 _LAYER, _FC = "conv5_3", "fc7"
 
@@ -66,15 +65,16 @@ def flow(
         (13, 2, 48, 64)
     """
     from han_core.errors import ClipError
-    from han_core.flow.tvl1.solver import resolve_backend, tvl1_flow
+    from han_core.flow.tvl1.solver import pairs_at_once, resolve_backend, tvl1_flow
 
     chosen, pictures = resolve_backend(backend), frames(video, short_side=short_side)
     if len(pictures) < 2:
         raise ClipError(f"{video}: has one frame; flow needs two")
     grey = _grey(pictures)
     found = []
-    for start in range(0, len(grey) - 1, _PAIRS):
-        part = grey[start : start + _PAIRS + 1]
+    at_once = pairs_at_once(chosen, *grey.shape[1:])
+    for start in range(0, len(grey) - 1, at_once):
+        part = grey[start : start + at_once + 1]
         found.append(tvl1_flow(part[:-1], part[1:], backend=chosen))
         if progress is not None:
             progress(len(part) - 1)

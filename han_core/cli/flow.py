@@ -11,12 +11,9 @@ import numpy as np
 from han_core.errors import HanError
 from han_core.figures.flow import flow_picture
 from han_core.flow.flo import write_flo
-from han_core.flow.tvl1.solver import BACKENDS, resolve_backend, tvl1_flow
+from han_core.flow.tvl1.solver import BACKENDS, pairs_at_once, resolve_backend, tvl1_flow
 from han_core.video.decode import probe, read_video
 from han_core.video.encode import VideoWriter
-
-BATCH = 16
-"""Pairs of frames in memory at once."""
 
 
 @click.command()
@@ -63,7 +60,8 @@ def flow(video: Path, out: Path | None, frame: int, largest: float, short_side: 
 def _flows(frames: Iterator[np.ndarray], backend: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Each frame (H, W, 3) but the last, with the flow (2, H, W) to the next one."""
     kept = list(islice(frames, 1))
-    while batch := list(islice(frames, BATCH)):
+    at_once = pairs_at_once(backend, *kept[0].shape[:2]) if kept else 1
+    while batch := list(islice(frames, at_once)):
         kept = [*kept[-1:], *batch]
         grey = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in kept])
         yield from zip(kept, tvl1_flow(grey[:-1], grey[1:], backend=backend), strict=False)

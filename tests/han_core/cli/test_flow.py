@@ -1,6 +1,7 @@
 """``han flow`` on a small generated video."""
 
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import cv2
@@ -52,6 +53,18 @@ def test_a_video_of_every_pair(video, run, tmp_path):
     for i in (0, 15, 16, 18):  # both sides of the seam between two batches
         expected = flow_picture(tvl1_flow(grey[i : i + 1], grey[i + 1 : i + 2], backend="cpu")[0], 20)
         assert np.abs(pictures[i][:, 64:, ::-1].astype(int) - expected).mean() < 4
+
+
+def test_pairs_are_solved_as_many_at_once_as_suits_the_back_end(video, run, tmp_path, monkeypatch):
+    asked, solved = [], []
+    module = import_module("han_core.cli.flow")
+    solve = module.tvl1_flow
+    monkeypatch.setattr(module, "pairs_at_once", lambda *form: asked.append(form) or 7)
+    monkeypatch.setattr(
+        module, "tvl1_flow", lambda a, b, backend: solved.append(len(a)) or solve(a, b, backend=backend)
+    )
+    assert "flow of 19 pairs" in run(video).output
+    assert (asked, solved) == ([("cpu", 48, 64)], [7, 7, 5])
 
 
 def test_the_exact_flow_of_one_pair(video, run, tmp_path):
