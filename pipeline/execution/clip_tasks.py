@@ -120,16 +120,20 @@ def net_work(
         nets, key: where the function gets its net, and by which key.
         running: makes the net ready to run, if it is to run in this process.
     """
-    if run.executor == "dask":
-        yield work
-        return
-    if device.type != "cpu":
-        yield replace(work, gpus=max(1, gpus()), net=True)
+    cards = max(1, gpus()) if device.type != "cpu" else 0
+    if cards or run.executor == "dask":
+        yield replace(work, gpus=cards, net=True, precision=_precision(key))
         return
     with closing(nets):
         nets.put(key, running())
         with clip_threads() as pool:
             yield replace(work, executor=pool)
+
+
+def _precision(job: object) -> str:
+    """Arithmetic of a job's net: one of the settings that the job holds."""
+    (found,) = {part.precision for part in vars(job).values() if hasattr(part, "precision")}
+    return found
 
 
 @contextmanager

@@ -13,19 +13,13 @@ from contextlib import contextmanager
 from multiprocessing.queues import Queue
 from typing import TypeVar
 
-from han_core.errors import HanError
+from pipeline.execution.deaths import Deaths
 from pipeline.execution.jobs import IN_FLIGHT, EndingWorker, died, why_died, windowed
 from pipeline.execution.threaded import ThreadedProcesses
 
 log = logging.getLogger(__name__)
 
 Task = TypeVar("Task")
-
-_DEATHS_IN_A_ROW = 10  # with no clip done in between; more means that workers cannot live here at all
-
-
-class WorkersDied(HanError, RuntimeError):
-    """Workers cannot live here at all."""
 
 
 def with_processes(
@@ -47,7 +41,7 @@ def with_processes(
         WorkersDied: too many died one after the other.
     """
     waiting = iter(tasks)
-    deaths = 0
+    deaths = Deaths()
     with one_thread_each():
         while True:
             suspects = []
@@ -56,15 +50,16 @@ def with_processes(
                     if died(future):
                         suspects.append(task)
                     else:
-                        deaths = 0
+                        deaths.none()
                         yield task, future
             if not suspects:
                 return
             log.info("a worker died; %d clips that were in work are tried one by one", len(suspects))
             for task, future in _one_by_one(call, suspects, gpus):
-                deaths = deaths + 1 if died(future) else 0
-                if deaths > _DEATHS_IN_A_ROW:
-                    raise WorkersDied(f"{deaths} worker processes died one after the other: {why_died(future)}")
+                if died(future):
+                    deaths.one(why_died(future))
+                else:
+                    deaths.none()
                 yield task, future
 
 

@@ -23,9 +23,9 @@ from han_core.cache.folders import CacheUnusable, probe
 from han_core.cache.store import ClipCache
 from han_core.errors import HanError
 from han_core.runs.progress import Progress
+from pipeline.execution.deaths import WorkersDied
 from pipeline.execution.jobs import DIED, ClipTask, machine_fault
 from pipeline.execution.ledger import LEDGER, Failure, describe, read_failures, write_failures
-from pipeline.execution.local import WorkersDied
 from pipeline.execution.places import outcomes_of
 from pipeline.execution.stagelog import stage_log
 from pipeline.execution.work import ClipWork, TaskQueue

@@ -33,13 +33,15 @@ class ClipWork:
     faults: Mapping[str, str] = field(default_factory=dict)
     """The same for clips that cannot be done, through no fault of theirs."""
     executor: Executor | None = None
-    """Used instead of what the params say; it is not shut down."""
+    """Threads of this process, beside a net that takes all its cores, in place of workers; it is not shut down."""
     gpus: int = 0
     """How many GPUs to use, with a few local workers on each, so that one clip is read or written while another is
     computed; 0 uses none."""
     net: bool = False
-    """Whether the function opens a net on its GPU, once in each process (:class:`~pipeline.execution.opened.Opened`),
-    and may be called from several threads: then there is one process a GPU, with threads."""
+    """Whether the function opens a net, once in each process (:class:`~pipeline.execution.opened.Opened`), and may be
+    called from several threads: then there is one process a GPU, with threads."""
+    precision: str = "float32"
+    """Arithmetic of the net."""
 
 
 class TaskQueue(Iterator[ClipTask]):

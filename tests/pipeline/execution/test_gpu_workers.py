@@ -18,7 +18,7 @@ from han_core import devices
 from han_core.cache.store import ClipCache
 from han_core.clipfile.writer import ClipFileWriter
 from han_core.devices import cores
-from pipeline.execution import local, workers
+from pipeline.execution import workers
 from pipeline.execution.jobs import ClipTask
 from pipeline.execution.launch import relaunched, too_many_processes
 from pipeline.execution.local import threaded_pool
@@ -91,7 +91,7 @@ def test_a_clip_that_breaks_the_gpu_alone_as_well_is_to_blame(go):
 
 
 def test_when_every_worker_loses_its_gpu_it_gives_up_and_blames_nobody(go, monkeypatch):
-    monkeypatch.setattr(local, "_DEATHS_IN_A_ROW", 1)
+    monkeypatch.setattr("pipeline.execution.deaths._IN_A_ROW", 1)
     with pytest.raises(click.ClickException, match=r"2 worker processes died .*the GPU failed \(CUDA error"):
         go(tasks_of("poison1", "poison2", "poison3"), workers=1)
     assert not Path("data/out/failures.csv").exists()

@@ -25,7 +25,7 @@ from han_core.clipfile.writer import ClipFileWriter
 from han_core.clips import Clip
 from han_core.devices import cores
 from han_core.errors import ClipError
-from pipeline.execution import jobs, local, runner
+from pipeline.execution import jobs, runner
 from pipeline.execution.jobs import DIED, ClipTask
 from pipeline.execution.ledger import Failure, describe, read_failures, write_failures
 from pipeline.execution.local import local_pool
@@ -192,7 +192,7 @@ def test_a_worker_that_dies_is_one_failure(go, workers):
 
 
 def test_when_no_worker_survives_it_gives_up(go, monkeypatch):
-    monkeypatch.setattr(local, "_DEATHS_IN_A_ROW", 1)
+    monkeypatch.setattr("pipeline.execution.deaths._IN_A_ROW", 1)
     with pytest.raises(click.ClickException, match="worker processes died one after the other"):
         go(tasks_of(*(f"die{i}" for i in range(8))), allowed=8, workers=2)
 
