@@ -6,6 +6,7 @@ few items of each problem; ``logs/<dataset>/prepare.log`` has them all.
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
@@ -23,12 +24,15 @@ from han_core.datasets.ucf101 import list_ucf101
 from han_core.datasets.ut_interaction import list_ut_interaction
 from han_core.datasets.video_list import list_videos
 from han_core.runs.progress import Progress
+from pipeline.execution.cluster import connected
+from pipeline.execution.fitness import Question, files_in
 from pipeline.execution.jobs import died
 from pipeline.execution.local import with_processes
+from pipeline.execution.on_cluster import with_cluster
 from pipeline.execution.outputs import clear
 from pipeline.execution.told import told_plainly
 from pipeline.execution.workers import worker_count
-from pipeline.params import Params, load_params, params_option
+from pipeline.params import Params, Run, load_params, params_option
 from pipeline.paths import Paths
 from pipeline.shown_clips import choose_clips
 
@@ -79,11 +83,11 @@ def prepare(params: Params) -> tuple[ClipTable | None, list[Problem]]:
     with Progress("prepare", len(present), unit="video") as progress:
         look = partial(
             inspect_video,
-            root=None if params.dataset.kind == "list" else params.dataset.root,  # a list may name links
+            root=None if params.dataset.kind == "list" else params.dataset.root.absolute(),  # a list may name links
             damaged_share=params.decode.damaged_share,
             time_limit=params.decode.time_limit,
         )
-        inspections = inspect_videos(params.dataset.videos, present, worker_count(params.run), progress.advance, look)
+        inspections = inspect_videos(params.dataset.videos, present, params.run, progress.advance, look)
     problems = check_listing(listing, params.splits)
     problems += check_inspections(listing, inspections, params.dataset.allowed_failures)
     problems += check_lengths(inspections, params.cubes.frames, params.stack)
@@ -109,7 +113,7 @@ def prepare(params: Params) -> tuple[ClipTable | None, list[Problem]]:
 def inspect_videos(
     root: Path,
     paths: Sequence[str],
-    workers: int,
+    run: Run,
     advance: Callable[[], object] = lambda: None,
     inspect: Callable[[Path], Inspection] = inspect_video,
 ) -> dict[str, Inspection]:
@@ -117,24 +121,40 @@ def inspect_videos(
 
     Args:
         root: folder that the paths are relative to.
-        workers: processes; 1 works in this one.
+        run: how many local processes, of which one is this one, or which cluster.
         advance: called after each file, to show progress.
         inspect: what is done with each file; picklable.
 
     Returns:
         Path -> what was found, in the order of ``paths``.
+
+    Raises:
+        click.ClickException: a worker of the cluster is not fit; it does not see the videos, for one.
+        WorkersDied: there are no workers to go on with.
     """
     found: dict[str, Inspection] = {}
-    if workers == 1 or len(paths) < 2:
+    workers = worker_count(run)
+    if not paths or (run.executor == "local" and min(workers, len(paths)) == 1):
         for path in paths:
             found[path] = inspect(root / path)
             advance()
         return found
-    names = {root / path: path for path in paths}
-    for path, future in with_processes(inspect, names, min(workers, len(paths))):
-        found[names[path]] = Inspection("", CRASHED) if died(future) else future.result()
-        advance()
+    names = {(root / path).absolute(): path for path in paths}
+    with ExitStack() as stack:
+        if run.executor == "dask":
+            seen = files_in([min(names), max(names)])
+            cluster = stack.enter_context(connected(run, cache=None, question=Question(seen), told=_warn))
+            finished = with_cluster(cluster, inspect, names)
+        else:
+            finished = with_processes(inspect, names, min(workers, len(paths)))
+        for path, future in stack.enter_context(closing(finished)):
+            found[names[path]] = Inspection("", CRASHED) if died(future) else future.result()
+            advance()
     return {path: found[path] for path in paths}
+
+
+def _warn(what: str) -> None:
+    click.echo(f"prepare: {what}", err=True)
 
 
 def format_problems(problems: Iterable[Problem], limit: int | None) -> list[str]:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from han_core.clips import read_clips
 from han_core.datasets.probing import Inspection
 from pipeline.decode import decode_work
-from pipeline.params import load_params
+from pipeline.params import Run, load_params
 from pipeline.prepare import inspect_videos, main
 from tests.dvc_links import damaged, hold
 from tests.only_han import only_han
@@ -285,16 +285,35 @@ def kill_or_name(path):
 def test_results_come_in_the_order_asked_and_each_is_counted(tmp_path, workers):
     names = ["b.avi", "c.avi", "a.avi"]
     counted = []
-    found = inspect_videos(tmp_path, names, workers=workers, advance=lambda: counted.append(1), inspect=kill_or_name)
+    run = Run(workers=workers)
+    found = inspect_videos(tmp_path, names, run, advance=lambda: counted.append(1), inspect=kill_or_name)
     assert list(found.items()) == [(name, Inspection(name)) for name in names]
     assert len(counted) == 3
 
 
 def test_a_file_that_kills_its_worker_is_a_finding_and_the_others_go_on(tmp_path):
     names = ["a.avi", "crash.avi", "b.avi", "c.avi"]
-    found = inspect_videos(tmp_path, names, workers=2, inspect=kill_or_name)
+    found = inspect_videos(tmp_path, names, Run(workers=2), inspect=kill_or_name)
     assert found["crash.avi"].problem == "decoding it crashes the video library"
     assert [found[name] for name in ("a.avi", "b.avi", "c.avi")] == [Inspection(n) for n in ("a.avi", "b.avi", "c.avi")]
+
+
+def test_videos_are_looked_at_by_the_workers_of_a_cluster(params, videos, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    assert run(params).exit_code == 0
+    here = CLIPS.read_bytes()
+    CLIPS.unlink()
+    options = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster:
+        params["run"].update(executor="dask", scheduler=cluster.scheduler_address)
+        monkeypatch.setattr("pipeline.prepare.with_processes", None)  # what would do it here
+        assert run(params).exit_code == 0
+        assert CLIPS.read_bytes() == here
+        first = min(str(video.absolute()) for video in videos)
+        monkeypatch.setattr("pipeline.prepare.files_in", lambda paths: tuple((str(path), 7) for path in paths))
+        said = run(params)
+    assert said.exit_code == 1
+    assert f": it does not see {first} (it is another file there) as this machine does" in said.output
 
 
 def test_a_list_of_videos_wherever_they_lie(params, videos, monkeypatch, tmp_path):
