@@ -1,4 +1,5 @@
-"""From one clone to another through a DVC remote, by the commands of README.md, word for word.
+"""From one clone to another through a DVC remote, by the commands of README.md, word for word: through a folder, and in
+the long tests through an S3 server and an SSH server.
 
 The owner's results are made in this process, most of them by hand: what is tested is what DVC and `han pull-for` do
 with them. A dataset ``hmdb51`` on the nets of ``ucf101``; two models at first, then one.
@@ -22,10 +23,12 @@ from pipeline.left_behind import outputs
 from pipeline.params import load_params
 from tests.only_han import only_han
 from tests.pipeline.toy_results import CLIPS, write_results
+from tests.remote_servers import SERVERS, Remote
 
 GIT = ("git", "-c", "user.name=t", "-c", "user.email=t@t", "-c", "protocol.file.allow=always")
 NAME, NETS = "hmdb51", "ucf101"
-LONG, SHORT = ["han", "no_attention"], ["han"]
+MANY, FEW = ["han", "no_attention"], ["han"]
+LONG = pytest.mark.long
 
 
 def readme_command(repository: Path, name: str) -> str:
@@ -36,7 +39,8 @@ def readme_command(repository: Path, name: str) -> str:
 def shell(command: str, folder: Path) -> str:
     """What a command says that ends well, in a shell whose `han`, `dvc` and `python` are those of this environment."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(folder)}
+    author = {f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    environment = {**os.environ, **author, "PATH": path, "DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(folder)}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
         cwd=folder,
@@ -86,8 +90,33 @@ def write_nets_dataset() -> None:
         path.write_text(f"{path}\n", encoding="utf-8")
 
 
+@pytest.fixture(
+    scope="module", params=[kind if kind == "folder" else pytest.param(kind, marks=LONG) for kind in SERVERS]
+)
+def remote(request, tmp_path_factory):
+    """A DVC remote that is reached as the README says, with what its user has in the environment."""
+    with (
+        SERVERS[request.param](tmp_path_factory.mktemp(request.param)) as remote,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name, value in remote.environment.items():
+            patch.setenv(name, value)
+        yield remote
+
+
+def share(repository: Path, folder: Path, remote: Remote, *, first: bool) -> None:
+    """The README's lines that add the remote, the first time only, and push."""
+    adding, *sending = readme_command(repository, "share").splitlines()
+    if first:
+        assert "s3://bucket/han" in adding
+        shell(adding.replace("s3://bucket/han", remote.url), folder)
+        for option, value in remote.options.items():
+            shell(f"dvc remote modify team {option} {value}", folder)
+    shell("\n".join(sending), folder)
+
+
 @pytest.fixture(scope="module")
-def owner(repository, tmp_path_factory):
+def owner(repository, remote, tmp_path_factory):
     """The clone in which everything was made, with the videos: pushed, and committed."""
     folder = tmp_path_factory.mktemp("owner") / "project"
     listed = subprocess.run([*GIT, "ls-files", "-z", "-co", "--exclude-standard"], cwd=repository, capture_output=True)
@@ -95,19 +124,19 @@ def owner(repository, tmp_path_factory):
         if (repository / name).is_file() and name != "dvc.lock":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(repository / name, folder / name)
-    config = (folder / ".dvc/config").read_text(encoding="utf-8").replace("[core]", "[core]\n    remote = team")
-    (folder / ".dvc/config").write_text(f"{config}['remote \"team\"']\n    url = ../../remote\n", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("HAN_CACHE", raising=False)
         subprocess.run([*GIT, "init", "-q"], check=True)
+        subprocess.run([*GIT, "add", "-A"], check=True)
+        subprocess.run([*GIT, "commit", "-qm", "code"], check=True)
 
-        write_params(repository, NETS, LONG)
+        write_params(repository, NETS, MANY)
         write_nets_dataset()
         with Repo() as repo:
             for name in ("finetune-spatial", "finetune-temporal"):
                 repo.commit(name, force=True)
-            repo.push(["finetune-spatial", "finetune-temporal"])
+        share(repository, folder, remote, first=True)
 
         made = folder.parent / "made"
         made.mkdir()
@@ -119,7 +148,7 @@ def owner(repository, tmp_path_factory):
             video = Path(f"videos/{NAME}/{clip}.avi")
             video.parent.mkdir(parents=True, exist_ok=True)
             video.write_text("a video\n")
-        write_params(repository, NAME, LONG)
+        write_params(repository, NAME, MANY)
         stage("check")
         stage("steady")
         for stream in ("spatial", "temporal"):
@@ -127,22 +156,22 @@ def owner(repository, tmp_path_factory):
             Path(f"data/{NAME}/views/{stream}-1/none").write_text("\n")
             stage("scores", "--stream", stream, "--split", "1")
         stage("two_stream", "--split", "1")
-        for model in LONG:
+        for model in MANY:
             for name in ("train", "classify"):
                 stage(name, "--model", model, "--split", "1", "--seed", "1")
         stage("baselines", "--baseline", "linear", "--split", "1")
 
-        write_params(repository, NAME, SHORT)
+        write_params(repository, NAME, FEW)
         said = stage("check") + stage("evaluate") + stage("report")
         with Repo() as repo:
             repo.commit(force=True)
-            repo.push()
             known = {out.fs_path for stage in repo.index.stages for out in stage.outs}
         graph = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"].values()
         params = load_params()
         assert {str(folder / out) for stage in graph for out in outputs(stage, params)} == known
-        subprocess.run([*GIT, "add", "-A"], check=True)
-        subprocess.run([*GIT, "commit", "-qm", "results"], check=True)
+        share(repository, folder, remote, first=False)
+        unsaid = subprocess.run([*GIT, "status", "--porcelain"], capture_output=True, check=True).stdout
+        assert unsaid == b"", "the README's commit has all that a clone needs"
     return folder, said
 
 
