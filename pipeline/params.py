@@ -6,6 +6,7 @@ only list of what may be set; each field is described once, here.
 """
 
 import difflib
+import os
 import posixpath
 import re
 import reprlib
@@ -249,6 +250,10 @@ class Synthetic(Group):
     """Root mean square, in pixels along x and along y, of the motion of a hand that holds the camera."""
 
 
+SCHEDULER = "DASK_SCHEDULER_ADDRESS"
+"""Environment variable that dask reads, too."""
+
+
 class Run(Group):
     """How the work is spread. Never changes a result, so no stage depends on it."""
 
@@ -259,8 +264,9 @@ class Run(Group):
     clips in work as this says, by default as many as cores (at most sixteen a GPU), and for each four of them a process
     a GPU (at most four). GPUs in exclusive compute mode let one process in, and a stage says so."""
     executor: Literal["local", "dask"] = "local"
+    """``dask`` maps over clips on the workers of a cluster (docs/cluster.md), as many at once as these have threads."""
     scheduler: Text | None = None
-    """Address of the dask scheduler (``executor: dask``)."""
+    """Address of the dask scheduler (``executor: dask``); null takes ``$DASK_SCHEDULER_ADDRESS``, as dask does."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     verify: Literal["size", "content"] = "size"
     """Before a cached file is reused: ``size`` compares its identity and length, ``content`` its checksum as well,
@@ -273,6 +279,11 @@ class Run(Group):
     they train on the CPU."""
     checkpoint_seconds: Annotated[float, Field(ge=0, le=10**9)] = 60.0
     """Least time between two checkpoints of a training run, which resumes from the last one if it is killed."""
+
+    @property
+    def address(self) -> str:
+        """Of the dask scheduler; "" where nothing names it."""
+        return self.scheduler or os.environ.get(SCHEDULER, "")
 
 
 class Decode(Group):
@@ -885,8 +896,8 @@ class Params(Group):
             problems.append("evaluate.samplings: 3 needs shift1 and shift2 among cubes.views")
         if not any(self.evaluate.fusion):
             problems.append("evaluate.fusion: one of the two weights must be more than 0")
-        if self.run.executor == "dask" and not self.run.scheduler:
-            problems.append("run.scheduler: is missing, but run.executor is dask")
+        if self.run.executor == "dask" and not self.run.address:
+            problems.append(f"run.scheduler: is missing, but run.executor is dask, and ${SCHEDULER} names none either")
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -195,6 +195,14 @@ def test_values_that_contradict_each_other(tmp_path, default, change, words):
     assert words in refusal(tmp_path, default)
 
 
+def test_the_environment_may_name_the_scheduler(tmp_path, default, monkeypatch):
+    default["run"].update(executor="dask")
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://here:1")
+    assert load_params(write(tmp_path, default)).run.address == "tcp://here:1"
+    default["run"].update(scheduler="tcp://there:2")
+    assert load_params(write(tmp_path, default)).run.address == "tcp://there:2"
+
+
 def test_files_that_are_no_params(tmp_path):
     with pytest.raises(ParamsError, match="cannot be read"):
         load_params(tmp_path / "none.yaml")
