@@ -176,7 +176,7 @@ async def _awaited(question: Callable[..., Any], *arguments: object) -> Any:
 
 @contextmanager
 def connected(run: Run, *, cache: Path | None, question: Question, told: Callable[[str], object]) -> Iterator[Cluster]:
-    """The cluster at ``run.scheduler``, whose workers are all fit.
+    """The cluster at ``run.address``, whose workers are all fit.
 
     Args:
         cache: folder of the clip cache, which all workers have to see under the same path as this process does; None
@@ -194,7 +194,7 @@ def connected(run: Run, *, cache: Path | None, question: Question, told: Callabl
         question = replace(question, note=str(cache / "tmp" / f"cluster-{secrets.token_hex(16)}"))
     client = _client(run)
     try:
-        cluster = Cluster(client, run.scheduler or "", question, told)
+        cluster = Cluster(client, run.address, question, told)
         cluster.start()
         yield cluster
     finally:
@@ -226,6 +226,6 @@ def _client(run: Run) -> "Client":
         raise click.ClickException(f"run.executor is dask, which is installed and does not import: {error}") from None
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it retells each lost connection at length
     try:
-        return Client(run.scheduler, timeout=f"{_ANSWER}s", set_as_default=False)
+        return Client(run.address, timeout=f"{_ANSWER}s", set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
-        raise click.ClickException(f"run.scheduler: no dask scheduler answers at {run.scheduler} ({error})") from None
+        raise click.ClickException(f"run.scheduler: no dask scheduler answers at {run.address} ({error})") from None
