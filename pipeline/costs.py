@@ -19,6 +19,7 @@ from han_core.report.document import Document, Paragraph, Table
 from han_core.report.markdown import write_markdown
 from han_core.rows import rows_of
 from pipeline.execution.code import ROOT
+from pipeline.execution.contents import CONTENTS
 from pipeline.execution.costs import Cost, read_costs
 from pipeline.execution.ledger import LEDGER
 from pipeline.execution.told import told_plainly
@@ -88,7 +89,7 @@ def behind(runs: Mapping[str, StageRun], target: Path) -> list[str]:
         run = makers.get(waiting.pop())
         if run is not None and run.name not in found:
             found[run.name] = None
-            waiting += run.deps
+            waiting += (dep.removesuffix(f"/{CONTENTS}") for dep in run.deps)
     return list(found)
 
 

@@ -80,16 +80,8 @@ class ClipCache:
 
     def find(self, kind: str, fingerprint: str, suffix: str = ".h5") -> Path | None:
         """The finished file, or None if there is none or it is damaged (which is logged)."""
-        for path in self._candidates(kind, fingerprint, suffix):
-            try:
-                check_identity(path, kind, fingerprint)
-                if self.verify_on_use == "content" or path.stat().st_mtime_ns != _content_time(claimed_checksum(path)):
-                    verify_entry(path)
-            except (ClipFileError, OSError) as error:
-                log.warning("damaged cache entry, will be recomputed: %s", error)
-                continue
-            return path
-        return None
+        found = self._sound(kind, fingerprint, suffix)
+        return found[0] if found else None
 
     @contextmanager
     def create(self, kind: str, fingerprint: str, suffix: str = ".h5") -> Iterator[Path]:
@@ -144,16 +136,24 @@ class ClipCache:
         found = {path.name.split(".")[0] for path in self._folder(kind, fingerprint).glob(f"{own}-*{suffix}")}
         return sorted(code_of(name) for name in found - {fingerprint})
 
-    def link(self, kind: str, fingerprint: str, destination: str | Path, suffix: str = ".h5") -> None:
+    def link(self, kind: str, fingerprint: str, destination: str | Path, suffix: str = ".h5") -> str:
         """Give a finished file the name ``destination``: a hard link, or a copy where the file system has none.
 
-        An existing destination is replaced by rename, never written into. Its folder is made.
+        An existing destination is replaced by rename, never written into. Its folder is made. May be called by several
+        threads, for several files.
+
+        Returns:
+            The identity of what is in the file (:attr:`~han_core.clipfile.trailer.Trailer.content`); "" of other
+            formats.
 
         Raises:
             FileNotFoundError: the cache has no such file.
         """
-        source = self.find(kind, fingerprint, suffix) or self._missing(kind, fingerprint)
-        destination = Path(destination)
+        source, content = self._sound(kind, fingerprint, suffix) or self._missing(kind, fingerprint)
+        self._link(source, Path(destination), kind, fingerprint)
+        return content
+
+    def _link(self, source: Path, destination: Path, kind: str, fingerprint: str) -> None:
         destination.parent.mkdir(parents=True, exist_ok=True)
         if destination.exists() and not destination.is_symlink() and destination.samefile(source):
             return
@@ -190,6 +190,20 @@ class ClipCache:
         for path in self.left_over():
             with suppress(OSError):  # another person's, in a folder that is not the team's
                 path.unlink(missing_ok=True)
+
+    def _sound(self, kind: str, fingerprint: str, suffix: str) -> tuple[Path, str] | None:
+        """A finished file and, of a clip file, the identity of its content; None if there is none or it is damaged."""
+        for path in self._candidates(kind, fingerprint, suffix):
+            try:
+                trailer = check_identity(path, kind, fingerprint)
+                checksum = trailer.sha256 if trailer else claimed_checksum(path)
+                if self.verify_on_use == "content" or path.stat().st_mtime_ns != _content_time(checksum):
+                    verify_entry(path)
+            except (ClipFileError, OSError) as error:
+                log.warning("damaged cache entry, will be recomputed: %s", error)
+                continue
+            return path, trailer.content if trailer else ""
+        return None
 
     def _folder(self, kind: str, fingerprint: str) -> Path:
         return self.root / kind / fingerprint[:2]

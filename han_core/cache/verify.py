@@ -54,8 +54,11 @@ def _problem(check: Callable[[Path], None], path: Path) -> str:
     return ""
 
 
-def check_identity(path: Path, kind: str, fingerprint: str) -> None:
+def check_identity(path: Path, kind: str, fingerprint: str) -> Trailer | None:
     """Check by one small read that an entry is of the kind and fingerprint under which it lies.
+
+    Returns:
+        What was read: the trailer of a clip file.
 
     Raises:
         ClipFileError: it is not, or it is not finished.
@@ -63,8 +66,10 @@ def check_identity(path: Path, kind: str, fingerprint: str) -> None:
     if path.suffix != ".h5":
         if not path.stat().st_size:
             raise ClipFileError(f"{path}: is empty")
-        return
-    _check_trailer(path, read_trailer(path), kind, fingerprint)
+        return None
+    trailer = read_trailer(path)
+    _check_trailer(path, trailer, kind, fingerprint)
+    return trailer
 
 
 def verify_written(path: Path, kind: str, fingerprint: str) -> Trailer:

@@ -16,6 +16,7 @@ from han_core.tables.checked import TableError, read_table, write_table
 LEDGER = "failures.csv"
 _COLUMNS = ["clip", "class", "reason"]
 _NAMED = 5  # clips that are named with each reason on the terminal
+_KINDS = 20  # of reasons that are shown there
 
 
 class LedgerError(HanError, ValueError):
@@ -66,7 +67,8 @@ def read_failures(folder: str | Path) -> dict[str, str]:
 
 
 def describe(failures: Iterable[Failure]) -> str:
-    """All kinds of reasons, each with the number of its clips and the names of the first few.
+    """The kinds of reasons, the most frequent first, each with the number of its clips, of how many classes they are,
+    and the names of the first few. Of very many kinds the rest is counted only: the ledger has them all.
 
     Reasons that differ in numbers only are of one kind, and told by their first clip's.
     """
@@ -74,10 +76,16 @@ def describe(failures: Iterable[Failure]) -> str:
     for failure in sorted(failures):
         by_kind[re.sub(r"\d+", "0", failure.reason)].append(failure)
     lines = []
-    for _, group in sorted(by_kind.items(), key=lambda item: (-len(item[1]), item[0])):
-        names = [failure.key for failure in group]
-        shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    kinds = sorted(by_kind.items(), key=lambda item: (-len(item[1]), item[0]))
+    for _, group in kinds[:_KINDS]:
+        names = [failure.key for failure in group[:_NAMED]]
+        shown = ", ".join(names) + (f" and {len(group) - _NAMED} more" if len(group) > _NAMED else "")
+        classes = len({failure.class_name for failure in group})
+        of_classes = f" of {classes} classes" if classes > 1 and len(group) > _NAMED else ""
         differ = len({failure.reason for failure in group}) > 1
         reason = f"{'e.g. ' if differ else ''}{group[0].reason}"
-        lines.append(f"  {len(group)} clip{'s' if len(group) > 1 else ''}: {reason} ({shown})")
+        lines.append(f"  {len(group)} clip{'s' if len(group) > 1 else ''}{of_classes}: {reason} ({shown})")
+    if rest := kinds[_KINDS:]:
+        clips = sum(len(group) for _, group in rest)
+        lines.append(f"  {clips} clips for {len(rest)} other reasons")
     return "\n".join(lines)

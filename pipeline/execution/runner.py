@@ -9,10 +9,12 @@ stage at once and is noted against nobody.
 """
 
 import logging
+import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,8 +23,10 @@ import click
 
 from han_core.cache.folders import CacheUnusable, probe
 from han_core.cache.store import ClipCache
+from han_core.clips import Clip
 from han_core.errors import HanError
 from han_core.runs.progress import Progress
+from pipeline.execution.contents import write_contents
 from pipeline.execution.deaths import WorkersDied
 from pipeline.execution.jobs import DIED, ClipTask, machine_fault
 from pipeline.execution.ledger import LEDGER, Failure, describe, read_failures, write_failures
@@ -65,7 +69,8 @@ class Summary:
 def map_clips(
     work: ClipWork, *, cache: ClipCache, run: Run, allowed_failures: int, log_path: Path | None = None
 ) -> Summary:
-    """Make one file for each task, at ``<output>/<class>/<clip>.h5``, and the ledger ``<output>/failures.csv``.
+    """Make one file for each task, at ``<output>/<class>/<clip>.h5``, the ledger ``<output>/failures.csv``, and the
+    list ``<output>/contents.csv`` of all of them.
 
     Args:
         cache: where finished files are.
@@ -118,20 +123,20 @@ def _mapped(work: ClipWork, cache: ClipCache, run: Run) -> tuple[Summary, list[F
     failures = [_failure(task, work.failed[task.clip.key]) for task in tasks if task.clip.key in work.failed]
     faults = [_failure(task, work.faults[task.clip.key]) for task in tasks if task.clip.key in work.faults]
     everything = len(tasks)
-    tasks = [task for task in tasks if task.clip.key not in {**work.failed, **work.faults}]
+    tasks = [task for task in tasks if task.clip.key not in work.failed and task.clip.key not in work.faults]
     _check_unique(tasks)
     with Progress(stage, len(tasks)) as progress:
         probe(cache.root)
         cache.sweep()
+        made: dict[str, tuple[Clip, str]] = {}
         todo = []
-        for task in tasks:
-            try:
-                cache.link(kind, task.fingerprint, _destination(output, task))
-            except FileNotFoundError:
+        for task, content in _linked(tasks, cache, kind, output):
+            if content is None:
                 todo.append(task)
             else:
+                made[task.clip.key] = task.clip, content
                 progress.advance()
-        made = time.perf_counter()
+        linked = time.perf_counter()
         computed = 0
         attempts: Counter[str] = Counter()
         queue = TaskQueue(_from_anywhere(todo))
@@ -149,27 +154,27 @@ def _mapped(work: ClipWork, cache: ClipCache, run: Run) -> tuple[Summary, list[F
                 elif outcome.what == "fault":
                     faults.append(_failure(task, outcome.reason))
                 else:
-                    try:
-                        cache.link(kind, task.fingerprint, _destination(output, task))
-                    except FileNotFoundError:  # pruned since
+                    content = _link(task, cache, kind, output)
+                    if content is None:  # pruned since
                         attempts[task.clip.key] += 1
                         if attempts[task.clip.key] > _ATTEMPTS:
-                            raise CannotGoOn(f"finished files vanish from {cache.root}; is it being pruned?") from None
+                            raise CannotGoOn(f"finished files vanish from {cache.root}; is it being pruned?")
                         queue.put_back(task)
                         continue
+                    made[task.clip.key] = task.clip, content
                     computed += outcome.what == "made"
                 if outcome.reason:
                     details = f"\n{outcome.details}" if outcome.details else ""
                     log.info("%s: %s %s: %s%s", stage, task.clip.name, outcome.what, outcome.reason, details)
                 progress.advance()
-        done = {_destination(output, task) for task in tasks} - {_file(output, failure) for failure in faults}
-        _remove_others(output, done, failures)
+        _remove_others(output, {str(clip_file(output, clip.class_name, clip.name)) for clip, _ in made.values()})
         if not faults:
             write_failures(output, failures)
+            write_contents(output, made, failures)
         now = time.perf_counter()
         reused = everything - computed - len(faults) - len(failures)
         summary = Summary(stage, reused, computed, tuple(sorted(failures)), now - began)
-        log.info("%s (%.1f s, %.2f computed clips/s)", summary, summary.seconds, computed / (now - made))
+        log.info("%s (%.1f s, %.2f computed clips/s)", summary, summary.seconds, computed / (now - linked))
     return summary, faults
 
 
@@ -186,12 +191,39 @@ def _failure(task: ClipTask, reason: str) -> Failure:
     return Failure(task.clip.class_name, task.clip.name, reason)
 
 
-def _file(output: Path, failure: Failure) -> Path:
-    return clip_file(output, failure.class_name, failure.clip)
+def _linked(
+    tasks: Sequence[ClipTask], cache: ClipCache, kind: str, output: Path
+) -> Iterator[tuple[ClipTask, str | None]]:
+    """Give the tasks their files out of the cache, as far as it has them: each task, in order, with the identity of its
+    file's content, or None.
+
+    By many threads: each file takes a few accesses, which on a disk over a network are mostly waiting.
+    """
+    parts = [tasks[first : first + _AT_A_TIME] for first in range(0, len(tasks), _AT_A_TIME)]
+    if not parts:
+        return
+
+    def link(part: Sequence[ClipTask]) -> list[str | None]:
+        return [_link(task, cache, kind, output) for task in part]
+
+    with ThreadPoolExecutor(min(_THREADS, len(parts)), thread_name_prefix="links") as pool:
+        try:
+            for part, contents in zip(parts, pool.map(link, parts), strict=True):
+                yield from zip(part, contents, strict=True)
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C nobody waits for thousands of links
 
 
-def _destination(output: Path, task: ClipTask) -> Path:
-    return clip_file(output, task.clip.class_name, task.clip.name)
+_AT_A_TIME = 32  # clips that a thread takes: fewer would cost more than the links on a local disk
+_THREADS = 16
+
+
+def _link(task: ClipTask, cache: ClipCache, kind: str, output: Path) -> str | None:
+    """Give a task its file out of the cache; the identity of its content, or None where there is none."""
+    try:
+        return cache.link(kind, task.fingerprint, clip_file(output, task.clip.class_name, task.clip.name))
+    except FileNotFoundError:
+        return None
 
 
 def _check_unique(tasks: list[ClipTask]) -> None:
@@ -202,12 +234,21 @@ def _check_unique(tasks: list[ClipTask]) -> None:
             raise ValueError(f"{what} occurs twice among the tasks: {', '.join(twice)}")
 
 
-def _remove_others(output: Path, wanted: set[Path], failures: Iterable[Failure]) -> None:
-    """Remove what earlier runs left in the output folder, files of clips that fail now included."""
-    wanted = wanted - {_file(output, failure) for failure in failures}
-    for path in sorted(output.rglob("*"), reverse=True):  # files before the folders that hold them
-        if path.is_dir() and not path.is_symlink():
-            if not any(path.iterdir()):
-                path.rmdir()
-        elif path not in wanted and path != output / LEDGER:
-            path.unlink()
+def _remove_others(output: Path, wanted: Set[str]) -> None:
+    """Remove what earlier runs left in the output folder, files of clips that fail now included.
+
+    Args:
+        wanted: paths of the files that stay, besides the ledger.
+    """
+    wanted = wanted | {str(output / LEDGER)}
+    for folder, folders, files in os.walk(output, topdown=False):
+        for name in files:
+            path = os.path.join(folder, name)
+            if path not in wanted:
+                os.unlink(path)
+        for name in folders:
+            path = os.path.join(folder, name)
+            if os.path.islink(path):
+                os.unlink(path)
+            elif not any(os.scandir(path)):
+                os.rmdir(path)

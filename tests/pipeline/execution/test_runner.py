@@ -3,9 +3,11 @@
 import csv
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,12 +22,14 @@ from han_core.cache.claims import Claims
 from han_core.cache.fingerprint import fingerprint
 from han_core.cache.folders import CacheUnusable
 from han_core.cache.store import ClipCache
-from han_core.clipfile.trailer import ClipFileError
+from han_core.clipfile.trailer import ClipFileError, read_trailer
 from han_core.clipfile.writer import ClipFileWriter
 from han_core.clips import Clip
 from han_core.devices import cores
 from han_core.errors import ClipError
+from han_core.tables.checked import read_table
 from pipeline.execution import jobs, runner
+from pipeline.execution.contents import CONTENTS
 from pipeline.execution.jobs import DIED, ClipTask
 from pipeline.execution.ledger import Failure, describe, read_failures, write_failures
 from pipeline.execution.local import local_pool
@@ -95,8 +99,16 @@ def work_of(tasks: list[ClipTask], **options: object) -> ClipWork:
 
 
 def hashes(folder: Path = Path("data/out")) -> dict[str, str]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    """Of all files but the list of the contents, which goes by them."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != CONTENTS)
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def contents() -> dict[str, tuple[str, str]]:
+    """Clip's key -> (identity of the content, reason), as the list has them."""
+    header, rows = read_table(Path("data/out", CONTENTS))
+    assert header == ["clip", "class", "content", "reason"]
+    return {f"{class_name}/{clip}": (content, reason) for clip, class_name, content, reason in rows}
 
 
 def ledger() -> list[list[str]]:
@@ -267,12 +279,12 @@ def test_what_someone_else_is_making_is_left_for_last(go, monkeypatch):
 
 
 def test_files_that_are_pruned_at_once_are_made_again(go, monkeypatch):
-    def pruned(self: ClipCache, kind: str, fingerprint: str, destination: Path, suffix: str = ".h5") -> None:
+    def pruned(self: ClipCache, kind: str, fingerprint: str, destination: Path, suffix: str = ".h5") -> str:
         for path in self.root.glob(f"*/*/{fingerprint}.h5"):
             if destination.stem in lost:
                 lost.remove(destination.stem)
                 path.unlink()
-        link(self, kind, fingerprint, destination, suffix)
+        return link(self, kind, fingerprint, destination, suffix)
 
     link, lost = ClipCache.link, []
     monkeypatch.setattr(ClipCache, "link", pruned)
@@ -531,3 +543,99 @@ def test_ledger_with_odd_names(tmp_path):
     assert describe(many) == "  12 clips: same (a/c00, a/c01, a/c02, a/c03, a/c04 and 7 more)"
     counts = [Failure("a", f"c{i}", f"{i} of 60 pictures are damaged") for i in (3, 4)]
     assert describe(counts) == "  2 clips: e.g. 3 of 60 pictures are damaged (a/c3, a/c4)", "one kind, other numbers"
+
+
+def test_the_list_of_the_contents_says_what_each_clip_is(go):
+    tasks = tasks_of("c1", "c2", "refuse", "early")
+    go(tasks, allowed=2, failed={tasks[3].clip.key: "no frames: odd"})
+    paths = {key: Path("data/out", f"{key}.h5") for key in ("a/c1", "b/c2")}
+    made = {key: (read_trailer(path).content, "") for key, path in paths.items()}
+    assert contents() == {**made, "a/refuse": ("", "the clip is too odd"), "b/early": ("", "no frames: odd")}
+    assert list(contents()) == sorted(contents()), "in order, so that equal folders have equal lists"
+
+
+def test_the_list_is_the_same_whether_files_were_made_or_reused(go):
+    tasks = tasks_of("c1", "c2", "c3")
+    go(tasks)
+    first = Path("data/out", CONTENTS).read_bytes()
+    go(tasks[::-1])
+    assert Path("data/out", CONTENTS).read_bytes() == first
+    go(tasks[:2])
+    assert Path("data/out", CONTENTS).read_bytes() != first
+
+
+def test_where_a_clip_could_not_be_done_there_is_no_list_that_could_pass_for_whole(go):
+    go(tasks_of("c1"))
+    kept = Path("kept.csv")
+    os.link(Path("data/out", CONTENTS), kept)
+    before = kept.read_bytes()
+    with pytest.raises(click.ClickException, match="through no fault of theirs"):
+        go(tasks_of("c1", "rotten"))
+    assert not Path("data/out", CONTENTS).exists()
+    assert kept.read_bytes() == before, "DVC's copy is left alone"
+
+
+def test_thousands_of_files_are_linked_by_several_threads_and_all_of_them_are(go, monkeypatch):
+    monkeypatch.setattr(runner, "_AT_A_TIME", 2)
+    names = [f"c{i:02}" for i in range(15)]
+    go(tasks_of(*names[::2]))
+    threads = set()
+    link = ClipCache.link
+
+    def watched(*arguments):
+        threads.add(threading.get_ident())
+        time.sleep(0.005)
+        return link(*arguments)
+
+    monkeypatch.setattr(ClipCache, "link", watched)
+    shutil.rmtree("data/out")
+    summary = go(tasks_of(*names))
+    assert (summary.reused, summary.computed) == (8, 7)
+    threads.clear()
+    shutil.rmtree("data/out")
+    summary = go(tasks_of(*names))
+    assert (summary.reused, summary.computed) == (15, 0)
+    assert len(threads) > 1
+    assert sorted(contents()) == sorted(f"{'ab'[i % 2]}/{name}" for i, name in enumerate(names))
+
+
+def test_an_error_while_files_are_linked_ends_the_stage_at_once(go, monkeypatch):
+    tasks = tasks_of(*(f"c{i:02}" for i in range(40)))
+    go(tasks)
+    shutil.rmtree("data/out")
+    monkeypatch.setattr(runner, "_AT_A_TIME", 1)
+    monkeypatch.setattr(runner, "_THREADS", 2)
+    tried = []
+
+    def full(*_):
+        tried.append(1)
+        time.sleep(0.002)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ClipCache, "link", full)
+    with pytest.raises(click.ClickException, match="No space left on device"):
+        go(tasks)
+    assert len(tried) < 20
+
+
+def test_very_many_failures_are_told_by_kind_and_class_and_not_one_by_one():
+    failures = [Failure(f"c{i % 101}", f"v{i}", "the file is empty") for i in range(9000)]
+    failures += [Failure("c1", f"w{i}", f"odd {chr(97 + i % 26)}{chr(97 + i // 26)}") for i in range(500)]
+    lines = describe(failures).splitlines()
+    assert lines[0].startswith("  9000 clips of 101 classes: the file is empty (c0/v0, ")
+    assert lines[0].endswith(" and 8995 more)")
+    assert len(lines) == 21
+    assert lines[-1] == "  481 clips for 481 other reasons"
+
+
+def test_links_and_folders_that_others_left_are_removed(go):
+    outside = Path("outside")
+    outside.mkdir()
+    (outside / "kept").touch()
+    go(tasks_of("c1"))
+    Path("data/out/link").symlink_to(outside.absolute())
+    Path("data/out/old/older").mkdir(parents=True)
+    Path("data/out/old/older/x.h5").touch()
+    go(tasks_of("c1"))
+    assert sorted(path.name for path in Path("data/out").iterdir()) == ["a", "contents.csv", "failures.csv"]
+    assert (outside / "kept").exists()
