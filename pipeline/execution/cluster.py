@@ -130,8 +130,8 @@ class Cluster:
     def cancel(self, futures: "list[Future]") -> None:
         """Take back what was handed out, as far as the scheduler is there."""
         if futures and self.client.status == "running":
-            with suppress(OSError, TimeoutError, RuntimeError):
-                self.client.cancel(futures)
+            with suppress(SchedulerLost):
+                self._ask(self.client.cancel, futures)
 
     def lost(self, error: object = "the connection broke") -> SchedulerLost:
         """An error that says so."""
@@ -224,7 +224,9 @@ def _client(run: Run) -> "Client":
         from distributed import Client
     except ImportError as error:
         raise click.ClickException(f"run.executor is dask, which is installed and does not import: {error}") from None
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it retells each lost connection at length
+    for name in list(logging.root.manager.loggerDict):  # they retell each lost connection at length
+        if name.partition(".")[0] == "distributed":
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         return Client(run.address, timeout=f"{_ANSWER}s", set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
