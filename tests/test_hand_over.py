@@ -84,7 +84,7 @@ def write_nets_dataset() -> None:
     made = [f"models/{NETS}/nets/{stream}-1.safetensors" for stream in ("spatial", "temporal")]
     made += [f"plots/{NETS}/finetune/{stream}-1/metrics.json" for stream in ("spatial", "temporal")]
     made += [f"plots/{NETS}/finetune/{stream}-1/plots/metrics/loss.tsv" for stream in ("spatial", "temporal")]
-    made += [f"data/{NETS}/{name}" for name in ("clips.csv", "frames/x", "flow/x", "steady/x")]
+    made += [f"data/{NETS}/{name}" for name in ("clips.csv", "frames/contents.csv", "flow/contents.csv", "steady/x")]
     for path in map(Path, made):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{path}\n", encoding="utf-8")

@@ -9,11 +9,14 @@ import cv2
 import numpy as np
 import yaml
 
+from han_core.clipfile.trailer import read_trailer
 from han_core.clipfile.writer import ClipFileWriter
 from han_core.clips import Clip, ClipTable, write_clips
 from han_core.cubes.cubefile import write_cube
 from han_core.predictions import attention_file, probabilities_file, write_attention, write_predictions
 from pipeline.curve import Curve
+from pipeline.execution.contents import write_contents
+from pipeline.paths import clip_file
 
 CLASSES = ("hand_shake", "kick")
 CLIPS = tuple(f"{name}_{n}" for name in CLASSES for n in range(3))
@@ -42,6 +45,8 @@ def write_results(
         clips.append(Clip(name, f"{name}.avi", CLASSES[label], label, name, {1: role}))
         _write_clip(folder / "data/toy", name, CLASSES[label], number)
     write_clips(ClipTable(tuple(clips), CLASSES, (1,)), folder / "data/toy/clips.csv")
+    for kind in ("frames", "flow", "cubes/spatial-1", "cubes/temporal-1"):
+        _write_contents(folder / "data/toy" / kind, clips)
     tested = [clip for clip in clips if clip.roles[1] == "test"]
     for number, (seed, name) in enumerate(product(seeds, models)):
         _write_predictions(folder / f"data/toy/predictions/{name}-1-seed{seed}", name, tested, number)
@@ -81,6 +86,11 @@ def _write_clip(data: Path, name: str, class_name: str, seed: int) -> None:
             cubes = rng.random((len(TAKEN), 6, 14, 14)) * (rng.random((len(TAKEN), 6, 14, 14)) < 0.2)
             write_cube(file, cubes.astype(np.float16))
             file.array("frames", np.array(TAKEN, np.int32))
+
+
+def _write_contents(folder: Path, clips: list[Clip]) -> None:
+    files = {clip.key: clip_file(folder, clip.class_name, clip.name) for clip in clips}
+    write_contents(folder, {clip.key: (clip, read_trailer(files[clip.key]).content) for clip in clips}, [])
 
 
 def _write_predictions(folder: Path, row: str, clips: list[Clip], seed: int) -> None:
