@@ -16,10 +16,10 @@ left is the bookkeeping. Left out: the nets' own scores, which only a VGG-16 has
     restored  the outputs deleted, and `dvc repro`: DVC links them out of its own cache
     one more  one video is added, and decode, flow and cubes run by `dvc repro`
 
-With several sizes the slopes are told: milliseconds a clip, and what does not depend on the clips.
+With several sizes the slopes are told: milliseconds a clip, and what does not depend on the clips. A folder given with
+`--scratch` is kept, and a later run goes on in it with the code of its day: then `first` finds all clips in the cache.
 """
 
-import contextlib
 import json
 import os
 import re
@@ -27,7 +27,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,7 +39,8 @@ import numpy as np
 import yaml
 
 from benchmarks.machine import machine
-from benchmarks.workspace import Workspace, copied, scratch_folder, scratch_option, small_params
+from benchmarks.watch import Watch
+from benchmarks.workspace import Workspace, copied, scratch_folder, small_params
 
 NAME = "ucf101"
 SPLITS = (1, 2, 3)
@@ -128,66 +128,7 @@ def params_of(folder: Path) -> dict:
     return params
 
 
-# -- looking at processes
-
-
-@dataclass
-class Seen:
-    """A process, as it was seen by looks ``_EVERY`` seconds apart."""
-
-    command: str
-    began: float
-    ended: float
-    megabytes: float = 0.0
-    """The most memory that it held."""
-
-
-_EVERY = 0.1
-
-
-class Watch:
-    """Looks at the processes that work in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._seen: dict[tuple[str, str], Seen] = {}
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._look_on, daemon=True)
-
-    def __enter__(self) -> "Watch":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def most(self, what: str) -> float:
-        """Megabytes of the largest process whose command has this in it."""
-        return max((seen.megabytes for seen in self.all() if what in seen.command), default=0.0)
-
-    def all(self) -> list[Seen]:
-        return list(self._seen.values())
-
-    def stage(self, began: float, ended: float) -> Seen | None:
-        """The own process of the stage that ran at that time; its workers are others."""
-        for seen in self.all():
-            if " -m pipeline." in seen.command and began - _EVERY <= seen.began <= ended:
-                return seen
-        return None
-
-    def _look_on(self) -> None:
-        while not self._stopped.wait(_EVERY):
-            now = time.monotonic()
-            for process in Path("/proc").glob("[0-9]*"):
-                with contextlib.suppress(OSError):
-                    if Path(os.readlink(process / "cwd")) != self._folder:
-                        continue
-                    command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                    held = re.search(r"VmHWM:\s*(\d+) kB", (process / "status").read_text())
-                    seen = self._seen.setdefault((process.name, command), Seen(command, now, now))
-                    seen.ended = now
-                    seen.megabytes = max(seen.megabytes, int(held[1]) / 1024 if held else 0.0)
+# -- running commands
 
 
 class Ran(NamedTuple):
@@ -290,16 +231,19 @@ class Found:
 
 
 def measured(folder: Path, clips: int) -> Found:
-    """The whole campaign at one size."""
+    """The whole campaign at one size, in a new folder or one of an earlier run."""
     found = Found(clips)
     paths = named(shape(clips))
-    began = time.monotonic()
-    for seed, path in enumerate(paths):
-        write_video(folder / "videos" / path, seed)
+    extra = named([*shape(clips), shape(clips)[0]])[-1]
     write_lists(folder / "lists", paths)
-    write_net(folder / "net.safetensors")
-    click.echo(f"{clips} clips: videos in {time.monotonic() - began:.1f} s", err=True)
-    workspace = copied(folder / "work", folder / "cache", params_of(folder))
+    if (folder / "work").exists():
+        (folder / "videos" / extra).unlink(missing_ok=True)
+        workspace = refreshed(folder / "work", folder / "cache")
+    else:
+        for seed, path in enumerate(paths):
+            write_video(folder / "videos" / path, seed)
+        write_net(folder / "net.safetensors")
+        workspace = copied(folder / "work", folder / "cache", params_of(folder))
 
     first = dvc(workspace, "repro")
     found.note("first", first)
@@ -319,7 +263,6 @@ def measured(folder: Path, clips: int) -> Found:
     found.note("restored", ran)
     found.commands["restored"]["stages run"] = len(ran.stages)
 
-    extra = named([*shape(clips), shape(clips)[0]])[-1]
     write_video(folder / "videos" / extra, clips)
     write_lists(folder / "lists", sorted([*paths, extra]))
     targets = [name for name in found.stages if _module(name) in CLIP_STAGES]
@@ -327,6 +270,17 @@ def measured(folder: Path, clips: int) -> Found:
     found.note("one more", ran)
     found.commands["one more"]["stages"] = ran.stages
     return found
+
+
+def refreshed(folder: Path, cache: Path) -> Workspace:
+    """A workspace of an earlier run with the code as it is now."""
+    beside = copied(folder.with_name("code"), cache, {})
+    for name in ("han_core", "pipeline"):
+        shutil.rmtree(folder / name)
+        shutil.move(beside.path / name, folder / name)
+    shutil.copy(beside.path / "dvc.yaml", folder / "dvc.yaml")
+    shutil.rmtree(beside.path)
+    return Workspace(folder, cache)
 
 
 def _module(stage: str) -> str:
@@ -371,7 +325,7 @@ def slope(small: Mapping[str, float], large: Mapping[str, float], clips: Sequenc
     return {"a_clip": round(1000 * each, 4), "fixed": round(small[key] - each * clips[0], 2)}
 
 
-def slopes(small: Found, large: Found) -> dict[str, dict[str, dict[str, float]]]:
+def measured_slopes(small: Found, large: Found) -> dict[str, dict[str, dict[str, float]]]:
     """Of stages and commands, between two sizes."""
     sizes = (small.clips, large.clips)
     told = {}
@@ -403,7 +357,11 @@ def _lines(runs: Sequence[Found]) -> Iterator[str]:
 
 @click.command(help=__doc__)
 @click.option("--clips", default="1332,13320", show_default=True, help="How many; several numbers, ascending.")
-@scratch_option
+@click.option(
+    "--scratch",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder to work in, which is kept; by default a temporary one.",
+)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("benchmarks/scale.json"))
 def main(clips: str, scratch: Path | None, out: Path) -> None:
     """Run the campaign and print tables."""
@@ -413,7 +371,7 @@ def main(clips: str, scratch: Path | None, out: Path) -> None:
     with scratch_folder(scratch) as folder:
         for size in map(int, clips.split(",")):
             place = folder / str(size)
-            place.mkdir()
+            place.mkdir(exist_ok=True)
             runs.append(measured(place, size))
             if scratch is None:
                 shutil.rmtree(place, ignore_errors=True)
@@ -421,7 +379,7 @@ def main(clips: str, scratch: Path | None, out: Path) -> None:
         click.echo(line)
     report = {"machine": machine("cpu"), "runs": [vars(run) for run in runs]}
     if len(runs) > 1:
-        report["slopes"] = slopes(runs[0], runs[-1])
+        report["slopes"] = measured_slopes(runs[0], runs[-1])
     out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 

@@ -154,6 +154,9 @@ class ClipCache:
         return content
 
     def _link(self, source: Path, destination: Path, kind: str, fingerprint: str) -> None:
+        with suppress(OSError):  # whatever is in the way is dealt with below
+            os.link(source, destination)  # thousands of times the only access that is needed
+            return
         destination.parent.mkdir(parents=True, exist_ok=True)
         if destination.exists() and not destination.is_symlink() and destination.samefile(source):
             return
