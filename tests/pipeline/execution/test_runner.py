@@ -618,6 +618,24 @@ def test_an_error_while_files_are_linked_ends_the_stage_at_once(go, monkeypatch)
     assert len(tried) < 20
 
 
+def test_nobody_waits_for_the_other_links_when_a_stage_is_stopped_among_them(go, monkeypatch):
+    tasks = tasks_of(*(f"c{i:02}" for i in range(40)))
+    monkeypatch.setattr(runner, "_AT_A_TIME", 1)
+    monkeypatch.setattr(runner, "_THREADS", 2)
+    tried = []
+
+    def slow(*_):
+        tried.append(1)
+        time.sleep(0.01)
+        return ""
+
+    monkeypatch.setattr(ClipCache, "link", slow)
+    links = runner._linked(tasks, ClipCache(".cache"), "frames", Path("data/out"))
+    next(links)
+    links.close()  # as Ctrl-C does
+    assert len(tried) < 20
+
+
 def test_very_many_failures_are_told_by_kind_and_class_and_not_one_by_one():
     failures = [Failure(f"c{i % 101}", f"v{i}", "the file is empty") for i in range(9000)]
     failures += [Failure("c1", f"w{i}", f"odd {chr(97 + i % 26)}{chr(97 + i // 26)}") for i in range(500)]
