@@ -15,6 +15,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from han_core.devices import DeviceError
+from han_core.errors import HanError
+
+
+class ProcessLost(HanError, RuntimeError):
+    """A process that trains with this one has ended, or cannot be reached."""
 
 
 @dataclass(frozen=True)
@@ -35,31 +40,62 @@ class Processes:
 
         All processes must hold gradients of the same parameters. They travel as one flat tensor: many small messages
         would cost more than they carry.
+
+        Raises:
+            ProcessLost: another process has ended.
         """
         if self.size == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        dist.all_reduce(flat)
+        with _together():
+            dist.all_reduce(flat)
         for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
     def sum(self, *values: float) -> tuple[float, ...]:
-        """The sum of each value over all processes, in float64."""
+        """The sum of each value over all processes, in float64.
+
+        Raises:
+            ProcessLost: another process has ended.
+        """
         if self.size == 1:
             return values
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(total)
-        return tuple(total.tolist())
+        with _together():
+            dist.all_reduce(total)
+            return tuple(total.tolist())
 
     def share(self, values: Tensor) -> Tensor:
         """This process's consecutive share of the rows of ``values``; sizes differ by one at most."""
         return values.tensor_split(self.size)[self.rank]
 
     def barrier(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes are here.
+
+        Raises:
+            ProcessLost: another process has ended.
+        """
         if self.size > 1:
-            dist.barrier()
+            with _together():
+                dist.barrier()
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """What torch says of another process that is gone, in plain words. NCCL says nothing: its watchdog ends the
+    process, after ten minutes where a whole machine is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = str(error).strip().splitlines()
+        raise ProcessLost(
+            "another process that trains with this one has ended or cannot be reached; see its own message, on its "
+            "machine. Start all of them again: they go on from the last checkpoint "
+            f"({reason[0] if reason else type(error).__name__})"
+        ) from error
 
 
 @contextmanager

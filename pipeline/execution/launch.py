@@ -7,6 +7,7 @@ import sys
 import click
 
 from han_core.devices import gpus
+from pipeline.execution.machines import compare_machines, on_several_machines
 from pipeline.params import Run
 
 
@@ -26,7 +27,9 @@ def too_many_processes(run: Run, gpus: int) -> str:
 def relaunched(run: Run, module: str, arguments: list[str]) -> bool:
     """Start ``module`` in ``run.processes`` processes, if that is more than one and this is not one of them.
 
-    Several machines: start the stage with ``torchrun`` by hand on each; then this does nothing.
+    Several machines: the stage is started by ``torchrun`` on each, and this only looks whether they fit together. Where
+    torchrun's own variables name several (``PET_NNODES`` and so on), it is this that starts torchrun on this machine,
+    so that DVC can run the stage on one of them.
 
     Args:
         module: e.g. ``pipeline.train``.
@@ -36,18 +39,28 @@ def relaunched(run: Run, module: str, arguments: list[str]) -> bool:
         Whether it was started, and has ended well; the caller then has nothing left to do.
 
     Raises:
-        ClickException: a process failed, or there are fewer GPUs than processes.
+        ClickException: a process failed, there are fewer GPUs than processes, or a machine differs from the others.
     """
-    if "WORLD_SIZE" in os.environ or run.processes == 1:
+    if "WORLD_SIZE" in os.environ:
+        if on_several_machines():
+            compare_machines(module, arguments)
+        return False
+    machines = os.environ.get("PET_NNODES", "1")
+    if run.processes == 1 and machines == "1":
         return False
     found = 0 if run.device == "cpu" else gpus()
     if problem := too_many_processes(run, found):
         raise click.ClickException(problem)
     count = run.processes or max(1, found)
-    if count == 1:
+    if count == 1 and machines == "1":
         return False
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}"]
+    if machines == "1":
+        command.append("--standalone")
     ended = subprocess.run([*command, "-m", module, *arguments], check=False)
     if ended.returncode:
-        raise click.ClickException(f"{module}: one of {count} processes failed; see its message above")
+        several = (
+            f"one of {count} processes" if machines == "1" else f"a process on this or another of {machines} machines"
+        )
+        raise click.ClickException(f"{module}: {several} failed; see its message above")
     return True
