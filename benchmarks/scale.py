@@ -356,7 +356,9 @@ def _lines(runs: Sequence[Found]) -> Iterator[str]:
 
 
 @click.command(help=__doc__)
-@click.option("--clips", default="1332,13320", show_default=True, help="How many; several numbers, ascending.")
+@click.option(
+    "--clips", default="1332,13320", show_default=True, help="How many; several numbers, one after the other."
+)
 @click.option(
     "--scratch",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -373,10 +375,14 @@ def main(clips: str, scratch: Path | None, out: Path) -> None:
             place = folder / str(size)
             place.mkdir(exist_ok=True)
             runs.append(measured(place, size))
+            _write(out, runs)
             if scratch is None:
                 shutil.rmtree(place, ignore_errors=True)
     for line in _lines(runs):
         click.echo(line)
+
+
+def _write(out: Path, runs: Sequence[Found]) -> None:
     report = {"machine": machine("cpu"), "runs": [vars(run) for run in runs]}
     if len(runs) > 1:
         report["slopes"] = measured_slopes(runs[0], runs[-1])
