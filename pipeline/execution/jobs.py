@@ -17,6 +17,7 @@ from han_core.clips import Clip
 from han_core.devices import gpu_fault
 from han_core.errors import ClipError, HanError
 from pipeline.execution.code import CodeChanged, stage_code
+from pipeline.execution.opened import one_task
 
 Task = TypeVar("Task")
 
@@ -86,7 +87,8 @@ class Call:
             with cache.create(self.kind, task.fingerprint) as path:
                 cache.claims.take(self.kind, task.fingerprint)
                 claimed = True
-                self.function(task, path)
+                with one_task():
+                    self.function(task, path)
         except ClipError as error:
             return Outcome("failed", _plain(str(error), path))
         except CodeChanged:

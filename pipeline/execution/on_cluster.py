@@ -19,6 +19,7 @@ from pipeline.execution.cluster import Cluster
 from pipeline.execution.deaths import Deaths
 from pipeline.execution.jobs import DIED, IN_FLIGHT, EndingWorker, GpuFailed, died
 from pipeline.execution.on_worker import OnWorker
+from pipeline.execution.sent import Packing
 
 if TYPE_CHECKING:
     import distributed
@@ -47,7 +48,7 @@ def with_cluster(
     Raises:
         WorkersDied: too many died one after the other, none is left, or the scheduler is lost.
     """
-    handing = _Handing(cluster, EndingWorker(OnWorker(call, net, alone)), iter(tasks))
+    handing = _Handing(cluster, Packing(EndingWorker(OnWorker(call, net, alone))), iter(tasks))
     try:
         yield from handing.outcomes()
     finally:
@@ -68,7 +69,7 @@ class _Handing(Generic[Task]):
     """What is where."""
 
     cluster: Cluster
-    call: Callable[[Task], object]
+    packing: Packing
     tasks: Iterator[Task]
     handed: dict[str, _Handed[Task]] = field(default_factory=dict)
     """By the key of the future."""
@@ -140,7 +141,7 @@ class _Handing(Generic[Task]):
     def _submit(self, task: Task, worker: str) -> str:
         try:
             future = self.cluster.client.submit(
-                self.call, task, workers=[worker], allow_other_workers=False, pure=False, retries=0
+                self.packing(task), workers=[worker], allow_other_workers=False, pure=False, retries=0
             )
             self.handed[future.key] = _Handed(task, worker, future)
             self._expect(future)

@@ -13,6 +13,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import click
@@ -116,13 +117,14 @@ def test_an_address_where_nobody_listens(tmp_path, monkeypatch):
     assert "no dask scheduler answers at tcp://127.0.0.1:1 (" in refused("tcp://127.0.0.1:1", tmp_path)
 
 
+def where(number):
+    time.sleep(0.05)
+    return distributed.get_worker().name
+
+
 def test_workers_that_join_late_are_looked_at_and_get_work_if_they_are_fit(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_TICK", 0.05)
     told = []
-
-    def where(number):
-        time.sleep(0.05)
-        return distributed.get_worker().name
 
     with made(1) as cluster, opened(cluster.scheduler_address, tmp_path, told=told.append) as seen:
         tasks = iter(range(200))
@@ -144,12 +146,13 @@ def test_workers_that_join_late_are_looked_at_and_get_work_if_they_are_fit(tmp_p
     assert [line.partition(": ")[2] for line in told] == ["it is odd"], "two of them, for one reason"
 
 
+def slowly(number):
+    time.sleep(0.05)
+    return number
+
+
 def test_a_worker_that_leaves_hands_its_clips_on(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(module, "_TICK", 0.05)
-
-    def slowly(number):
-        time.sleep(0.05)
-        return number
 
     with made(2) as cluster, opened(cluster.scheduler_address, tmp_path) as seen:
         found = with_cluster(seen, slowly, range(60))
@@ -161,15 +164,16 @@ def test_a_worker_that_leaves_hands_its_clips_on(tmp_path, monkeypatch, caplog):
     assert "tried one by one" not in caplog.text
 
 
+def on_gpu(number):
+    time.sleep(0.01)
+    if distributed.get_worker().name == 0:
+        raise GpuFailed("the GPU failed (CUDA error)")
+    return number
+
+
 def test_a_worker_whose_gpu_fails_gets_no_more_and_its_clips_are_done_by_others(tmp_path, monkeypatch):
     """It is the process of the tests, which nobody starts again: it does not end."""
     told = []
-
-    def on_gpu(number):
-        time.sleep(0.01)
-        if distributed.get_worker().name == 0:
-            raise GpuFailed("the GPU failed (CUDA error)")
-        return number
 
     with made(2) as cluster, opened(cluster.scheduler_address, tmp_path, told=told.append) as seen:
         assert results(seen, on_gpu, range(30)) == list(range(30))
@@ -177,20 +181,25 @@ def test_a_worker_whose_gpu_fails_gets_no_more_and_its_clips_are_done_by_others(
     assert [line.partition(": ")[2] for line in told] == ["the GPU failed (CUDA error)"]
 
 
+def wait(gate, number):
+    while number and not gate.exists():
+        time.sleep(0.01)
+
+
 def test_nothing_is_left_on_the_cluster_by_a_map_that_ends_early(scheduler, tmp_path):
     gate = Path(tmp_path, "gate")
 
-    def wait(number):
-        while number and not gate.exists():
-            time.sleep(0.01)
-
     with opened(scheduler, tmp_path) as cluster, distributed.Client(scheduler, set_as_default=False) as other:
-        found = with_cluster(cluster, wait, range(50))
+        found = with_cluster(cluster, partial(wait, gate), range(50))
         next(found)
+        assert any(other.processing().values())
         found.close()
+        ends = time.monotonic() + 10
+        while any(other.processing().values()):
+            assert time.monotonic() < ends
+            time.sleep(0.02)
         gate.touch()
         assert other.submit(abs, -3).result(timeout=10) == 3
-        assert not [key for keys in other.processing().values() for key in keys if "wait" in key.lower()]
 
 
 def test_what_shares_a_gpu_s_memory_in_a_process_is_done_one_at_a_time(monkeypatch):

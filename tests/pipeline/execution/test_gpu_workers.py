@@ -22,7 +22,7 @@ from pipeline.execution import workers
 from pipeline.execution.jobs import ClipTask
 from pipeline.execution.launch import relaunched, too_many_processes
 from pipeline.execution.local import threaded_pool
-from pipeline.execution.opened import Opened
+from pipeline.execution.opened import Opened, one_task
 from pipeline.execution.runner import map_clips
 from pipeline.execution.told import told_plainly
 from pipeline.execution.work import ClipWork
@@ -167,7 +167,9 @@ def test_processes_with_threads_share_the_gpus(monkeypatch):
     assert {gpu for _, _, gpu in seen} == {"3", "5"}
 
 
-def test_a_process_opens_its_net_once(tmp_path):
+@pytest.fixture
+def opened():
+    """What opens nets, and the list of what it did."""
     events = []
 
     class Net:
@@ -182,14 +184,31 @@ def test_a_process_opens_its_net_once(tmp_path):
         def __exit__(self, *_):
             events.append(f"close {self.key}")
 
-    nets = Opened(Net)
+    return Opened(Net), events
+
+
+def test_a_process_opens_its_net_once(opened):
+    nets, events = opened
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(nets.get, "aaaa"))) == 1, "threads that start at once share it"
-    assert nets.get("b").key == "b"
-    nets.put("c", Net("c"))
-    assert nets.get("c").key == "c"
+    assert [nets.get(key).key for key in "babcb"] == list("babcb"), "clips of two stages, in turns"
+    assert events == ["open a", "open b", "close a", "open c"]
+    nets.put("d", nets._open("d"))
+    assert nets.get("d").key == "d"
     nets.close()
-    assert events == ["open a", "close a", "open b", "close b", "open c", "close c"]
+    assert events[4:] == ["close c", "close b", "open d", "close d"]
+
+
+def test_a_net_that_a_clip_is_computed_with_is_not_closed_by_clips_of_other_stages(opened):
+    """Workers of a cluster may have clips of several."""
+    nets, events = opened
+    with one_task():
+        nets.get("a")
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(lambda: [nets.get(key) for key in "bcd"]).result()
+        assert events == ["open a", "open b", "close b", "open c", "close c", "open d"]
+    nets.get("e")
+    assert events[6:] == ["close a", "open e"]
 
 
 def test_number_of_workers_on_gpus(monkeypatch):
