@@ -207,11 +207,8 @@ def _linked(
         return [_link(task, cache, kind, output) for task in part]
 
     with ThreadPoolExecutor(min(_THREADS, len(parts)), thread_name_prefix="links") as pool:
-        try:
-            for part, contents in zip(parts, pool.map(link, parts), strict=True):
-                yield from zip(part, contents, strict=True)
-        finally:
-            pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C nobody waits for thousands of links
+        for part, contents in zip(parts, pool.map(link, parts), strict=True):  # which ends what waits after an error
+            yield from zip(part, contents, strict=True)
 
 
 _AT_A_TIME = 32  # clips that a thread takes: fewer would cost more than the links on a local disk
