@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from han_core.devices import DeviceError
 from han_core.errors import HanError
 
+_LARGE = 1 << 20
+"""Numbers of a gradient (4 MB in float32) above which a message of its own costs less than two copies of it."""
+
 
 class ProcessLost(HanError, RuntimeError):
     """A process that trains with this one has ended, or cannot be reached."""
@@ -38,8 +41,8 @@ class Processes:
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace each gradient by its sum over all processes.
 
-        All processes must hold gradients of the same parameters. They travel as one flat tensor: many small messages
-        would cost more than they carry.
+        All processes must hold gradients of the same parameters. Large ones are summed where they lie; the others
+        travel as one flat tensor: many small messages would cost more than they carry.
 
         Raises:
             ProcessLost: another process has ended.
@@ -47,10 +50,18 @@ class Processes:
         if self.size == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        large = [gradient for gradient in gradients if gradient.numel() >= _LARGE and gradient.is_contiguous()]
+        for gradient in large:
+            with _together():
+                dist.all_reduce(gradient)
+        apart = {id(gradient) for gradient in large}
+        small = [gradient for gradient in gradients if id(gradient) not in apart]
+        if not small:
+            return
+        flat = torch.cat([gradient.reshape(-1) for gradient in small])
         with _together():
             dist.all_reduce(flat)
-        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        for gradient, part in zip(small, flat.split([g.numel() for g in small]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
     def sum(self, *values: float) -> tuple[float, ...]:

@@ -42,8 +42,14 @@ def _member(rank: int, port: int, folder: str) -> None:
         model = nn.Linear(3, 2)
         model.weight.grad = torch.full((2, 3), float(rank + 1))
         model.bias.grad = torch.tensor([float(rank), 10.0])
-        me.sum_gradients(model.parameters())
-        torch.save({"weight": model.weight.grad, "bias": model.bias.grad, "sum": me.sum(rank, 0.1)}, f"{folder}/{rank}")
+        large = nn.Parameter(torch.zeros(1024, 1100))  # summed where it lies
+        large.grad = torch.arange(large.numel(), dtype=torch.float32).view_as(large) * (rank + 1)
+        turned = nn.Parameter(torch.zeros(1100, 1024))  # as large, but not in one piece as it is read
+        turned.grad = large.grad.T.clone(memory_format=torch.preserve_format)
+        frozen = nn.Parameter(torch.zeros(3))
+        me.sum_gradients([large, model.weight, frozen, turned, model.bias])
+        found = {"weight": model.weight.grad, "bias": model.bias.grad, "large": large.grad, "turned": turned.grad}
+        torch.save({**found, "sum": me.sum(rank, 0.1)}, f"{folder}/{rank}")
 
 
 def test_two_processes_sum_gradients_and_numbers(tmp_path, free_port):
@@ -52,4 +58,7 @@ def test_two_processes_sum_gradients_and_numbers(tmp_path, free_port):
         found = torch.load(tmp_path / str(rank))
         assert torch.equal(found["weight"], torch.full((2, 3), 3.0))
         assert torch.equal(found["bias"], torch.tensor([1.0, 20.0]))
+        expected = torch.arange(1024 * 1100, dtype=torch.float32).view(1024, 1100)
+        assert torch.equal(found["large"], expected + 2 * expected)
+        assert torch.equal(found["turned"], (expected + 2 * expected).T)
         assert found["sum"] == (1.0, 0.2)
