@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from han_core.cache import store as cache_module
 from han_core.cache.fingerprint import code_of, fingerprint, without_code
 from han_core.cache.store import ClipCache
 from han_core.cache.verify import verify_clip_file
-from han_core.clipfile.trailer import ClipFileError
+from han_core.clipfile.trailer import ClipFileError, read_trailer
 from han_core.clipfile.writer import ClipFileWriter
 
 F = "0f" * 32
@@ -157,6 +158,26 @@ class TestLink:
         cache.link("frames", F, tmp_path / "out" / "class" / "c.h5")
         assert source.samefile(tmp_path / "out" / "class" / "c.h5")
         assert sorted(path.name for path in (tmp_path / "out" / "class").iterdir()) == ["c.h5"]
+
+    def test_says_what_is_in_the_file(self, cache, tmp_path):
+        found = [cache.link("frames", F, tmp_path / "c.h5") for _ in (fill(cache), "linked already")]
+        assert found == [read_trailer(tmp_path / "c.h5").content] * 2
+        with cache.create("net", F, ".safetensors") as path:
+            path.write_bytes(b"a net")
+        assert cache.link("net", F, tmp_path / "net.safetensors", ".safetensors") == ""
+
+    def test_by_many_threads_at_once_into_folders_that_are_not_there_yet(self, cache, tmp_path):
+        names = [f"{number:02x}" * 32 for number in range(40)]
+        sources = {name: fill(cache, name) for name in names}
+        places = {name: tmp_path / "out" / name[:1] / f"{name}.h5" for name in names}
+        for path in list(places.values())[::3]:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"an older version")
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda name: cache.link("frames", name, places[name]), names))
+        assert found == [read_trailer(sources[name]).content for name in names]
+        assert all(places[name].samefile(sources[name]) for name in names)
+        assert len(list((tmp_path / "out").rglob("*.tmp"))) == 0
 
     def test_again(self, cache, tmp_path):
         fill(cache)
