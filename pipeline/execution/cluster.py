@@ -9,10 +9,12 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 log = logging.getLogger(__name__)
-
-Value = TypeVar("Value")
 
 _ANSWER = 10
 """Seconds in which a scheduler must answer."""
@@ -137,13 +137,21 @@ class Cluster:
         """An error that says so."""
         return SchedulerLost(f"the dask scheduler at {self.address} was lost ({error})")
 
-    def _ask(self, question: Callable[..., Value], *arguments: object) -> Value:
+    def results(self, futures: "list[Future]", seconds: float) -> list[object]:
+        """Of futures that are finished; fewer, if some are so no longer.
+
+        Raises:
+            SchedulerLost: they do not come in so many seconds.
+        """
+        return self._ask(partial(self.client.gather, errors="skip"), futures, seconds=seconds)
+
+    def _ask(self, question: Callable[..., Any], *arguments: object, seconds: float | None = None) -> Any:
         if self.client.status != "running":
             raise self.lost()
         try:
-            return self.client.sync(_awaited, question, *arguments, callback_timeout=_ANSWER)
-        except (OSError, TimeoutError, RuntimeError, ValueError) as error:
-            raise self.lost(error or f"no answer in {_ANSWER} s") from None
+            return self.client.sync(_awaited, question, *arguments, callback_timeout=seconds or _ANSWER)
+        except (OSError, TimeoutError, RuntimeError, ValueError, CancelledError) as error:
+            raise self.lost(error or f"no answer in {seconds or _ANSWER} s") from None
 
     def _look_at(self, addresses: list[str]) -> dict[str, str]:
         """Address -> why it is not fit, "" if it is; those that went meanwhile are missing."""
