@@ -192,12 +192,9 @@ def test_nothing_is_left_on_the_cluster_by_a_map_that_ends_early(scheduler, tmp_
     with opened(scheduler, tmp_path) as cluster, distributed.Client(scheduler, set_as_default=False) as other:
         found = with_cluster(cluster, partial(wait, gate), range(50))
         next(found)
-        assert any(other.processing().values())
+        wait_until(lambda: any(other.processing().values()))
         found.close()
-        ends = time.monotonic() + 10
-        while any(other.processing().values()):
-            assert time.monotonic() < ends
-            time.sleep(0.02)
+        wait_until(lambda: not any(other.processing().values()))
         gate.touch()
         assert other.submit(abs, -3).result(timeout=10) == 3
 
@@ -267,8 +264,12 @@ def in_a_process(cluster, *, argument):
 
 
 def wait_for_files(count):
+    wait_until(lambda: len(list(housekeeping.entries(ClipCache(".cache")))) >= count)
+
+
+def wait_until(found):
     ends = time.monotonic() + 60
-    while len(list(housekeeping.entries(ClipCache(".cache")))) < count:
+    while not found():
         assert time.monotonic() < ends
         time.sleep(0.02)
 
