@@ -4,8 +4,8 @@ benchmarks/side_by_side.json.
 \b
     python -m benchmarks.side_by_side          about five minutes on two cores
 
-`dvc repro` and `python -m pipeline.side_by_side` in workspaces of their own, on the same tiny videos, in turn. Of each the
-seconds, and whether outputs and dvc.lock are the same.
+`dvc repro` and `python -m pipeline.side_by_side` in workspaces of their own, on the same tiny videos, in turn: the
+seconds of each, and whether outputs and dvc.lock are the same.
 """
 
 import json

@@ -148,7 +148,8 @@ class _Running:
     def __init__(self, name: str, share: Share) -> None:
         self.seconds = 0.0
         self._began = time.monotonic()
-        shown = f"GPU {', '.join(share.gpus)}" if share.gpus else f"{len(share.cores) or 'all'} cores"
+        bound = f"{len(share.cores)} core{'s' if len(share.cores) > 1 else ''}" if share.cores else "all cores"
+        shown = f"GPU {', '.join(share.gpus)}" if share.gpus else bound
         click.echo(f"[{name}] starts on {shown}")
         environment = {"CUDA_VISIBLE_DEVICES": ",".join(share.gpus)} if share.gpus else {}
         self._process = subprocess.Popen(

@@ -8,7 +8,7 @@ import torch.multiprocessing
 from torch import nn
 
 from han_core.devices import DeviceError
-from han_core.runs.processes import Processes, processes
+from han_core.runs.processes import Processes, ProcessLost, processes
 
 
 def test_alone_nothing_is_summed(monkeypatch):
@@ -62,3 +62,25 @@ def test_two_processes_sum_gradients_and_numbers(tmp_path, free_port):
         assert torch.equal(found["large"], expected + 2 * expected)
         assert torch.equal(found["turned"], (expected + 2 * expected).T)
         assert found["sum"] == (1.0, 0.2)
+
+
+def _left_alone(rank: int, port: int, folder: str) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with processes(torch.device("cpu")) as me:
+        me.barrier()
+        if rank == 1:
+            os._exit(0)
+        layer = nn.Linear(2, 1)
+        layer.weight.grad = torch.ones(1, 2)
+        for number, call in enumerate((me.barrier, lambda: me.sum(1), lambda: me.sum_gradients(layer.parameters()))):
+            try:
+                call()
+            except ProcessLost as error:
+                with open(f"{folder}/{number}", "w") as file:
+                    file.write(str(error))
+
+
+def test_a_process_whose_partner_ends_says_so(tmp_path, free_port):
+    torch.multiprocessing.spawn(_left_alone, (free_port, str(tmp_path)), nprocs=2)
+    for number in range(3):
+        assert "another process that trains with this one has ended" in (tmp_path / str(number)).read_text()
