@@ -1,7 +1,7 @@
 """Stages on Dask clusters whose workers and schedulers are killed. Writes benchmarks/cluster.json.
 
 \b
-    python -m benchmarks.cluster                                 about 7 minutes on two cores
+    python -m benchmarks.cluster                                 5.5 minutes of processor time
 
 Each stage that makes a file for each clip runs locally, and then on clusters of a scheduler and two workers, which the
 commands `dask scheduler` and `dask worker` start, each time into an empty cache:
