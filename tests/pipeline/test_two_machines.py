@@ -31,7 +31,10 @@ class Machine:
 
     def torchrun(self, rank, port, stage, backend="static"):
         """Start a stage as a person does, by torchrun."""
-        options = f"--nnodes 2 --node-rank {rank} --rdzv-backend {backend} --rdzv-endpoint 127.0.0.1:{port}"
+        meet = f"--master-addr 127.0.0.1 --master-port {port}"  # as docs/training.md says
+        if backend == "c10d":
+            meet = f"--rdzv-backend c10d --rdzv-endpoint 127.0.0.1:{port}"
+        options = f"--nnodes 2 --node-rank {rank} {meet}"
         return self._start([sys.executable, "-m", "torch.distributed.run", *options.split(), "-m", *stage])
 
     def _start(self, command, **environment):
@@ -120,8 +123,9 @@ def test_two_machines_make_the_model_of_two_processes_on_one(machines, tmp_path,
 def test_dvc_may_run_the_stage_of_one_of_them(machines, tmp_path, free_port):
     """Torchrun's options as variables: the command in dvc.yaml stays as it is."""
     expected = on_one_machine(machines[0], HAN, tmp_path / "another_cache")
-    torchrun = {"PET_NNODES": "2", "PET_RDZV_BACKEND": "c10d", "PET_RDZV_ENDPOINT": f"127.0.0.1:{free_port}"}
-    running = [machine.start(HAN, **torchrun, PET_NODE_RANK=str(rank)) for rank, machine in enumerate(machines)]
+    torchrun = {"PET_NNODES": "2", "PET_NODE_RANK": "0"}
+    torchrun |= {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(free_port)}
+    running = [machines[0].start(HAN, **torchrun), machines[1].torchrun(1, free_port, HAN)]
     for process in running:
         ended(process)
     assert machines[0].made() == expected
