@@ -143,7 +143,7 @@ class ClipCache:
         threads, for several files.
 
         Returns:
-            The identity of what is in the file (:attr:`~han_core.clipfile.trailer.Trailer.content`); "" of other
+            The identity of what is in the file (``content`` of :class:`~han_core.clipfile.trailer.Trailer`); "" of other
             formats.
 
         Raises:

@@ -75,14 +75,14 @@ def test_a_stage_s_own_process_is_found_and_not_its_workers(tmp_path):
     package = tmp_path / "pipeline"
     package.mkdir()
     (package / "__init__.py").touch()
-    (package / "toy.py").write_text(
+    (package / "decode.py").write_text(
         "import subprocess, sys, time\nsubprocess.run([sys.executable, '-c', 'import time; time.sleep(1)'])"
     )
     with Watch(tmp_path) as watch:
         began = time.monotonic()
-        Popen([sys.executable, "-m", "pipeline.toy"], cwd=tmp_path).wait()
+        Popen([sys.executable, "-m", "pipeline.decode"], cwd=tmp_path).wait()
     seen = watch.stage(began, time.monotonic())
-    assert seen.command.endswith("-m pipeline.toy")
+    assert seen.command.endswith("-m pipeline.decode")
     assert 0.7 < seen.ended - seen.began < 5
     assert watch.stage(began - 100, began - 50) is None
 
