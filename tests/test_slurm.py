@@ -90,10 +90,10 @@ def test_the_lines_for_dask_jobqueue_start_workers(project, repository, monkeypa
     pytest.importorskip("dask_jobqueue")
     code = re.search(r"```python\n(.*?)```", (repository / "docs/cluster.md").read_text(encoding="utf-8"), re.S)[1]
     assert "SLURMCluster(" in code
-    code = code.replace("jobs=8", "jobs=1").replace('"/shared/han"', repr(str(Path.cwd()))).replace(".venv", "venv")
+    code = code.replace("jobs=8", "jobs=1").replace("/shared/han", str(Path.cwd())).replace(".venv", "venv")
     code += "\nimport subprocess, sys; subprocess.run([sys.executable, '-m', 'pipeline.decode'], check=True)\n"
     Path("bin/sbatch").write_text(
-        '#!/bin/sh\necho \'Submitted batch job 7\'\ncp "$1" job.sh\nsh "$1" >job.txt 2>&1 &\n'
+        "#!/bin/sh\necho 'Submitted batch job 7'\ncp \"$1\" job.sh\nsh job.sh >job.txt 2>&1 &\n"
     )
     write(project, executor="dask", scheduler=None)
     code = code.replace(
