@@ -21,11 +21,14 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 LONGEST = (
     "test_repro.py",
     "test_repro_odd_videos.py",
+    "test_two_machines.py",
     "test_train_runs.py",
     "test_runner.py",
     "test_select.py",
     "test_graph.py",
     "test_hand_over.py",
+    "test_side_by_side.py",
+    "test_remotes.py",
     "test_repro_trust.py",
     "test_cuda.py",
     "test_browser.py",
@@ -41,12 +44,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The longest files first: files are dealt to processes, and the others fit beside them. Tests marked ``long`` or
-    ``slow`` run only with ``-m long`` or ``-m slow``."""
+    """The longest files first: files are dealt to processes, and the others fit beside them. Tests marked ``slow`` run
+    only with ``-m slow``, and of the others those marked ``long`` only with ``-m long``."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
-    for marker in ("long", "slow"):
-        if marker not in config.getoption("-m"):
-            items[:] = [item for item in items if item.get_closest_marker(marker) is None]
+    asked = config.getoption("-m")
+    items[:] = [item for item in items if (mark := _duration(item)) is None or mark in asked]
+
+
+def _duration(item: pytest.Item) -> str | None:
+    return next((mark for mark in ("slow", "long") if item.get_closest_marker(mark)), None)
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ from tests.remote_servers import SERVERS, Remote
 SMALL, LARGE = 900, 3
 FILES = SMALL + LARGE + 1  # and the list of them, which DVC keeps as a file as well
 SIGNALS = {"killed": signal.SIGKILL, "by Ctrl-C": signal.SIGINT}
-LONG = pytest.mark.long
+LONG, SLOW = pytest.mark.long, pytest.mark.slow
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def clone(project: Project) -> Project:
 
 
 CASES = [
-    pytest.param(kind, name, marks=() if (kind, name) == ("folder", "killed") else LONG)
+    pytest.param(kind, name, marks=() if (kind, name) == ("folder", "killed") else LONG if name == "killed" else SLOW)
     for kind in SERVERS
     for name in SIGNALS
 ]

@@ -100,6 +100,7 @@ def test_branches_run_at_once_and_the_lock_is_that_of_a_serial_run(project):
     assert yaml.safe_load((project / "dvc.lock").read_text()) == found
 
 
+@pytest.mark.long
 def test_where_a_stage_fails_the_others_finish_and_it_is_named(project):
     write_graph(project, a1="echo a1 is broken; exit 3;")
     said = call(project, "pipeline.side_by_side", code=1)
@@ -115,7 +116,8 @@ def test_where_a_stage_fails_the_others_finish_and_it_is_named(project):
     assert "3 stages to run" in said, "the rest, and nothing else"
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_all(project, sign):
     write_graph(project, seconds=0.2, a1="sleep 100;", b1="sleep 100;")
     running = start(project, "pipeline.side_by_side")

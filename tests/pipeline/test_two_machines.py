@@ -132,7 +132,7 @@ def test_dvc_may_run_the_stage_of_one_of_them(machines, tmp_path, free_port):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("backend", ["c10d", "static"])
+@pytest.mark.parametrize("backend", ["c10d", pytest.param("static", marks=pytest.mark.slow)])
 def test_a_net_is_fine_tuned_by_two_machines(backend, nets_project, repository, tmp_path, free_port):
     nets_project.params["finetune"]["spatial"] |= {"iterations": 2, "batch": 4, "micro_batch": 1}
     nets_project.params["run"] |= {"device": "cpu", "checkpoint_seconds": 0}
@@ -150,7 +150,7 @@ def test_a_net_is_fine_tuned_by_two_machines(backend, nets_project, repository, 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("lost", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_machine_that_is_lost_ends_the_other_plainly_and_both_go_on(lost, machines, tmp_path, free_port):
     for machine in machines:  # steps that take long enough to be caught in the middle
         machine.params["train"]["epochs"] = 400
@@ -173,11 +173,12 @@ def test_a_machine_that_is_lost_ends_the_other_plainly_and_both_go_on(lost, mach
     assert machines[0].made()[MODELS[HAN]] == expected[MODELS[HAN]]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("what", "told"),
     [
         ("cache", r"process 1 on .*: it does not see .*another.* the cache must be on a disk that all share"),
-        pytest.param("params", r"process 1 on .*: its params file says something else", marks=pytest.mark.long),
+        ("params", r"process 1 on .*: its params file says something else"),
     ],
 )
 def test_a_machine_that_differs_is_named_before_any_training(what, told, machines, tmp_path, free_port):
