@@ -165,7 +165,7 @@ def test_an_interrupted_push_goes_on_and_leaves_no_half_file(kind, how, tmp_path
 
 @pytest.mark.parametrize(
     "command",
-    [pytest.param(["dvc", "pull", "make"], marks=LONG), ["han", "pull-for", "use"]],
+    [pytest.param(["dvc", "pull", "make"], marks=SLOW), ["han", "pull-for", "use"]],
     ids=["dvc pull", "han pull-for"],
 )
 @pytest.mark.parametrize(("kind", "how"), CASES)

@@ -176,7 +176,7 @@ def test_a_stage_sees_its_own_gpu_and_cores_and_alone_it_sees_all(project, monke
     assert {began["a1"], began["b1"]} == {"0", "1"}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_real_graph_gives_the_bytes_and_the_lock_of_a_serial_run(repository, tmp_path, shared_tmp_path):
     serial = Checkout.after_first_run(repository, shared_tmp_path, tmp_path / "serial")
     other = Checkout.make(repository, tmp_path / "side_by_side")

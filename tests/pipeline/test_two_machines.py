@@ -149,8 +149,8 @@ def test_a_net_is_fine_tuned_by_two_machines(backend, nets_project, repository, 
     assert machines[1].made() == {}, "only the first machine writes"
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("lost", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
 def test_a_machine_that_is_lost_ends_the_other_plainly_and_both_go_on(lost, machines, tmp_path, free_port):
     for machine in machines:  # steps that take long enough to be caught in the middle
         machine.params["train"]["epochs"] = 400
