@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,10 +48,10 @@ class Project:
             text=True,
         )
 
-    def run(self, *command: str) -> str:
+    def run(self, *command: str, fails: bool = False) -> str:
         running = self.start(*command)
         said = running.communicate()[0]
-        assert running.returncode == 0, said
+        assert (running.returncode != 0) == fails, said
         return said
 
     def interrupted(self, sign: signal.Signals, at: Callable[[], int], *command: str) -> str:
@@ -71,6 +71,10 @@ class Project:
         """Files of DVC's cache under their final names: {MD5 that they are named by: file}."""
         return {"".join(p.parts[-2:]): p for p in (self.path / ".dvc/cache/files/md5").glob("??/*") if p.name[0] != "."}
 
+    def linked(self) -> list[Path]:
+        """Files of the folder under their final names, while DVC makes them."""
+        return [path for path in (self.path / "made").glob("*") if path.name[0] != "."]
+
     def contents(self) -> dict[str, str]:
         return {p.name: md5(p) for p in (self.path / "made").glob("*")}
 
@@ -89,7 +93,7 @@ def whole(remote: Remote) -> dict[str, int]:
     return found
 
 
-def some(found: dict) -> int:
+def some(found: Sized) -> int:
     return len(found) if len(found) > 3 else 0
 
 
@@ -196,7 +200,9 @@ def test_a_pull_that_is_killed_as_it_links_goes_on(tmp_path):
     with owner("folder", tmp_path) as project:
         project.run("dvc", "push")
         colleague = clone(project)
-        colleague.interrupted(signal.SIGKILL, lambda: some(colleague.contents()), "dvc", "pull", "make")
-        assert len(list((colleague.path / "made").iterdir())) < SMALL + LARGE, "it was to be killed in the middle"
-        colleague.run("dvc", "pull", "make")
+        colleague.interrupted(signal.SIGKILL, lambda: some(colleague.linked()), "dvc", "pull", "make")
+        assert len(colleague.linked()) < SMALL + LARGE, "it was to be killed in the middle"
+        (colleague.path / f"made/.{'A-_z0' * 4}ab.tmp").touch()  # as is left now and then
+        assert "--force" in colleague.run("dvc", "pull", "make", fails=True)
+        colleague.run("han", "pull-for", "use")
         assert colleague.contents() == project.contents()

@@ -6,6 +6,7 @@ only where it is one output of one stage of this params file. But ``evaluate`` r
 fine-tuned under the params file of another dataset.
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from dvc.output import Output
     from dvc.repo import Repo
     from dvc.stage import Stage
+
+_UNFINISHED = re.compile(r"\.[\w-]{22}\.tmp")
 
 
 @click.command("pull-for")
@@ -112,7 +115,16 @@ def pull(repo: "Repo", outs: "Iterable[Output]", remote: str | None) -> None:
             raise click.ClickException(
                 f"pull-for: {_shown(out.fs_path)}: the remote lacks parts of it; its maker has to `dvc push`"
             )
+        remove_unfinished(Path(out.fs_path))
         out.checkout()
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove links that DVC, killed as it made them, had not given their names yet. It takes them for files of the user
+    and refuses to remove them."""
+    for path in folder.rglob(".*.tmp"):
+        if _UNFINISHED.fullmatch(path.name):
+            path.unlink()
 
 
 def _overlap(one: str, other: str) -> bool:

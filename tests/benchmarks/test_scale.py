@@ -96,7 +96,7 @@ def test_the_commands_of_dvc_are_timed_on_a_folder(tmp_path):
     assert len(list((tmp_path / "large/made").rglob("*.h5"))) == 300, "pulled"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_whole_campaign_on_a_few_clips_and_once_more_in_its_folder(tmp_path):
     found = scale.measured(tmp_path, 30)
     assert found.stages["decode"]["files"] == 32, "the ledger and the list beside the clips"
