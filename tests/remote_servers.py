@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 BUCKET = "bucket"
+NO_S3 = "there is no S3 server here; see docs/contributing.md"
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "k",
     "AWS_SECRET_ACCESS_KEY": "s",
@@ -94,8 +95,8 @@ def folder(path: Path) -> Iterator[Remote]:
 @contextmanager
 def s3(path: Path) -> Iterator[Remote]:
     """An S3 server of the library moto, which keeps its objects in memory."""
-    boto3 = pytest.importorskip("boto3")
-    pytest.importorskip("moto")
+    boto3 = pytest.importorskip("boto3", reason=NO_S3)
+    pytest.importorskip("moto", reason=NO_S3)
     port = _free_port()
     address = f"http://127.0.0.1:{port}"
     with _running([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port, path / "s3.log"):
