@@ -143,8 +143,8 @@ class ClipCache:
         threads, for several files.
 
         Returns:
-            The identity of what is in the file (``content`` of :class:`~han_core.clipfile.trailer.Trailer`); "" of other
-            formats.
+            The identity of what is in the file (``content`` of :class:`~han_core.clipfile.trailer.Trailer`); "" of
+            other formats.
 
         Raises:
             FileNotFoundError: the cache has no such file.
