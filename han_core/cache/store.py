@@ -62,7 +62,7 @@ class ClipCache:
         >>> with cache.create("frames", key) as path:
         ...     with ClipFileWriter(path, kind="frames", clip="a", fingerprint=key) as file:
         ...         file.array("frames", numpy.zeros((1, 2, 2), numpy.uint8))
-        >>> cache.link("frames", key, "a.h5")  # a hard link: made once, used everywhere
+        >>> content = cache.link("frames", key, "a.h5")  # a hard link: made once, used everywhere
         >>> cache.find("frames", key).name == f"{key}.h5"
         True
     """
