@@ -8,6 +8,7 @@ where ``cubes.views`` asks for them, are stores of their own beside it:
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,10 @@ from pipeline.params import Params, load_params, params_option
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     from han_core.cache.store import ClipCache
+    from han_core.nets.clip_inputs import Film
     from han_core.nets.extract import CubeNet
     from han_core.nets.stream_net import NetSource, StreamNet
+    from han_core.nets.views import ClipView
     from pipeline.execution.jobs import ClipTask
     from pipeline.execution.work import ClipWork
 
@@ -46,6 +49,7 @@ def cubes_work(params: Params, stream: str, split: int, view: str = "") -> Itera
     from han_core.clips import read_clips
     from han_core.devices import choose_device, device_apart, resolve_precision
     from han_core.nets.stream_net import NetSource
+    from han_core.nets.views import ClipView
     from pipeline.execution.clip_tasks import net_work, stream_work
     from pipeline.paths import Paths, net_file
 
@@ -75,6 +79,7 @@ def cubes_work(params: Params, stream: str, split: int, view: str = "") -> Itera
         batch=min(wanted.batch, wanted.frames),
         precision=precision,
         view=view,
+        camera=params.camera if ClipView.of(view).shaken and stream == "temporal" else "none",
         device=device_apart(precision, device),
     )
     click.echo(
@@ -114,7 +119,7 @@ def cubes(params: Params, stream: str, split: int, cache: "ClipCache") -> None:
             do(work, params, cache)
 
 
-_PLAIN = (("view", ""), ("device", ""))
+_PLAIN = (("view", ""), ("camera", "none"), ("device", ""))
 """Of the fields below: what is not part of a fingerprint."""
 _NONE = "no_views.txt"
 
@@ -137,6 +142,8 @@ class CubeSettings:
     precision: str
     view: str = ""
     """Name of a further view (:mod:`han_core.nets.views`)."""
+    camera: str = "none"
+    """Of a shaken view of flow: what is then taken out again as the camera's motion."""
     device: str = ""
     """Where the precision alone does not say how the net computes (:func:`han_core.devices.device_apart`)."""
 
@@ -191,7 +198,10 @@ class MakeCubes:
 
         settings, net = self.settings, NETS.get(self)
         view = ClipView.of(settings.view)
-        clip = read_clip_frames(task.arguments, settings.frames, stack=settings.stack, view=view, memory=net.memory)
+        film = self._film(task, view)
+        clip = read_clip_frames(
+            task.arguments, settings.frames, stack=settings.stack, view=view, film=film, memory=net.memory
+        )
         write_cubes(
             path,
             clip=task.clip.name,
@@ -204,6 +214,22 @@ class MakeCubes:
             | ({"view": settings.view} if settings.view else {}),
             torch_threads=torch.get_num_threads(),
         )
+
+    def _film(self, task: "ClipTask", view: "ClipView") -> "Film | None":
+        """What makes the view a shaken one: both streams of a clip are moved alike."""
+        if not view.shaken:
+            return None
+        from han_core.camera.shake import Hand, shake_frames, shake_levels
+        from han_core.camera.storedflow import StoredFlow
+        from han_core.clipfile.reader import ClipFile
+
+        hand = Hand(view.shaken, f"{task.clip.name} {view.name}")
+        if not self.settings.stack:
+            return partial(shake_frames, hand=hand)
+        with ClipFile(task.arguments) as file:
+            form = StoredFlow(file).form
+        camera = None if self.settings.camera == "none" else self.settings.camera
+        return partial(shake_levels, hand=hand, form=form, camera=camera)
 
 
 NETS: "Opened[MakeCubes, CubeNet]" = Opened(lambda make: make.running(make.source.open(make.settings.net)))

@@ -405,7 +405,8 @@ class Cubes(Group):
     views: tuple[Literal[FURTHER], ...] = ()
     """Further views of each clip that cubes are made of, for ``train.views`` and ``evaluate.samplings``: the frames
     ``mirrored`` left to right (the x component of flow negated), taken a third (``shift1``) or two thirds (``shift2``)
-    of their distance later, or both. Each takes the time and the disk of the plain view."""
+    of their distance later, filmed by a hand that shakes by one (``shaken1``) or two (``shaken2``) per cent of the
+    shorter side, or several of these, e.g. ``mirrored-shaken1``. Each takes the time and the disk of the plain view."""
     nets: Name
     """Name of the dataset whose nets are used; HMDB-51 uses those of UCF-101, as the paper does."""
     frames: Frames = 25

@@ -12,7 +12,8 @@ import click
 
 from han_core.cache.fingerprint import fingerprint
 from han_core.cache.store import ClipCache
-from han_core.camera.steady import Camera, write_steady_flow
+from han_core.camera.compensation import Camera
+from han_core.camera.steady import write_steady_flow
 from han_core.clips import read_clips
 from pipeline.execution.clip_tasks import clip_tasks, do
 from pipeline.execution.code import stage_code

@@ -105,6 +105,9 @@ def new_memory(shape: tuple[int, ...]) -> np.ndarray:
 Memory = Callable[[tuple[int, ...]], np.ndarray]
 """Gives an array (shape) uint8 to be filled."""
 
+Film = Callable[[np.ndarray, np.ndarray], None]
+"""Changes the pixels of a clip in place, given (m,) which frame or flow field of the clip each of them is."""
+
 
 def read_clip_frames(
     path: str | Path,
@@ -112,6 +115,7 @@ def read_clip_frames(
     *,
     stack: int = 0,
     view: ClipView = PLAIN,
+    film: Film | None = None,
     memory: Memory = new_memory,
     reader: ImageReader | None = None,
 ) -> ClipFrames:
@@ -122,6 +126,8 @@ def read_clip_frames(
         frames: T; the first and the last frame are among them in the plain view.
         stack: L, flow fields of a stack; 0 for the spatial stream.
         view: which frames, and whether they are mirrored.
+        film: makes a shaken view of them, when they are mirrored already: (m, height, width, 3) RGB or
+            (m, 2, height, width) levels, and their numbers.
         memory: gives the array that holds the pixels.
         reader: of the clip's file; by default a new one, which keeps no file's index when the clip is done.
 
@@ -138,6 +144,8 @@ def read_clip_frames(
         pixels = memory((len(images), *images[0].shape))
         for row, image in zip(pixels, images, strict=True):
             row[...] = image[:, ::-1, ::-1] if view.mirrored else image[..., ::-1]  # BGR, as OpenCV reads it, to RGB
+        if film is not None:
+            film(pixels, distinct)
         return ClipFrames(chosen, order, pixels)
     wanted, fields = np.unique(stack_fields(distinct, stack, count - 1), return_inverse=True)
     x, y = (reader.decode_some(path, name, wanted.tolist(), grey=True) for name in names)
@@ -148,4 +156,6 @@ def read_clip_frames(
             row[1] = down[:, ::-1]
         else:
             row[0], row[1] = across, down
+    if film is not None:
+        film(levels, wanted)
     return ClipFrames(chosen, order, levels, fields.reshape(len(distinct), stack))

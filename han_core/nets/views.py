@@ -1,7 +1,7 @@
-"""Views of a clip: which of its frames are taken, and whether they are mirrored; more to learn from than one."""
+"""Views of a clip: which of its frames are taken, whether they are mirrored, and how the camera shook; more to learn
+from than one."""
 
 from dataclasses import dataclass
-from itertools import product
 from typing import Self
 
 
@@ -14,12 +14,18 @@ class ClipView:
     the last frame."""
     mirrored: bool = False
     """Left to right; the x component of flow is negated."""
+    shaken: int = 0
+    """Filmed again by a hand that is so unsteady: per cent of the shorter side (:mod:`han_core.camera.shake`)."""
 
     @property
     def name(self) -> str:
         """Part of paths; "" of the plain view, by which clips are classified."""
-        parts = [*(["mirrored"] if self.mirrored else []), *([f"shift{self.thirds}"] if self.thirds else [])]
-        return "-".join(parts)
+        parts = ("mirrored" * self.mirrored, f"shift{self.thirds}" * bool(self.thirds), self._shaken)
+        return "-".join(part for part in parts if part)
+
+    @property
+    def _shaken(self) -> str:
+        return f"shaken{self.shaken}" if self.shaken else ""
 
     @classmethod
     def of(cls, name: str) -> Self:
@@ -28,9 +34,15 @@ class ClipView:
         Raises:
             KeyError: there is none.
         """
-        return {view.name: view for view in (cls(*both) for both in product(range(3), (False, True)))}[name]
+        return {view.name: view for view in cls._all()}[name]
+
+    @classmethod
+    def _all(cls) -> list[Self]:
+        return [
+            cls(thirds, mirrored, shaken) for shaken in range(3) for thirds in range(3) for mirrored in (False, True)
+        ]
 
 
 PLAIN = ClipView()
-FURTHER = tuple(ClipView(*both).name for both in product(range(3), (False, True)))[1:]
-"""Names of all views but the plain one: shift1, shift2, mirrored, mirrored-shift1, mirrored-shift2."""
+FURTHER = tuple(view.name for view in ClipView._all())[1:]
+"""Names of all views but the plain one: mirrored, shift1, .. mirrored-shift2-shaken2."""

@@ -26,6 +26,7 @@ ROLES = {  # clip -> roles in splits 1 and 2
     "b2": ("validation", "train"),
     "b3": ("test", ""),
 }
+FLOW_ATTRIBUTES = {"width": 32, "height": 24, "bound": 20.0, "rounding": "nearest", "codec": "png", "quality": 95}
 SEEDS = {name: number for number, name in enumerate(sorted(ROLES))}
 
 
@@ -66,7 +67,8 @@ class NetsProject:
             path = self.clip_path(kind, clip)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
-            with ClipFileWriter(path, kind=kind, clip=clip, fingerprint=f"{seed:064x}") as file:
+            said = FLOW_ATTRIBUTES if kind == "flow" else {}
+            with ClipFileWriter(path, kind=kind, clip=clip, fingerprint=f"{seed:064x}", attributes=said) as file:
                 for name in names:
                     images = file.images(name)
                     for _ in range(count):

@@ -9,6 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from han_core.camera.shake import Hand, shake_frames, shake_levels
+from han_core.camera.steady import write_steady_flow
+from han_core.camera.storedflow import StoredFlow
 from han_core.clipfile.reader import ClipFile
 from han_core.clipfile.trailer import read_trailer
 from han_core.cubes.cubefile import read_cube
@@ -43,11 +46,11 @@ def project(full_size, monkeypatch):
     return full_size
 
 
-def only_a1(project):
+def only_a1(project, *further):
     """All other clips failed before, and that is allowed."""
     project.params["dataset"]["allowed_failures"] = 9
     others = [Failure(CLASSES[clip[0]], clip, "x") for clip in ("a2", "a3", "b1", "b2", "b3")]
-    for source in ("frames", "flow"):
+    for source in ("frames", "flow", *further):
         write_failures(project.folder / "data/toy" / source, others)
 
 
@@ -215,6 +218,51 @@ def test_further_views_are_stores_of_their_own_and_leave_the_plain_one_as_it_is(
     np.testing.assert_allclose(
         read_cube(view_path(project, "a1", "mirrored", "temporal")), expected, rtol=2e-3, atol=2e-3
     )
+
+
+@pytest.mark.parametrize("camera", ["none", "homography"])
+def test_both_streams_of_a_shaken_view_are_moved_by_the_same_hand(project, camera):
+    only_a1(project)
+    project.params |= {"camera": camera}
+    project.params["cubes"] |= {"frames": 3, "views": ["shaken2", "mirrored-shaken1"]}
+    flow = project.clip_path("flow", "a1")
+    if camera != "none":
+        target = project.folder / "data/toy/steady" / flow.relative_to(project.folder / "data/toy/flow")
+        target.parent.mkdir(parents=True)
+        write_steady_flow(flow, target, clip="a1", fingerprint="5" * 64, camera=camera)
+        only_a1(project, "steady")
+        flow = target
+    for stream in ("spatial", "temporal"):
+        assert f"cubes-{stream}-1-shaken2: 6 clips: 0 reused, 1 computed" in project.ok("cubes", stream)
+    hand = Hand(2, "a1 shaken2")
+    frames = read_frames_of(project, "a1")
+    shake_frames(frames, range(len(frames)), hand)
+    levels, form = read_flow_levels(flow), stored_form(flow)
+    shake_levels(levels, range(len(levels)), hand, form, None if camera == "none" else camera)
+    middle = sample_frames(len(frames), 3)
+    stacks = stack_fields(middle, 2, len(levels))
+    inputs = {
+        "spatial": spatial_input(frames[middle], "torchvision", size=64),
+        "temporal": temporal_input(levels, stacks, "torchvision", size=64),
+    }
+    for stream, images in inputs.items():
+        net, _ = read_net(project.net(stream))
+        found = read_cube(view_path(project, "a1", "shaken2", stream))
+        np.testing.assert_allclose(found, net.extract(images)["conv5_3"], rtol=2e-3, atol=2e-3)
+        assert np.abs(found - read_cube(cube_path(project, "a1", stream))).max() > 0.01
+        assert np.abs(found - read_cube(view_path(project, "a1", "mirrored-shaken1", stream))).max() > 0.01
+
+
+def stored_form(path):
+    with ClipFile(path) as file:
+        return StoredFlow(file).form
+
+
+def test_a_shaken_view_depends_on_what_is_taken_out_again_and_no_other_view_does():
+    plain = CubeSettings("n", "caffe", "temporal", 10, 25, "conv5_3", "fc7", 25, "float32")
+    shaken = replace(plain, view="shaken1")
+    prints = {one.fingerprint("source") for one in (plain, shaken, replace(shaken, camera="homography"))}
+    assert len(prints) == 3
 
 
 def test_a_view_that_is_no_longer_asked_for_is_removed(project):

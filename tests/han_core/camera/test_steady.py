@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from han_core.camera.compensation import steady_field
 from han_core.camera.motion import mean_shift
-from han_core.camera.steady import steady_field, steady_images, write_steady_flow
+from han_core.camera.steady import steady_images, write_steady_flow
 from han_core.clipfile.reader import ClipFile
 from han_core.clipfile.trailer import ClipFileError
 from han_core.clipfile.writer import ClipFileWriter

@@ -57,10 +57,13 @@ def test_the_views_of_a_clip_lie_between_those_of_the_plain_one_and_never_beyond
 
 
 def test_every_view_has_a_name_that_leads_back_to_it():
-    assert FURTHER == ("mirrored", "shift1", "mirrored-shift1", "shift2", "mirrored-shift2")
+    assert FURTHER[:5] == ("mirrored", "shift1", "mirrored-shift1", "shift2", "mirrored-shift2")
+    assert {"shaken1", "shaken2", "mirrored-shaken1", "shift1-shaken2"} < set(FURTHER)
+    assert len(set(FURTHER)) == len(FURTHER) == 17
     assert ClipView.of("") == PLAIN
     assert [ClipView.of(name).name for name in FURTHER] == list(FURTHER)
     assert ClipView.of("mirrored-shift2") == ClipView(2, True)
+    assert ClipView.of("mirrored-shift1-shaken2") == ClipView(1, True, 2)
 
 
 def test_a_mirrored_clip_is_seen_from_the_other_side_and_moves_the_other_way(tmp_path):
