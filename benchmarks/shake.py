@@ -6,8 +6,9 @@
 FOLDER holds ut_interaction/set1 and weights. For each condition every clip is filmed again: in made camera shake of
 several strengths, in a pan, in other crops, with things that move in the background (CONDITIONS below). A model learns
 from the plain clips of nine sequences and is tested on those of the tenth in all conditions, so nothing is learnt of
-them. The camera's motion is left in or taken out of the temporal net's flow (``camera``). Nets are not trained, so all
-folds share them. Prints the number of the 60 clips that each row got right, and writes it as JSON (--out).
+them but what ``--views`` makes of the plain clips. The camera's motion is left in or taken out of the temporal net's
+flow (``camera``). Nets are not trained, so all folds share them. Prints the number of the 60 clips that each row got
+right, and writes it as JSON (--out).
 """
 
 import csv
@@ -69,6 +70,12 @@ CONDITIONS = {
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Of HAN and its variants.")
 @click.option("--condition", "wanted", multiple=True, type=click.Choice(list(CONDITIONS)), help="By default all.")
 @click.option("--camera", "cameras", multiple=True, type=click.Choice(CAMERAS), help="By default all.")
+@click.option(
+    "--views",
+    multiple=True,
+    metavar="shaken1,shaken2",
+    help="Further views of the plain clips that HAN learns from; several lists are tried one after the other.",
+)
 @click.option("--idt/--no-idt", default=True, show_default=True, help="The rows of trajectories.")
 @click.option(
     "--out",
@@ -77,7 +84,14 @@ CONDITIONS = {
     show_default=True,
 )
 def main(
-    data: Path, work: Path, seeds: int, wanted: tuple[str, ...], cameras: tuple[str, ...], idt: bool, out: Path
+    data: Path,
+    work: Path,
+    seeds: int,
+    wanted: tuple[str, ...],
+    cameras: tuple[str, ...],
+    views: tuple[str, ...],
+    idt: bool,
+    out: Path,
 ) -> None:
     data, work = data.resolve(), work.resolve()
     os.environ["HAN_CACHE"] = str(work / "cache")
@@ -87,16 +101,23 @@ def main(
     right: dict[str, dict[str, dict[str, float]]] = {}
     cameras = cameras or CAMERAS
     for camera in cameras:
-        folder = work / camera
-        folder.mkdir(parents=True, exist_ok=True)
-        params = params_of(data, work / "videos", work / "lists", camera, seeds)
-        if not idt or camera != "none":  # trajectories take the camera's motion out by themselves
-            params["fisher"]["splits"] = params["trajectories"]["source"] = []
-        (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
-        run_stages(folder, without=("generate", "scores-*", "two-stream", "report"))
-        right[camera] = right_clips(folder / "metrics/shaken/predictions.csv")
-        facts = {"machine": machine(), "clips": 60, "seeds": seeds, "right": right}
-        out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        right[camera] = {}
+        for learnt in ("", *views):
+            folder = work / "-".join([camera, *filter(None, learnt.split(","))])
+            folder.mkdir(parents=True, exist_ok=True)
+            params = params_of(data, work / "videos", work / "lists", camera, seeds)
+            params["cubes"]["views"] = params["train"]["views"] = [view for view in learnt.split(",") if view]
+            # Trajectories take the camera's motion out by themselves, and learn from no further views.
+            if not idt or camera != "none" or learnt:
+                params["fisher"]["splits"] = params["trajectories"]["source"] = []
+            if learnt:
+                params["evaluate"]["baselines"] = []
+            (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+            run_stages(folder, without=("generate", "scores-*", "two-stream", "report"))
+            found = right_clips(folder / "metrics/shaken/predictions.csv")
+            right[camera] |= {f"{row} + {learnt}" if learnt else row: counts for row, counts in found.items()}
+            facts = {"machine": machine(), "clips": 60, "seeds": seeds, "right": right}
+            out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     rows = dict.fromkeys(row for found in right.values() for row in found)
     click.echo(f"\n| right of 60; camera {' / '.join(cameras)} | {' | '.join(conditions)} |")
     click.echo("|" + " --- |" * (len(conditions) + 1))

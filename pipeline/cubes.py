@@ -2,7 +2,8 @@
 
 Every clip that has a role in the split gets one file: training, validation and test clips. Further views of the clips,
 where ``cubes.views`` asks for them, are stores of their own beside it:
-``data/<dataset>/views/<stream>-<split>/<view>``.
+``data/<dataset>/views/<stream>-<split>/<view>``. Of clips that are not learnt from there are the views alone that take
+other frames: a clip is classified by these, and never mirrored or shaken.
 """
 
 from collections.abc import Iterator
@@ -94,7 +95,7 @@ def cubes_work(params: Params, stream: str, split: int, view: str = "") -> Itera
         table,
         stream,
         split,
-        roles=("train", "validation", "test"),
+        roles=("train", "validation", "test") if ClipView.of(view).is_sampling else ("train",),
         fingerprint=settings.fingerprint,
         output=paths.cubes(stream, split, view),
     )

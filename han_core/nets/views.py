@@ -24,6 +24,11 @@ class ClipView:
         return "-".join(part for part in parts if part)
 
     @property
+    def is_sampling(self) -> bool:
+        """Whether it is the clip as it was filmed, and at most other frames of it."""
+        return not self.mirrored and not self.shaken
+
+    @property
     def _shaken(self) -> str:
         return f"shaken{self.shaken}" if self.shaken else ""
 

@@ -233,7 +233,7 @@ def test_both_streams_of_a_shaken_view_are_moved_by_the_same_hand(project, camer
         only_a1(project, "steady")
         flow = target
     for stream in ("spatial", "temporal"):
-        assert f"cubes-{stream}-1-shaken2: 6 clips: 0 reused, 1 computed" in project.ok("cubes", stream)
+        assert f"cubes-{stream}-1-shaken2: 3 clips: 0 reused, 1 computed" in project.ok("cubes", stream)
     hand = Hand(2, "a1 shaken2")
     frames = read_frames_of(project, "a1")
     shake_frames(frames, range(len(frames)), hand)
@@ -251,6 +251,17 @@ def test_both_streams_of_a_shaken_view_are_moved_by_the_same_hand(project, camer
         np.testing.assert_allclose(found, net.extract(images)["conv5_3"], rtol=2e-3, atol=2e-3)
         assert np.abs(found - read_cube(cube_path(project, "a1", stream))).max() > 0.01
         assert np.abs(found - read_cube(view_path(project, "a1", "mirrored-shaken1", stream))).max() > 0.01
+
+
+def test_clips_that_are_not_learnt_from_have_no_mirrored_and_no_shaken_view(project):
+    project.params["cubes"]["views"] = ["mirrored", "shift1", "shaken1"]
+    output = project.ok("cubes")
+    assert "cubes-spatial-1-shift1: 6 clips: 0 reused, 6 computed" in output
+    for view in ("mirrored", "shaken1"):
+        assert f"cubes-spatial-1-{view}: 3 clips: 0 reused, 3 computed" in output
+        assert not view_path(project, "b3", view).exists()  # a test clip
+        assert not view_path(project, "b2", view).exists()  # a validation clip
+        assert view_path(project, "a2", view).exists()
 
 
 def stored_form(path):
