@@ -173,23 +173,38 @@ def filmed(frames: list[np.ndarray], take: Take, name: str) -> Iterator[np.ndarr
     takes that differ in strength alone the motion has the same form.
     """
     height, width = frames[0].shape[:2]
-    random = np.random.default_rng([*b"shake", *name.encode()])
-    x, y, turn, zoom = (sway(random, len(frames)) for _ in range(4))
-    shift = random.uniform(-1, 1, 2)
+    random = chance(name)
+    motions = camera_motions(take, random, len(frames), width, height)
     paths = [_drift(random, len(frames), width, height) for _ in range(3)]
-    pan = MARGIN / 2 * _triangle(np.arange(len(frames)) * 2 * take.pan / MARGIN)
-    for number, frame in enumerate(frames):
+    for number, (frame, motion) in enumerate(zip(frames, motions, strict=True)):
         picture = frame.copy()
         for centre, colour in paths[: take.things]:
             cv2.circle(picture, tuple(int(v) for v in centre(number)), height // 14, colour, -1, cv2.LINE_AA)
-        motion = cv2.getRotationMatrix2D(
-            (width / 2, height / 2), take.shake * turn[number] / 10, 1 + take.shake * zoom[number] / 200
-        )
-        motion[:, 2] += take.shake * np.array([x[number], y[number]]) + take.crop * shift + [pan[number], 0]
         moved = cv2.warpAffine(
-            picture, motion, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+            picture, motion[:2], (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
         )
         yield moved[MARGIN : height - MARGIN, MARGIN : width - MARGIN]
+
+
+def chance(name: str) -> np.random.Generator:
+    """What decides how a clip is filmed."""
+    return np.random.default_rng([*b"shake", *name.encode()])
+
+
+def camera_motions(take: Take, random: np.random.Generator, count: int, width: int, height: int) -> list[np.ndarray]:
+    """(3, 3) of each frame: maps positions (x, y, 1) of the clip's picture to where the camera sees them."""
+    x, y, turn, zoom = (sway(random, count) for _ in range(4))
+    shift = random.uniform(-1, 1, 2)
+    pan = MARGIN / 2 * _triangle(np.arange(count) * 2 * take.pan / MARGIN)
+    motions = []
+    for number in range(count):
+        motion = np.eye(3)
+        motion[:2] = cv2.getRotationMatrix2D(
+            (width / 2, height / 2), take.shake * turn[number] / 10, 1 + take.shake * zoom[number] / 200
+        )
+        motion[:2, 2] += take.shake * np.array([x[number], y[number]]) + take.crop * shift + [pan[number], 0]
+        motions.append(motion)
+    return motions
 
 
 def _triangle(phase: np.ndarray) -> np.ndarray:
