@@ -107,22 +107,21 @@ def cubes_work(params: Params, stream: str, split: int, view: str = "") -> Itera
 def cubes(params: Params, stream: str, split: int, cache: "ClipCache") -> None:
     """Run the stage."""
     from pipeline.execution.clip_tasks import do
+    from pipeline.execution.contents import write_contents_of_views
     from pipeline.execution.outputs import clear
     from pipeline.paths import Paths
 
     folder, views = Paths.of(params).views(stream, split), params.cubes.views
     folder.mkdir(parents=True, exist_ok=True)
     clear(*(path for path in folder.iterdir() if path.name not in views))
-    if not views:  # DVC warns of every output that is an empty folder, at every use
-        (folder / _NONE).write_text("cubes.views is []: there are no further views\n", encoding="utf-8")
     for view in ("", *views):
         with cubes_work(params, stream, split, view) as work:
             do(work, params, cache)
+    write_contents_of_views(folder, views)
 
 
 _PLAIN = (("view", ""), ("camera", "none"), ("device", ""))
 """Of the fields below: what is not part of a fingerprint."""
-_NONE = "no_views.txt"
 
 
 @dataclass(frozen=True)

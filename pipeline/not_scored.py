@@ -25,11 +25,13 @@ def why_not(metadata: Mapping[str, str], classes: Sequence[str]) -> str:
 def leave_out(output: Path, reason: str) -> None:
     """Say in a folder of scores why there are none."""
     from han_core.baselines.two_stream.scorefile import NOT_SCORED
+    from pipeline.execution.contents import write_no_contents
     from pipeline.execution.outputs import clear
 
     clear(output)
     output.mkdir(parents=True)
     (output / NOT_SCORED).write_text(reason + "\n", encoding="utf-8")
+    write_no_contents(output, reason)
     click.echo(f"scores {output.name}: not scored: {reason}")
 
 

@@ -17,6 +17,7 @@ from han_core.camera.steady import write_steady_flow
 from han_core.clips import read_clips
 from pipeline.execution.clip_tasks import clip_tasks, do
 from pipeline.execution.code import stage_code
+from pipeline.execution.contents import write_no_contents
 from pipeline.execution.costs import counted
 from pipeline.execution.jobs import ClipTask
 from pipeline.execution.outputs import clear
@@ -79,7 +80,9 @@ def leave_out(params: Params) -> None:
     output = Paths.of(params).steady
     clear(output)
     output.mkdir(parents=True)
-    (output / NOT_MADE).write_text("camera is none: the temporal net looks at the unchanged flow\n", encoding="utf-8")
+    reason = "camera is none: the temporal net looks at the unchanged flow"
+    (output / NOT_MADE).write_text(f"{reason}\n", encoding="utf-8")
+    write_no_contents(output, reason)
     click.echo("steady: camera is none, nothing to do")
 
 

@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from dvc.repo import Repo
 
 from han_core.cli.main import main
+from pipeline.execution.contents import write_contents_of_views
 from pipeline.left_behind import outputs
 from pipeline.params import load_params
 from tests.only_han import only_han
@@ -84,7 +85,10 @@ def write_nets_dataset() -> None:
     made = [f"models/{NETS}/nets/{stream}-1.safetensors" for stream in ("spatial", "temporal")]
     made += [f"plots/{NETS}/finetune/{stream}-1/metrics.json" for stream in ("spatial", "temporal")]
     made += [f"plots/{NETS}/finetune/{stream}-1/plots/metrics/loss.tsv" for stream in ("spatial", "temporal")]
-    made += [f"data/{NETS}/{name}" for name in ("clips.csv", "frames/contents.csv", "flow/contents.csv", "steady/x")]
+    made += [
+        f"data/{NETS}/{name}"
+        for name in ("clips.csv", "frames/contents.csv", "flow/contents.csv", "steady/contents.csv")
+    ]
     for path in map(Path, made):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{path}\n", encoding="utf-8")
@@ -152,8 +156,7 @@ def owner(repository, remote, tmp_path_factory):
         stage("check")
         stage("steady")
         for stream in ("spatial", "temporal"):
-            Path(f"data/{NAME}/views/{stream}-1").mkdir(parents=True)
-            Path(f"data/{NAME}/views/{stream}-1/none").write_text("\n")
+            write_contents_of_views(Path(f"data/{NAME}/views/{stream}-1"), [])
             stage("scores", "--stream", stream, "--split", "1")
         stage("two_stream", "--split", "1")
         for model in MANY:

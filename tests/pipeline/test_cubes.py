@@ -23,7 +23,9 @@ from han_core.nets.net_file import read_net, write_net
 from han_core.nets.preprocess import spatial_input, temporal_input
 from han_core.nets.sampling import sample_frames, stack_fields
 from han_core.nets.sealed_net import net_identity, read_metadata
+from han_core.tables.checked import read_table
 from pipeline.cubes import CubeSettings
+from pipeline.execution.contents import CONTENTS
 from pipeline.execution.ledger import Failure, read_failures, write_failures
 
 CLASSES = {"a": "left", "b": "right"}
@@ -282,7 +284,9 @@ def test_a_view_that_is_no_longer_asked_for_is_removed(project):
     project.ok("cubes")
     project.params["cubes"]["views"] = ["shift1"]
     assert "0 computed" in project.ok("cubes")
-    assert [path.name for path in (project.folder / "data/toy/views/spatial-1").iterdir()] == ["shift1"]
+    views = project.folder / "data/toy/views/spatial-1"
+    assert {path.name for path in views.iterdir()} == {"shift1", CONTENTS}
+    assert [view for view, _ in read_table(views / CONTENTS)[1]] == ["shift1"]
 
 
 def view_path(project, clip, view, stream="spatial"):

@@ -12,6 +12,7 @@ from han_core.clipfile.reader import ClipFile
 from han_core.clips import ClipTable, read_clips, write_clips
 from han_core.nets.stream_net import NetSource
 from pipeline import scores
+from pipeline.execution.contents import CONTENTS
 from pipeline.execution.jobs import ClipTask
 from pipeline.execution.ledger import Failure, write_failures
 from pipeline.params import load_params
@@ -146,7 +147,7 @@ def test_switched_off_and_on_again(trained):
     before = found(trained)
     trained.params["scores"]["enabled"] = False
     assert "scores.enabled is false" in trained.ok("scores")
-    assert [path.name for path in folder(trained).iterdir()] == [NOT_SCORED]
+    assert {path.name for path in folder(trained).iterdir()} == {NOT_SCORED, CONTENTS}
     trained.params["scores"]["enabled"] = True
     assert "5 reused" in trained.ok("scores")
     assert found(trained) == before
