@@ -385,10 +385,11 @@ def test_before_the_cubes_are_there_it_says_what_to_run(project):
     assert "run stage prepare first" in choose(expected=1)
 
 
-def test_the_ready_grid_is_sound_for_every_preset(repository):
+@pytest.mark.parametrize("grid", ["select_han", "select_shaken"])
+def test_the_ready_grids_are_sound_for_every_preset(repository, grid):
     for name in ("ucf101", "ut_interaction", "folder"):
         settings = load_params(repository / "presets" / f"{name}.yaml").train
-        assert 1 < len(read_grid(repository / "presets/select_han.yaml", settings).combinations) <= 8
+        assert 1 < len(read_grid(repository / f"presets/{grid}.yaml", settings).combinations) <= 8
 
 
 def test_the_example_of_the_docs_is_a_grid(repository, tmp_path):
