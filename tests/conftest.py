@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+import signal
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Hundreds of processes are started; each would compile the project's modules anew, which takes it three seconds.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Of what a shell starts in the background Ctrl-C is ignored, and so it would be of all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # By processor time. Three files share a first run of the DVC graph, which test_repro.py makes; the two that would have
 # to wait for it come after others.
