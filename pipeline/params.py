@@ -406,7 +406,8 @@ class Cubes(Group):
     """Further views of each clip that cubes are made of, for ``train.views`` and ``evaluate.samplings``: the frames
     ``mirrored`` left to right (the x component of flow negated), taken a third (``shift1``) or two thirds (``shift2``)
     of their distance later, filmed by a hand that shakes by one (``shaken1``) or two (``shaken2``) per cent of the
-    shorter side, or several of these, e.g. ``mirrored-shaken1``. Each takes the time and the disk of the plain view."""
+    shorter side, or several of these, e.g. ``mirrored-shaken1``. Each takes the time and the disk of the plain view
+    of the training clips."""
     nets: Name
     """Name of the dataset whose nets are used; HMDB-51 uses those of UCF-101, as the paper does."""
     frames: Frames = 25

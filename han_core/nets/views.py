@@ -20,17 +20,17 @@ class ClipView:
     @property
     def name(self) -> str:
         """Part of paths; "" of the plain view, by which clips are classified."""
-        parts = ("mirrored" * self.mirrored, f"shift{self.thirds}" * bool(self.thirds), self._shaken)
+        parts = (
+            "mirrored" * self.mirrored,
+            f"shift{self.thirds}" * bool(self.thirds),
+            f"shaken{self.shaken}" * bool(self.shaken),
+        )
         return "-".join(part for part in parts if part)
 
     @property
     def is_sampling(self) -> bool:
         """Whether it is the clip as it was filmed, and at most other frames of it."""
         return not self.mirrored and not self.shaken
-
-    @property
-    def _shaken(self) -> str:
-        return f"shaken{self.shaken}" if self.shaken else ""
 
     @classmethod
     def of(cls, name: str) -> Self:
