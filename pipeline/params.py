@@ -28,6 +28,7 @@ from pydantic import (
     model_validator,
 )
 
+from han_core.camera.compensation import Compensation
 from han_core.clips import unfit_name
 from han_core.datasets.synthetic.generate import SyntheticSpec
 from han_core.nets.views import FURTHER
@@ -146,6 +147,11 @@ def _architecture(name: str) -> str:
 def _module(name: str) -> str:
     if len(name) > 200 or not re.fullmatch(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*", name):
         raise ValueError(f"must be the name of a layer, or of a module as layer4.2.conv3, not {_shown(name)}")
+    return name
+
+
+def _compensation(name: str) -> str:
+    Compensation.of(name)
     return name
 
 
@@ -808,10 +814,11 @@ class Params(Group):
     models: Annotated[tuple[Model, ...], Field(min_length=1)] = TABLE_1
     stack: Annotated[int, Field(ge=1, le=1000)] = 10
     """L: flow fields in one input of the temporal net."""
-    camera: Literal["none", "mean", "homography"] = "none"
+    camera: Annotated[str, AfterValidator(_compensation)] = "none"
     """The camera's motion in the flow of the temporal net: left in, as in the paper (``none``); taken for the mean of
-    each field and subtracted, as [16] does; or for a homography fitted to it, as trajectories do. The stored flow stays
-    as it is: trajectories read it, and stage ``steady`` makes the other out of it."""
+    each field and subtracted, as [16] does; or for a homography fitted to it, as trajectories do. With ``-still0.5`` at
+    the end vectors that are shorter than 0.5 per cent of the frame's shorter side are none; ``still0.5`` is that alone.
+    The stored flow stays as it is: trajectories read it, and stage ``steady`` makes the other out of it."""
     dataset: Dataset
     synthetic: Synthetic | None = None
     run: Run = Run()

@@ -12,7 +12,6 @@ import click
 
 from han_core.cache.fingerprint import fingerprint
 from han_core.cache.store import ClipCache
-from han_core.camera.compensation import Camera
 from han_core.camera.steady import write_steady_flow
 from han_core.clips import read_clips
 from pipeline.execution.clip_tasks import clip_tasks, do
@@ -36,7 +35,7 @@ class Arguments:
 
     flow: Path
     """The clip's flow file."""
-    camera: Camera
+    camera: str
 
 
 def steady_clip(task: ClipTask, path: Path) -> None:
@@ -71,7 +70,7 @@ def steady(params: Params, cache: ClipCache) -> Summary:
     """Run the stage."""
     work = steady_work(params)
     (work.output / NOT_MADE).unlink(missing_ok=True)
-    click.echo(f"steady: {len(work.tasks)} clips, the camera's motion taken for: {params.camera}")
+    click.echo(f"steady: {len(work.tasks)} clips, taken out: {params.camera}")
     return do(work, params, cache)
 
 

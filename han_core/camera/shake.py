@@ -11,7 +11,7 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from han_core.camera.compensation import Camera, steady_field
+from han_core.camera.steady_field import steady_field
 from han_core.camera.storedflow import field_of_levels
 from han_core.flow.levels import FlowFormat, quantize
 
@@ -73,7 +73,7 @@ def shake_levels(
     numbers: Sequence[int] | np.ndarray,
     hand: Hand,
     form: FlowFormat,
-    camera: Camera | None = None,
+    camera: str | None = None,
 ) -> None:
     """Film stored flow again, in place, without solving for it again.
 
@@ -81,10 +81,10 @@ def shake_levels(
         levels: (m, 2, H, W) uint8, x first.
         numbers: (m,) which field of the clip each of them is: field n leads from frame n to frame n + 1.
         form: how they are stored.
-        camera: what is then taken out again as the camera's motion, as of every clip; None is nothing.
+        camera: what is then taken out again, as of every clip (:func:`steady_field`); None is nothing.
 
     Raises:
-        ValueError: ``camera`` is neither of the two.
+        ValueError: there is no such ``camera``.
     """
     height, width = levels.shape[2:]
     for stored, number in zip(levels, numbers, strict=True):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from han_core.camera.compensation import Camera, steady_field
+from han_core.camera.steady_field import steady_field
 from han_core.camera.storedflow import StoredFlow, field_of_levels
 from han_core.clipfile.reader import ClipFile
 from han_core.clipfile.writer import ClipFileWriter
@@ -12,12 +12,12 @@ from han_core.flow.flowfile import encode_field
 from han_core.flow.levels import FlowFormat
 
 
-def steady_images(index: int, levels: np.ndarray, form: FlowFormat, camera: Camera) -> tuple[bytes, bytes, int]:
+def steady_images(index: int, levels: np.ndarray, form: FlowFormat, camera: str) -> tuple[bytes, bytes, int]:
     """:func:`steady_field` of stored levels (2, H, W) uint8, encoded as :func:`encode_field` does."""
     return encode_field(index, steady_field(field_of_levels(levels, form.bound, form.rounding), camera), form)
 
 
-def write_steady_flow(flow_path: str | Path, path: str | Path, *, clip: str, fingerprint: str, camera: Camera) -> int:
+def write_steady_flow(flow_path: str | Path, path: str | Path, *, clip: str, fingerprint: str, camera: str) -> int:
     """Take the camera's motion out of a flow file, into another one of the same form.
 
     Fields are read, warped, and quantised again, so that whatever reads flow files reads these. The file's attributes
@@ -27,7 +27,7 @@ def write_steady_flow(flow_path: str | Path, path: str | Path, *, clip: str, fin
         flow_path: the clip's flow file.
         path: the clip file to write.
         clip, fingerprint: who it is.
-        camera: what the camera's motion is taken for.
+        camera: what is taken out, as of :func:`steady_field`.
 
     Returns:
         The number of fields.

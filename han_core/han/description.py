@@ -12,6 +12,8 @@ SCHEMA = 2
 
 _Stream = Literal["spatial", "temporal"]
 _Positive = Annotated[float, Field(gt=0)]
+_CAMERA = r"^(none|mean|homography|((mean|homography)-)?still[0-9]{1,3}(\.[0-9]{1,9})?)$"
+"""Of :class:`han_core.camera.compensation.Compensation`, which this room does not know."""
 _Side = Annotated[int, Field(ge=1, le=1 << 16)]
 
 
@@ -76,7 +78,7 @@ class _Recipe(Strict):
     clip_frames: whole(1, 1 << 31)
     nets: dict[_Stream, Text] = Field(default_factory=dict)
     inputs: dict[_Stream, Literal["caffe", "torchvision"]] = Field(default_factory=dict)
-    camera: Literal["none", "mean", "homography"] = "none"
+    camera: Annotated[str, Field(pattern=_CAMERA)] = "none"
 
 
 class Description(Strict):

@@ -34,7 +34,7 @@ class FeatureSettings:
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Stream -> input convention of the net (:data:`han_core.nets.preprocess.Convention`)."""
     camera: str = "none"
-    """What is taken out of the temporal net's flow as the camera's motion (:data:`han_core.camera.steady.Camera`)."""
+    """What is taken out of the temporal net's flow (:func:`han_core.camera.steady_field.steady_field`)."""
 
     def to_dict(self) -> dict:
         values = asdict(self)

@@ -98,7 +98,7 @@ def test_frames_that_are_not_neighbours_move_by_their_numbers():
     assert np.abs(frames[0].astype(int) - frames[1])[INSIDE].mean() > 8
 
 
-@pytest.mark.parametrize("camera", ["mean", "homography"])
+@pytest.mark.parametrize("camera", ["mean", "homography", "homography-still0.5"])
 def test_the_motion_of_the_camera_is_taken_out_again_as_of_every_clip(camera):
     numbers, hand = range(20, 26), Hand(2, "clip")
     shaken = still_levels(6)
@@ -108,9 +108,11 @@ def test_the_motion_of_the_camera_is_taken_out_again_as_of_every_clip(camera):
     steadied = still_levels(6)
     shake_levels(steadied, numbers, hand, FORM, camera)
     rest = np.abs(field_of_levels(steadied, FORM.bound, "nearest")).mean()
-    assert 0 < rest < (0.12 if camera == "homography" else 0.5 * np.abs(pixels).mean())  # the grain is what remains
+    assert rest < (0.5 * np.abs(pixels).mean() if camera == "mean" else 0.12)
+    grain = (steadied != 128).mean()
+    assert grain == 0 if "still" in camera else grain > 0.1
 
 
 def test_an_unknown_camera_is_an_error():
-    with pytest.raises(ValueError, match="camera must be mean or homography"):
-        shake_levels(still_levels(1), [0], Hand(1, "clip"), FORM, "none")
+    with pytest.raises(ValueError, match="must be none, mean, homography"):
+        shake_levels(still_levels(1), [0], Hand(1, "clip"), FORM, "steady")

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from han_core.camera.compensation import steady_field
+from han_core.camera.compensation import Compensation
 from han_core.camera.motion import mean_shift
 from han_core.camera.steady import steady_images, write_steady_flow
+from han_core.camera.steady_field import steady_field
 from han_core.clipfile.reader import ClipFile
 from han_core.clipfile.trailer import ClipFileError
 from han_core.clipfile.writer import ClipFileWriter
@@ -68,12 +69,60 @@ def test_the_mean_shift_is_a_translation():
     np.testing.assert_array_equal(motion, np.eye(3))
 
 
-def test_other_words_are_refused():
-    with pytest.raises(ValueError, match="mean or homography, not 'none'"):
-        steady_field(filmed(), "none")
+def test_short_vectors_are_none_and_long_ones_stay():
+    """v (1 - s^2 / |v|^2), one by one; s is a share of the shorter side, here HEIGHT."""
+    flow = np.random.default_rng(3).normal(0, 2, (2, HEIGHT, WIDTH)).astype(np.float32)
+    least = 1.5 / 100 * HEIGHT
+    found = steady_field(flow, "still1.5")
+    for y, x in np.ndindex(HEIGHT, WIDTH):
+        u, v = (float(part) for part in flow[:, y, x])
+        share = max(0.0, 1 - least**2 / (u * u + v * v))
+        np.testing.assert_allclose(found[:, y, x], [share * u, share * v], atol=1e-5)
+    short = np.hypot(*flow) < least
+    assert 0.1 < short.mean() < 0.9
+    assert (found[:, short] == 0).all()
+    far = flow * 20
+    long = np.hypot(*far) > 10 * least
+    assert np.abs(steady_field(far, "still1.5") - far)[:, long].max() < 0.02 * np.abs(far[:, long]).max()
+    lying = np.ascontiguousarray(flow.transpose(0, 2, 1))
+    np.testing.assert_array_equal(steady_field(lying, "still1.5"), found.transpose(0, 2, 1), "the shorter side")
 
 
-@pytest.mark.parametrize("camera", ["mean", "homography"])
+def test_the_camera_s_motion_goes_before_what_is_short_does():
+    """The wall, which the camera moves by five pixels, is off by a little after that; the actor walks with the camera,
+    so that he is hardly moved in the picture."""
+    flow = filmed(angle=0, zoom=1, tilt=(0, 0), actor=(-4.0, 3.0))
+    flow += np.random.default_rng(0).normal(0, 0.05, flow.shape).astype(np.float32)
+    share = 100 / HEIGHT  # a pixel
+    steady = steady_field(flow, f"homography-still{share:g}")
+    wall = np.ones((HEIGHT, WIDTH), bool)
+    wall[ACTOR] = False
+    assert (steady[:, wall] == 0).all()
+    assert (steady_field(flow, "homography")[:, wall] != 0).all()
+    np.testing.assert_allclose(steady[:, *ACTOR].mean(axis=(1, 2)), [-4 * 24 / 25, 3 * 24 / 25], atol=0.05)
+    assert (steady_field(flow, f"still{share:g}")[:, *ACTOR] == 0).all(), "with the camera's motion in, he stands still"
+
+
+OTHER_NAMES = """steady homography- homographystill1 still still0 still0.50 still51 -still1 none-still1 mean-homography
+still1-mean still-1 still1e1 still٣"""
+
+
+@pytest.mark.parametrize("name", ["", *OTHER_NAMES.split()])
+def test_other_names_are_refused(name):
+    with pytest.raises(ValueError, match="must be none, mean, homography, still with a share"):
+        Compensation.of(name)
+
+
+def test_a_name_says_what_is_taken_out():
+    assert Compensation.of("none") == Compensation(None, 0)
+    assert Compensation.of("mean") == Compensation("mean", 0)
+    assert Compensation.of("still0.25") == Compensation(None, 0.25)
+    assert Compensation.of("homography-still2") == Compensation("homography", 2)
+    flow = filmed()
+    np.testing.assert_array_equal(steady_field(flow, "none"), flow)
+
+
+@pytest.mark.parametrize("camera", ["mean", "homography", "homography-still0.5"])
 def test_a_file_of_the_same_form_comes_out(tmp_path, camera):
     fields = [filmed(shift=(3, 2)), filmed(shift=(-12, 9), actor=(-9, 0)), np.zeros((2, HEIGHT, WIDTH), np.float32)]
     source, path = flow_file(tmp_path / "flow.h5", fields), tmp_path / "steady.h5"

@@ -69,7 +69,7 @@ def test_the_camera_s_motion_is_taken_out_as_in_the_pipeline(tmp_path):
         writer.write(cv2.cvtColor(picture[20 : 20 + 120, 30 + 2 * number : 190 + 2 * number], cv2.COLOR_GRAY2BGR))
     writer.release()
     seen = {}
-    for camera in ("none", "mean", "homography"):
+    for camera in ("none", "mean", "homography", "homography-still1"):
         net, recipe = LookingNet(), replace(RECIPE, camera=camera, tvl1={"scales": 4, "warps": 3, "iterations": 50})
         frames = FrameBuffer(tmp_path / "v.avi", recipe)
         frames.read_to(3)
@@ -77,6 +77,8 @@ def test_the_camera_s_motion_is_taken_out_as_in_the_pipeline(tmp_path):
         seen[camera] = np.array([dequantize(levels, 20.0) for levels in net.levels])
     assert abs(seen["none"][:, 0].mean() + 2) < 0.3
     middle = np.s_[:, :, 20:-20, 20:-20]
+    grain = {camera: (quantize(fields, 20.0) != 128)[middle].mean() for camera, fields in seen.items()}
+    assert grain["homography-still1"] < 0.01 < 0.2 < grain["homography"]
     for camera in ("mean", "homography"):
         assert np.abs(seen[camera][middle]).mean() < 0.3
     form = FlowFormat(**RECIPE.flow)
