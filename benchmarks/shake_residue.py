@@ -12,7 +12,8 @@ camera's motion between two frames is known. Of some pairs of frames it measures
     fitted       how far the homography that is fitted to the flow is from it, over the whole frame (mean)
     removed      what is left of the flow where nothing moves when that homography, and when the true motion, is taken
                  out (mean)
-    grain        share of those pixels whose stored level is not the one of no motion
+    grain        share of those pixels whose stored level is not the one of no motion; and with the camera's motion
+                 taken out as by camera: homography-still0.5
 
 Prints the table and writes it as JSON (--out).
 """
@@ -28,6 +29,7 @@ import numpy as np
 from benchmarks.machine import machine
 from benchmarks.shake import MARGIN, SHORT_SIDE, Take, camera_motions, chance, filmed
 from han_core.camera.motion import homography, warp_flow
+from han_core.camera.steady_field import steady_field
 from han_core.camera.storedflow import field_of_levels
 from han_core.flow.levels import quantize
 from han_core.flow.tvl1.solver import tvl1_flow
@@ -37,6 +39,7 @@ STRENGTHS = (0, 1, 2, 4)
 BOUND = 20.0
 STILL = 0.2
 """Pixels: what moves less in the clip as it is stands still."""
+STEADY = "homography-still0.5"
 STEP, MOST = 6, 8
 """Frames between pairs, and pairs of a clip."""
 
@@ -82,6 +85,7 @@ def measured(path: Path) -> Iterator[tuple[float, dict[str, float]]]:
             found = homography(flow)
             stored = quantize(warp_flow(flow, found), BOUND)
             rest = field_of_levels(stored, BOUND, "nearest")
+            shortened = field_of_levels(quantize(steady_field(flow, STEADY), BOUND), BOUND, "nearest")
             yield (
                 strength,
                 {
@@ -91,6 +95,7 @@ def measured(path: Path) -> Iterator[tuple[float, dict[str, float]]]:
                     "removed": float(size_of(rest)[calm].mean()),
                     "removed, true": float(size_of(warp_flow(flow, true))[calm].mean()),
                     "grain": float((rest != 0).any(axis=0)[calm].mean()),
+                    STEADY: float((shortened != 0).any(axis=0)[calm].mean()),
                 },
             )
 
