@@ -1,4 +1,4 @@
-"""How far each system carries to a camera that moves: UT-Interaction set 1, learnt as it is, tested shaken.
+"""How far each system carries to a camera that moves: UT-Interaction set 1, learnt as it is (or shaken), tested shaken.
 
 \b
     python -m benchmarks.shake --data FOLDER --work WORK
@@ -6,9 +6,10 @@
 FOLDER holds ut_interaction/set1 and weights. For each condition every clip is filmed again: in made camera shake of
 several strengths, in a pan, in other crops, with things that move in the background (CONDITIONS below). A model learns
 from the plain clips of nine sequences and is tested on those of the tenth in all conditions, so nothing is learnt of
-them but what ``--views`` makes of the plain clips. The camera's motion is left in or taken out of the temporal net's
-flow (``camera``). Nets are not trained, so all folds share them. Prints the number of the 60 clips that each row got
-right, and writes it as JSON (--out); what that file holds of other cameras, by as many seeds, stays.
+them but what ``--views`` makes of the plain clips; with ``--learnt "shake 4"`` it learns from clips that shake. The
+camera's motion is left in or taken out of the temporal net's flow (``camera``). Nets are not trained, so all folds
+share them. Prints the number of the 60 clips that each row got right, and writes it as JSON (--out); what that file
+holds of other cameras, by as many seeds, stays.
 """
 
 import csv
@@ -88,6 +89,7 @@ def _cameras(_context: click.Context, _option: click.Parameter, names: Sequence[
     callback=_cameras,
     help="As `camera` of the params.",
 )
+@click.option("--learnt", type=click.Choice(list(CONDITIONS)), default="plain", show_default=True)
 @click.option(
     "--views",
     multiple=True,
@@ -107,45 +109,47 @@ def main(
     seeds: int,
     wanted: tuple[str, ...],
     cameras: Sequence[str],
+    learnt: str,
     views: tuple[str, ...],
     idt: bool,
     out: Path,
 ) -> None:
     data, work = data.resolve(), work.resolve()
     os.environ["HAN_CACHE"] = str(work / "cache")
-    conditions = list(dict.fromkeys(["plain", *(wanted or CONDITIONS)]))  # the plain clips are learnt from
+    conditions = list(dict.fromkeys([learnt, *(wanted or CONDITIONS)]))
     film(data / "ut_interaction" / "set1", work / "videos", conditions)
-    write_lists(work / "videos", work / "lists", conditions)
+    lists = work / ("lists" if learnt == "plain" else f"lists-{_in_name(learnt)}")
+    write_lists(work / "videos", lists, conditions, learnt)
     right: dict[str, dict[str, dict[str, float]]] = {}
     if out.exists():
         found = json.loads(out.read_text(encoding="utf-8"))
         right = found["right"] if found["seeds"] == seeds else {}
     for camera in cameras:
-        right[camera] = {}
-        for learnt in ("", *views):
-            folder = work / "-".join([camera, *filter(None, learnt.split(","))])
+        named = camera if learnt == "plain" else f"{camera}, learnt from {learnt}"
+        right[named] = {}
+        for further in ("", *views):
+            folder = work / "-".join([camera, *filter(None, further.split(","))])
+            if learnt != "plain":
+                folder = folder.with_name(f"{folder.name}-{_in_name(learnt)}")
             folder.mkdir(parents=True, exist_ok=True)
-            params = params_of(data, work / "videos", work / "lists", camera, seeds)
-            params["cubes"]["views"] = params["train"]["views"] = [view for view in learnt.split(",") if view]
+            params = params_of(data, work / "videos", lists, camera, seeds)
+            params["cubes"]["views"] = params["train"]["views"] = [view for view in further.split(",") if view]
             # Trajectories take the camera's motion out by themselves, and learn from no further views.
-            if not idt or camera != "none" or learnt:
+            if not idt or camera != "none" or further:
                 params["fisher"]["splits"] = params["trajectories"]["source"] = []
-            if learnt:
+            if further:
                 params["evaluate"]["baselines"] = []
             (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
             run_stages(folder, without=("generate", "scores-*", "two-stream", "report"))
             found = right_clips(folder / "metrics/shaken/predictions.csv")
-            right[camera] |= {f"{row} + {learnt}" if learnt else row: counts for row, counts in found.items()}
+            right[named] |= {f"{row} + {further}" if further else row: counts for row, counts in found.items()}
             facts = {"machine": machine(), "clips": 60, "seeds": seeds, "right": right}
             out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     rows = dict.fromkeys(row for found in right.values() for row in found)
-    click.echo(f"\n| right of 60; camera {' / '.join(cameras)} | {' | '.join(conditions)} |")
+    click.echo(f"\n| right of 60; camera {' / '.join(right)} | {' | '.join(conditions)} |")
     click.echo("|" + " --- |" * (len(conditions) + 1))
     for row in rows:
-        cells = [
-            " / ".join(_cell(right[camera].get(row, {}).get(condition)) for camera in cameras)
-            for condition in conditions
-        ]
+        cells = [" / ".join(_cell(of.get(row, {}).get(condition)) for of in right.values()) for condition in conditions]
         click.echo(f"| {row} | {' | '.join(cells)} |")
 
 
@@ -165,6 +169,10 @@ def right_clips(path: Path) -> dict[str, dict[str, float]]:
     }
 
 
+def _in_name(condition: str) -> str:
+    return condition.replace(" ", "_")
+
+
 def _condition(clip: str) -> str:
     return Path(clip).stem.split("-")[1].replace("_", " ")
 
@@ -180,7 +188,7 @@ def film(source: Path, target: Path, conditions: Sequence[str]) -> None:
         folder = target / path.parent.name.split("_", 1)[1]
         folder.mkdir(parents=True, exist_ok=True)
         for condition in conditions:
-            file = folder / f"{path.stem}-{condition.replace(' ', '_')}.avi"
+            file = folder / f"{path.stem}-{_in_name(condition)}.avi"
             if not file.exists():
                 _write(file.with_suffix(".part.avi"), filmed(frames, CONDITIONS[condition], path.stem), rate)
                 file.with_suffix(".part.avi").rename(file)
@@ -273,14 +281,14 @@ def params_of(data: Path, videos: Path, lists: Path, camera: str, seeds: int) ->
     return params
 
 
-def write_lists(videos: Path, lists: Path, conditions: Sequence[str]) -> None:
-    """Split lists: fold n tests sequence n in all conditions and learns the plain clips of the others."""
+def write_lists(videos: Path, lists: Path, conditions: Sequence[str], learnt: str = "plain") -> None:
+    """Split lists: fold n tests sequence n in all conditions and learns the clips of the others in one."""
     lists.mkdir(parents=True, exist_ok=True)
     names = sorted(f"{path.parent.name}/{path.name}" for path in videos.glob("*/*.avi"))
     names = [name for name in names if _condition(name) in conditions]
     for number in SEQUENCES:
         test = [name for name in names if _sequence(name) == number]
-        train = [name for name in names if _sequence(name) != number and _condition(name) == "plain"]
+        train = [name for name in names if _sequence(name) != number and _condition(name) == learnt]
         for role, of_role in {"train": train, "test": test}.items():
             (lists / f"{role}list{number:02d}.txt").write_text("\n".join([*of_role, ""]), encoding="utf-8")
 

@@ -61,7 +61,9 @@ def test_another_crop_stands_still_and_things_move(frames):
     assert (things[0] != things[-1]).any()
 
 
-def test_only_plain_clips_of_other_sequences_are_learnt_and_all_conditions_of_the_sequence_are_tested(tmp_path):
+def test_only_the_plain_or_wanted_clips_of_other_sequences_are_learnt_and_all_conditions_of_the_sequence_are_tested(
+    tmp_path,
+):
     (tmp_path / "videos/push").mkdir(parents=True)
     names = [f"{clip}-{condition}" for clip in ("0_1_5", "1_2_5") for condition in ("plain", "shake_2", "pan_2")]
     for name in names:
@@ -70,6 +72,9 @@ def test_only_plain_clips_of_other_sequences_are_learnt_and_all_conditions_of_th
     train, test = ((tmp_path / f"lists/{role}list01.txt").read_text().split() for role in ("train", "test"))
     assert train == ["push/1_2_5-plain.avi"]
     assert test == ["push/0_1_5-plain.avi", "push/0_1_5-shake_2.avi"]
+    write_lists(tmp_path / "videos", tmp_path / "shaken", ["shake 2"], "shake 2")
+    train, test = ((tmp_path / f"shaken/{role}list01.txt").read_text().split() for role in ("train", "test"))
+    assert (train, test) == (["push/1_2_5-shake_2.avi"], ["push/0_1_5-shake_2.avi"])
 
 
 def test_clips_that_are_right_are_counted_by_condition_in_the_mean_over_the_seeds(tmp_path):
