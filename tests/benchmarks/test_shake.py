@@ -61,7 +61,7 @@ def test_another_crop_stands_still_and_things_move(frames):
     assert (things[0] != things[-1]).any()
 
 
-def test_only_the_plain_or_wanted_clips_of_other_sequences_are_learnt_and_all_conditions_of_the_sequence_are_tested(
+def test_clips_of_other_sequences_are_learnt_in_one_condition_and_those_of_the_sequence_are_tested_in_all(
     tmp_path,
 ):
     (tmp_path / "videos/push").mkdir(parents=True)
