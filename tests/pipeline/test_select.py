@@ -385,7 +385,7 @@ def test_before_the_cubes_are_there_it_says_what_to_run(project):
     assert "run stage prepare first" in choose(expected=1)
 
 
-@pytest.mark.parametrize("grid", ["select_han", "select_shaken", "select_stream_dropout"])
+@pytest.mark.parametrize("grid", ["select_han", "select_shaken", "select_still", "select_stream_dropout"])
 def test_the_ready_grids_are_sound_for_every_preset(repository, grid):
     for name in ("ucf101", "ut_interaction", "folder"):
         settings = load_params(repository / "presets" / f"{name}.yaml").train
