@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from han_core.camera.compensation import Compensation
 from han_core.errors import HanError
 from han_core.han.feature_settings import FeatureSettings
 from han_core.han.model_file import TrainedHAN, load_model
@@ -64,6 +65,10 @@ def load_recogniser(
     streams = trained.model.config.streams
     if unused := sorted(set(nets) - set(streams)):
         raise PredictError(f"{path}: reads {' and '.join(streams)} features; it does not use a {unused[0]} net")
+    try:
+        Compensation.of(trained.recipe.camera)
+    except ValueError as error:
+        raise PredictError(f"{path}: its flow cannot be made: camera {error}") from None
     device = torch.device(device)
     trained.model.to(device)
     loaded: dict[str, CubeNet] = {}

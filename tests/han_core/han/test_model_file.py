@@ -155,6 +155,8 @@ CHANGES = {
     "recipe nets": lambda d: d["recipe"].update(nets={"../x": "y"}),
     "recipe layer": lambda d: d["recipe"].update(layer="../x"),
     "recipe backend": lambda d: d["recipe"].update(backend="x"),
+    "recipe camera": lambda d: d["recipe"].update(camera="homography-still0.5; x"),
+    "recipe camera of another kind": lambda d: d["recipe"].update(camera="steady"),
 }
 
 

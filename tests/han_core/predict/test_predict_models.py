@@ -90,6 +90,9 @@ def test_nets_that_do_not_fit_are_refused(tmp_path, net):
             load_recogniser(model, {"spatial": path}, workspace=tmp_path)
     with pytest.raises(PredictError, match="does not use a temporal net"):
         load_recogniser(model, {"temporal": other}, workspace=tmp_path)
+    no_share = save(tmp_path / "share.safetensors", recipe=dataclasses.replace(RECIPE, camera="homography-still0"))
+    with pytest.raises(PredictError, match="its flow cannot be made: camera must be none, mean"):
+        load_recogniser(no_share, {}, workspace=tmp_path)
     with pytest.raises(PredictError, match="train it again"):
         load_recogniser(save(tmp_path / "old.safetensors", recipe=None), {}, workspace=tmp_path)
 
