@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from han_core.devices import gpus
+from pipeline.execution.accesses import each
 from pipeline.execution.costs import counted
 from pipeline.execution.jobs import ClipTask
 from pipeline.execution.ledger import read_failures
@@ -54,8 +55,9 @@ def clip_tasks(
     for folder, kind in reversed(sources):  # of several reasons the first source's counts
         failed |= {name: f"no {kind}: {reason}" for name, reason in read_failures(folder).items()}
     faults: dict[str, str] = {}
-    tasks = []
-    for clip in clips:
+
+    def found_of(clip: "Clip") -> tuple[list[Path], list[str]]:
+        """The clip's files, and the identities of their contents as far as they are sound."""
         paths = [clip_file(folder, clip.class_name, clip.name) for folder, _ in sources]
         contents: list[str] = []
         if clip.key not in failed:
@@ -64,6 +66,10 @@ def clip_tasks(
                     contents.append(read_trailer(path).content)
                 except ClipFileError as error:
                     faults.setdefault(clip.key, f"{error} (made by stage {_MADE_BY.get(folder.name, kind)})")
+        return paths, contents
+
+    tasks = []
+    for clip, (paths, contents) in each(found_of, list(clips)):
         identity = fingerprint(*contents) if len(contents) == len(sources) else ""
         tasks.append(ClipTask(clip, identity, arguments(*(path.absolute() for path in paths))))
     return tasks, failed, faults

@@ -14,7 +14,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from han_core.cache.store import ClipCache
 from han_core.clips import Clip
 from han_core.errors import HanError
 from han_core.runs.progress import Progress
+from pipeline.execution.accesses import each
 from pipeline.execution.contents import write_contents
 from pipeline.execution.deaths import WorkersDied
 from pipeline.execution.jobs import DIED, ClipTask, machine_fault
@@ -196,23 +196,8 @@ def _linked(
 ) -> Iterator[tuple[ClipTask, str | None]]:
     """Give the tasks their files out of the cache, as far as it has them: each task, in order, with the identity of its
     file's content, or None.
-
-    By many threads: each file takes a few accesses, which on a disk over a network are mostly waiting.
     """
-    parts = [tasks[first : first + _AT_A_TIME] for first in range(0, len(tasks), _AT_A_TIME)]
-    if not parts:
-        return
-
-    def link(part: Sequence[ClipTask]) -> list[str | None]:
-        return [_link(task, cache, kind, output) for task in part]
-
-    with ThreadPoolExecutor(min(_THREADS, len(parts)), thread_name_prefix="links") as pool:
-        for part, contents in zip(parts, pool.map(link, parts), strict=True):  # which ends what waits after an error
-            yield from zip(part, contents, strict=True)
-
-
-_AT_A_TIME = 32  # clips that a thread takes: fewer would cost more than the links on a local disk
-_THREADS = 16
+    return each(lambda task: _link(task, cache, kind, output), tasks)
 
 
 def _link(task: ClipTask, cache: ClipCache, kind: str, output: Path) -> str | None:
