@@ -122,8 +122,8 @@ def main(
     write_lists(work / "videos", lists, conditions, learnt)
     right: dict[str, dict[str, dict[str, float]]] = {}
     if out.exists():
-        found = json.loads(out.read_text(encoding="utf-8"))
-        right = found["right"] if found["seeds"] == seeds else {}
+        earlier = json.loads(out.read_text(encoding="utf-8"))
+        right = earlier["right"] if earlier["seeds"] == seeds else {}
     for camera in cameras:
         named = camera if learnt == "plain" else f"{camera}, learnt from {learnt}"
         right[named] = {}
