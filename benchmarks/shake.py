@@ -7,9 +7,10 @@ FOLDER holds ut_interaction/set1 and weights. For each condition every clip is f
 several strengths, in a pan, in other crops, with things that move in the background (CONDITIONS below). A model learns
 from the plain clips of nine sequences and is tested on those of the tenth in all conditions, so nothing is learnt of
 them but what ``--views`` makes of the plain clips; with ``--learnt "shake 4"`` it learns from clips that shake. The
-camera's motion is left in or taken out of the temporal net's flow (``camera``). Nets are not trained, so all folds
-share them. Prints the number of the 60 clips that each row got right, and writes it as JSON (--out); what that file
-holds of other cameras, by as many seeds, stays.
+camera's motion is left in or taken out of the temporal net's flow (``camera``). HAN's nets are not trained, so all
+folds share them; with ``--nets`` each fold trains its own, on a shortened schedule, and they are scored by themselves
+(the two-stream CNN), in place of all other rows. Prints the number of the 60 clips that each row got right, and writes
+it as JSON (--out); what that file holds of other cameras and rows, by as many seeds, stays.
 """
 
 import csv
@@ -26,6 +27,7 @@ import yaml
 
 from benchmarks.graph import run_stages
 from benchmarks.machine import machine
+from benchmarks.short_recipe import SHORT, WHOLE_FRAMES
 from han_core.camera.compensation import Compensation
 from han_core.datasets.synthetic.scene import sway
 from han_core.video.decode import probe, read_video
@@ -97,6 +99,7 @@ def _cameras(_context: click.Context, _option: click.Parameter, names: Sequence[
     help="Further views of the plain clips that HAN learns from; several lists are tried one after the other.",
 )
 @click.option("--idt/--no-idt", default=True, show_default=True, help="The rows of trajectories.")
+@click.option("--nets", is_flag=True, help="The rows of the nets by themselves alone: two nets a fold are trained.")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -112,6 +115,7 @@ def main(
     learnt: str,
     views: tuple[str, ...],
     idt: bool,
+    nets: bool,
     out: Path,
 ) -> None:
     data, work = data.resolve(), work.resolve()
@@ -126,21 +130,26 @@ def main(
         right = earlier["right"] if earlier["seeds"] == seeds else {}
     for camera in cameras:
         named = camera if learnt == "plain" else f"{camera}, learnt from {learnt}"
-        right[named] = {}
-        for further in ("", *views):
+        right.setdefault(named, {})
+        for further in ("",) if nets else ("", *views):
             folder = work / "-".join([camera, *filter(None, further.split(","))])
             if learnt != "plain":
                 folder = folder.with_name(f"{folder.name}-{_in_name(learnt)}")
+            if nets:
+                folder = folder.with_name(f"{folder.name}-nets")
             folder.mkdir(parents=True, exist_ok=True)
             params = params_of(data, work / "videos", lists, camera, seeds)
             params["cubes"]["views"] = params["train"]["views"] = [view for view in further.split(",") if view]
             # Trajectories take the camera's motion out by themselves, and learn from no further views.
             if not idt or camera != "none" or further:
                 params["fisher"]["splits"] = params["trajectories"]["source"] = []
-            if further:
+            if further or nets:
                 params["evaluate"]["baselines"] = []
+            if nets:
+                train_nets(params)
             (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
-            run_stages(folder, without=("generate", "scores-*", "two-stream", "report"))
+            left_out = ("cubes-*", "train", "classify") if nets else ("scores-*", "two-stream")
+            run_stages(folder, without=("generate", "report", *left_out))
             found = right_clips(folder / "metrics/shaken/predictions.csv")
             right[named] |= {f"{row} + {further}" if further else row: counts for row, counts in found.items()}
             facts = {"machine": machine(), "clips": 60, "seeds": seeds, "right": right}
@@ -279,6 +288,14 @@ def params_of(data: Path, videos: Path, lists: Path, camera: str, seeds: int) ->
         params[group]["splits"] = []
     params["evaluate"] |= {"baselines": ["linear", "linear_mean"], "ensemble": False}
     return params
+
+
+def train_nets(params: dict) -> None:
+    """Let each fold train its two nets, as benchmarks/tuned.py does, and score them."""
+    for stream in ("spatial", "temporal"):
+        params["finetune"][stream] |= SHORT | WHOLE_FRAMES
+    params["scores"] |= {"enabled": True, "frames": 5, "crops": "whole", "precision": "auto"}
+    params["fisher"]["splits"] = params["trajectories"]["source"] = []
 
 
 def write_lists(videos: Path, lists: Path, conditions: Sequence[str], learnt: str = "plain") -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 import click
 import yaml
 from machine import machine
+from short_recipe import SHORT, WHOLE_FRAMES
 
 from pipeline.params import SYSTEMS
 
@@ -31,23 +32,6 @@ STREAMS = ("spatial", "temporal")
 VARIANTS = ("tuned", "untuned")
 WEIGHTS = "weights/vgg16_imagenet_features.safetensors"
 
-# fc6 to fc8 start from nothing, because the weights at hand end at conv5_3; what lies below follows them slowly.
-# Size, rate and number of iterations were chosen on sequences 4 to 10 of UT-Interaction alone, whose folds are not
-# among the splits below, by fc layers trained on the features of the un-tuned net.
-SHORT = {
-    "fc_size": 256,
-    "frozen": "conv4_3",
-    "rates": {"conv": 0.1},
-    "precision": "auto",
-    "iterations": 200,
-    "batch": 16,
-    "micro_batch": 8,
-    "learning_rate": 0.003,
-    "steps": [160],
-    "warmup": 10,
-    "dropout": [0.5, 0.5],
-}
-WHOLE_FRAMES = {"corner_crops": False, "scales": [1.0], "flip": True}
 SMALL_HAN = {"lstm_size": 128, "skip": 2, "batch": 32, "epochs": 20, "standardize": True}
 
 RECIPES = {
