@@ -335,8 +335,13 @@ def test_a_clip_that_kills_is_blamed_and_none_that_was_beside_it(processes):
     summary = mapped(processes, "die", *NAMES, allowed=1)
     assert [failure.clip for failure in summary.failures] == ["die"]
     assert ledger()[1][2] == DIED
-    starts = sum(path.read_text().count("Registered to") for path in Path().glob("dask-worker-*.txt"))
-    assert starts == 4, "two were started, and two died"
+
+    def starts():
+        return sum(path.read_text().count("Registered to") for path in Path().glob("dask-worker-*.txt"))
+
+    processes.wait_for(2)  # the last to die may still be on its way back
+    wait_until(lambda: starts() >= 4)
+    assert starts() == 4, "two were started, and two died"
 
 
 @pytest.mark.long
