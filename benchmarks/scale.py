@@ -41,6 +41,7 @@ import yaml
 from benchmarks.machine import machine
 from benchmarks.watch import Watch
 from benchmarks.workspace import Workspace, copied, scratch_folder, small_params
+from pipeline.execution.outputs import clear
 
 NAME = "ucf101"
 SPLITS = (1, 2, 3)
@@ -258,7 +259,7 @@ def measured(folder: Path, clips: int) -> Found:
     _reuse(workspace, found)
     found.note("no-op after that", dvc(workspace, "repro"))
     for output in _clip_outputs(workspace):
-        shutil.rmtree(workspace.path / output)
+        clear(workspace.path / output)
     ran = dvc(workspace, "repro")
     found.note("restored", ran)
     found.commands["restored"]["stages run"] = len(ran.stages)
@@ -296,7 +297,7 @@ def _reuse(workspace: Workspace, found: Found) -> None:
     """Each clip stage without DVC, its outputs deleted."""
     lock = yaml.safe_load((workspace.path / "dvc.lock").read_text(encoding="utf-8"))["stages"]
     for output in _clip_outputs(workspace):
-        shutil.rmtree(workspace.path / output)
+        clear(workspace.path / output)
     for name, stage in lock.items():
         if _module(name) not in CLIP_STAGES:
             continue

@@ -3,7 +3,8 @@
 Every clip that has a role in the split gets one file: training, validation and test clips. Further views of the clips,
 where ``cubes.views`` asks for them, are stores of their own beside it:
 ``data/<dataset>/views/<stream>-<split>/<view>``. Of clips that are not learnt from there are the views alone that take
-other frames: a clip is classified by these, and never mirrored or shaken.
+other frames: a clip is classified by these, and never mirrored or shaken. What the store holds is counted in
+``metrics/<dataset>/store/<stream>-<split>.json``.
 """
 
 from collections.abc import Iterator
@@ -106,6 +107,7 @@ def cubes_work(params: Params, stream: str, split: int, view: str = "") -> Itera
 
 def cubes(params: Params, stream: str, split: int, cache: "ClipCache") -> None:
     """Run the stage."""
+    from han_core.cubes.statistics import StoreCount, write_statistics
     from pipeline.execution.clip_tasks import do
     from pipeline.execution.contents import write_contents_of_views
     from pipeline.execution.outputs import clear
@@ -116,7 +118,14 @@ def cubes(params: Params, stream: str, split: int, cache: "ClipCache") -> None:
     clear(*(path for path in folder.iterdir() if path.name not in views))
     for view in ("", *views):
         with cubes_work(params, stream, split, view) as work:
-            do(work, params, cache)
+            if view:
+                do(work, params, cache)
+                continue
+            counted = StoreCount()
+            do(replace(work, noticed=counted.add), params, cache)
+    statistics = Paths.of(params).store_statistics(stream, split)
+    clear(statistics)
+    write_statistics(counted.statistics(), statistics)
     write_contents_of_views(folder, views)
 
 

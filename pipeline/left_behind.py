@@ -2,7 +2,7 @@
 ``models``.
 
 DVC leaves them where they are. But ``evaluate`` and ``report`` depend on whole folders, ``data/<dataset>/predictions``
-among them, so ``dvc.lock`` would note a folder that nobody else can have.
+and ``metrics`` among them, so ``dvc.lock`` would note a folder that nobody else can have.
 """
 
 import re
@@ -68,8 +68,8 @@ def _values(spelled: str, params: Params) -> tuple:
 
 
 def _shared(dep: str, params: Params, asked: set[Path]) -> Path | None:
-    """A folder of this dataset that a stage depends on and that outputs of several stages lie in; else None."""
-    if "${dataset.name}" not in dep or "${item" in dep:
+    """A folder that a stage depends on and that outputs of several stages of this dataset lie in; else None."""
+    if not {"dataset.name"}.issuperset(_VALUE.findall(dep)):
         return None
     folder = Path(_VALUE.sub(lambda value: params.dataset.name, dep))
     return folder if folder not in asked and any(out.is_relative_to(folder) for out in asked) else None

@@ -126,6 +126,10 @@ class Paths:
     def metrics(self) -> Path:
         return Path("metrics", self.dataset)
 
+    def store_statistics(self, stream: str, split: int) -> Path:
+        """What the cubes of one stream and split hold, in figures."""
+        return self.metrics / "store" / f"{stream}-{split}.json"
+
     @property
     def plots(self) -> Path:
         return Path("plots", self.dataset)

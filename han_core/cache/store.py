@@ -39,7 +39,7 @@ from han_core.cache.fingerprint import code_of, without_code
 from han_core.cache.folders import make_folder
 from han_core.cache.temporaries import is_left_over, temporary_name
 from han_core.cache.verify import check_identity, claimed_checksum, sha256_of, verify_entry, verify_written
-from han_core.clipfile.trailer import ClipFileError
+from han_core.clipfile.trailer import ClipFileError, Trailer
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class ClipCache:
         >>> with cache.create("frames", key) as path:
         ...     with ClipFileWriter(path, kind="frames", clip="a", fingerprint=key) as file:
         ...         file.array("frames", numpy.zeros((1, 2, 2), numpy.uint8))
-        >>> content = cache.link("frames", key, "a.h5")  # a hard link: made once, used everywhere
+        >>> trailer = cache.link("frames", key, "a.h5")  # a hard link: made once, used everywhere
         >>> cache.find("frames", key).name == f"{key}.h5"
         True
     """
@@ -136,22 +136,21 @@ class ClipCache:
         found = {path.name.split(".")[0] for path in self._folder(kind, fingerprint).glob(f"{own}-*{suffix}")}
         return sorted(code_of(name) for name in found - {fingerprint})
 
-    def link(self, kind: str, fingerprint: str, destination: str | Path, suffix: str = ".h5") -> str:
+    def link(self, kind: str, fingerprint: str, destination: str | Path, suffix: str = ".h5") -> Trailer | None:
         """Give a finished file the name ``destination``: a hard link, or a copy where the file system has none.
 
         An existing destination is replaced by rename, never written into. Its folder is made. May be called by several
         threads, for several files.
 
         Returns:
-            The identity of what is in the file (``content`` of :class:`~han_core.clipfile.trailer.Trailer`); "" of
-            other formats.
+            What the trailer of a clip file says of it; None of other formats.
 
         Raises:
             FileNotFoundError: the cache has no such file.
         """
-        source, content = self._sound(kind, fingerprint, suffix) or self._missing(kind, fingerprint)
+        source, trailer = self._sound(kind, fingerprint, suffix) or self._missing(kind, fingerprint)
         self._link(source, Path(destination), kind, fingerprint)
-        return content
+        return trailer
 
     def _link(self, source: Path, destination: Path, kind: str, fingerprint: str) -> None:
         with suppress(OSError):  # whatever is in the way is dealt with below
@@ -194,8 +193,8 @@ class ClipCache:
             with suppress(OSError):  # another person's, in a folder that is not the team's
                 path.unlink(missing_ok=True)
 
-    def _sound(self, kind: str, fingerprint: str, suffix: str) -> tuple[Path, str] | None:
-        """A finished file and, of a clip file, the identity of its content; None if there is none or it is damaged."""
+    def _sound(self, kind: str, fingerprint: str, suffix: str) -> tuple[Path, Trailer | None] | None:
+        """A finished file and, of a clip file, its trailer; None if there is none or it is damaged."""
         for path in self._candidates(kind, fingerprint, suffix):
             try:
                 trailer = check_identity(path, kind, fingerprint)
@@ -205,7 +204,7 @@ class ClipCache:
             except (ClipFileError, OSError) as error:
                 log.warning("damaged cache entry, will be recomputed: %s", error)
                 continue
-            return path, trailer.content if trailer else ""
+            return path, trailer
         return None
 
     def _folder(self, kind: str, fingerprint: str) -> Path:

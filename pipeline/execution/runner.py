@@ -22,6 +22,7 @@ import click
 
 from han_core.cache.folders import CacheUnusable, probe
 from han_core.cache.store import ClipCache
+from han_core.clipfile.trailer import Trailer
 from han_core.clips import Clip
 from han_core.errors import HanError
 from han_core.runs.progress import Progress
@@ -130,11 +131,12 @@ def _mapped(work: ClipWork, cache: ClipCache, run: Run) -> tuple[Summary, list[F
         cache.sweep()
         made: dict[str, tuple[Clip, str]] = {}
         todo = []
-        for task, content in _linked(tasks, cache, kind, output):
-            if content is None:
+        for task, trailer in _linked(tasks, cache, kind, output):
+            if trailer is None:
                 todo.append(task)
             else:
-                made[task.clip.key] = task.clip, content
+                made[task.clip.key] = task.clip, trailer.content
+                work.noticed(trailer)
                 progress.advance()
         linked = time.perf_counter()
         computed = 0
@@ -154,14 +156,15 @@ def _mapped(work: ClipWork, cache: ClipCache, run: Run) -> tuple[Summary, list[F
                 elif outcome.what == "fault":
                     faults.append(_failure(task, outcome.reason))
                 else:
-                    content = _link(task, cache, kind, output)
-                    if content is None:  # pruned since
+                    trailer = _link(task, cache, kind, output)
+                    if trailer is None:  # pruned since
                         attempts[task.clip.key] += 1
                         if attempts[task.clip.key] > _ATTEMPTS:
                             raise CannotGoOn(f"finished files vanish from {cache.root}; is it being pruned?")
                         queue.put_back(task)
                         continue
-                    made[task.clip.key] = task.clip, content
+                    made[task.clip.key] = task.clip, trailer.content
+                    work.noticed(trailer)
                     computed += outcome.what == "made"
                 if outcome.reason:
                     details = f"\n{outcome.details}" if outcome.details else ""
@@ -193,15 +196,15 @@ def _failure(task: ClipTask, reason: str) -> Failure:
 
 def _linked(
     tasks: Sequence[ClipTask], cache: ClipCache, kind: str, output: Path
-) -> Iterator[tuple[ClipTask, str | None]]:
-    """Give the tasks their files out of the cache, as far as it has them: each task, in order, with the identity of its
-    file's content, or None.
+) -> Iterator[tuple[ClipTask, Trailer | None]]:
+    """Give the tasks their files out of the cache, as far as it has them: each task, in order, with the trailer of its
+    file, or None.
     """
     return each(lambda task: _link(task, cache, kind, output), tasks)
 
 
-def _link(task: ClipTask, cache: ClipCache, kind: str, output: Path) -> str | None:
-    """Give a task its file out of the cache; the identity of its content, or None where there is none."""
+def _link(task: ClipTask, cache: ClipCache, kind: str, output: Path) -> Trailer | None:
+    """Give a task its file out of the cache; the file's trailer, or None where there is none."""
     try:
         return cache.link(kind, task.fingerprint, clip_file(output, task.clip.class_name, task.clip.name))
     except FileNotFoundError:

@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from han_core.clipfile.trailer import Trailer
 from pipeline.execution.jobs import ClipTask
 
 
@@ -42,6 +43,8 @@ class ClipWork:
     called from several threads: then there is one process a GPU, with threads."""
     precision: str = "float32"
     """Arithmetic of the net."""
+    noticed: Callable[[Trailer], None] = lambda trailer: None
+    """Called in this process with the trailer of each file of the output, reused or made."""
 
 
 class TaskQueue(Iterator[ClipTask]):

@@ -61,7 +61,7 @@ def run(params: Params) -> None:
     below = [
         *pictures.curves(params, paths),
         *tables.damage(table),
-        *tables.store(params, table, paths),
+        *tables.store(params, paths),
         *chosen.chosen_settings(params),
         *tables.origin(params),
     ]

@@ -216,20 +216,17 @@ def damage(table: "ClipTable") -> list[Block]:
     return [Heading("Damaged videos"), Paragraph(text), Fold("The clips", [Table(["Clip", "damaged pictures"], rows)])]
 
 
-def store(params: Params, table: "ClipTable", paths: "Paths") -> list[Block]:
-    """Clips, sparsity and size of the cubes of every stream and split."""
-    from han_core.cubes.statistics import store_statistics
-    from pipeline.paths import clip_file
+def store(params: Params, paths: "Paths") -> list[Block]:
+    """Clips, sparsity and size of the cubes of every stream and split, as the cubes stage counted them."""
+    from han_core.cubes.statistics import read_statistics
 
     rows = []
     for split in params.splits:
         for stream in ("spatial", "temporal"):
-            folder = paths.cubes(stream, split)
-            files = [clip_file(folder, clip.class_name, clip.name) for clip in table.clips]
-            files = [path for path in files if path.is_file()]
-            if not files:
+            path = paths.store_statistics(stream, split)
+            if not path.is_file():
                 continue
-            found = store_statistics(files)
+            found = read_statistics(path)
             rows.append(
                 [
                     f"{stream}, split {split}",

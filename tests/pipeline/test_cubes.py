@@ -15,6 +15,7 @@ from han_core.camera.storedflow import StoredFlow
 from han_core.clipfile.reader import ClipFile
 from han_core.clipfile.trailer import read_trailer
 from han_core.cubes.cubefile import read_cube
+from han_core.cubes.statistics import read_statistics, store_statistics
 from han_core.devices import TOLERANCE, device_apart
 from han_core.flow.flowfile import read_flow_levels
 from han_core.nets import extract as module
@@ -93,6 +94,18 @@ def test_a_split_has_the_clips_that_it_uses_and_reuses_what_is_the_same(project)
     assert "5 clips: 5 reused, 0 computed" in project.ok("cubes", split=2)
     assert not cube_path(project, "b3", split=2).exists()
     assert cube_path(project, "a1", split=2).samefile(cube_path(project, "a1"))
+
+
+def test_what_the_store_holds_is_counted_whether_its_files_are_made_or_reused(project):
+    project.params["dataset"]["allowed_failures"] = 1
+    write_failures(project.folder / "data/toy/frames", [Failure("right", "b3", "x")])
+    path = project.folder / "metrics/toy/store/spatial-1.json"
+    for said in ("5 computed", "5 reused"):
+        assert said in project.ok("cubes")
+        files = sorted((project.folder / "data/toy/cubes/spatial-1").rglob("*.h5"))
+        assert (len(files), read_statistics(path)) == (5, store_statistics(files))
+        path.write_text("of an earlier run")
+        path.chmod(0o444)  # a link into DVC's cache
 
 
 def test_what_changed_is_computed_and_the_rest_reused_with_equal_bytes(project, monkeypatch):

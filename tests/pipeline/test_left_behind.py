@@ -13,7 +13,10 @@ KEPT = (
     "data/synthetic/predictions/han-1-seed1/han.safetensors",
     "data/synthetic/predictions/linear-1/linear.safetensors",
     "data/synthetic/predictions/notes.txt",  # a person's
-    "data/synthetic/cubes/spatial-1/jump/a.h5",
+    "data/synthetic/cubes/spatial-2/jump/a.h5",  # nor on this one
+    "metrics/synthetic/store/spatial-1.json",
+    "metrics/synthetic/summary.json",
+    "metrics/other/store/spatial-2.json",
     "data/other/predictions/spatial-1-seed1/spatial.safetensors",
     "models/synthetic/han/spatial-1-seed1.safetensors",  # no stage depends on this folder
     "plots/synthetic/per_class.csv",
@@ -25,7 +28,7 @@ REMOVED = (
     "data/synthetic/predictions/han-1-seed2/han.safetensors",  # out of train.seeds
     "data/synthetic/predictions/tdd-1/tdd.safetensors",  # out of tdd.splits
     "data/synthetic/predictions/linear-2/linear.safetensors",  # out of splits
-    "data/synthetic/cubes/spatial-2/jump/a.h5",
+    "metrics/synthetic/store/spatial-2.json",
     "plots/synthetic/train/spatial-1-seed1/metrics.json",
     "plots/synthetic/train/spatial-1-seed1/plots/metrics/loss.tsv",
     "plots/synthetic/finetune/spatial-2/metrics.json",

@@ -3,7 +3,8 @@ import pytest
 
 from han_core.clipfile.writer import ClipFileWriter
 from han_core.cubes.cubefile import write_cube
-from han_core.cubes.statistics import store_statistics
+from han_core.cubes.statistics import read_statistics, store_statistics, write_statistics
+from han_core.errors import HanError
 
 
 def write(path, cubes):
@@ -33,6 +34,19 @@ def test_a_fuller_cube_takes_more_room(tmp_path):
     full = store_statistics([write(tmp_path / "b.h5", values)])
     assert sparse.stored_bytes < full.stored_bytes / 3
     assert full.zeros < 0.01 < 0.85 < sparse.zeros < 0.95
+
+
+def test_written_and_read(tmp_path):
+    found = store_statistics([write(tmp_path / "a.h5", np.ones((3, 6, 2, 2)))])
+    write_statistics(found, tmp_path / "store/a.json")
+    assert read_statistics(tmp_path / "store/a.json") == found
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"clips": 3}', "3"])
+def test_something_else(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(HanError, match=r"a\.json: does not hold the figures of a store; run the cubes stage again"):
+        read_statistics(tmp_path / "a.json")
 
 
 def test_nothing_to_measure():

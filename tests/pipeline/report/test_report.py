@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from han_core.clips import read_clips, write_clips
+from han_core.cubes.statistics import StoreStatistics, write_statistics
 from han_core.predictions import read_attention, read_predictions, write_attention
 from pipeline.costs import stage_runs
 from pipeline.curve import Curve
@@ -121,6 +123,19 @@ def test_every_row_of_evaluate_is_somewhere(project):
     for top1 in TOP1.values():
         assert f"{100 * top1:.1f} (" in text
     assert "± 0.0" not in text, "one split has no spread"
+
+
+def test_the_store_is_told_as_the_cubes_stage_counted_it(project):
+    write_statistics(StoreStatistics(3, (25, 512, 14, 14), 0.943, 2_000_000, 100_000, 150_000), COUNTED)
+    run()
+    rows = table(markdown(project), "The store")
+    assert rows["spatial, split 1"] == ["3", "25 x 512 x 14 x 14", "94.3", "2.0", "0.1", "20.0", "0.1"]
+    COUNTED.unlink()
+    run()
+    assert "spatial, split 1" not in table(markdown(project), "The store")
+
+
+COUNTED = Path("metrics/toy/store/spatial-1.json")
 
 
 def test_strips_are_pictures_of_test_clips_with_frames_map_and_flow(project):
