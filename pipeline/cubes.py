@@ -100,7 +100,7 @@ def cubes_work(params: Params, stream: str, split: int, view: str = "") -> Itera
         fingerprint=settings.fingerprint,
         output=paths.cubes(stream, split, view),
     )
-    work = replace(work, name=f"{work.name}-{view}") if view else work
+    work = replace(work, shard=wanted.shard, name=f"{work.name}-{view}" if view else work.name)
     with net_work(work, NETS, make, lambda: make.running(net), device, params.run) as ready:
         yield ready
 

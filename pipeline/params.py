@@ -435,6 +435,10 @@ class Cubes(Group):
     processors that have it; ``auto`` takes it where torch says that the device has it, float32 elsewhere. Cubes of any
     but ``float32`` that were made on a GPU are made anew on a CPU, and the other way round."""
 
+    shard: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """About so many clips of a class share one HDF5 file, for stores whose number of files is what costs
+    (``docs/scale.md``); 0: one file a clip. Never changes what is in a cube."""
+
     @field_validator("layer")
     @classmethod
     def _of_the_net(cls, layer: str, info: ValidationInfo) -> str:

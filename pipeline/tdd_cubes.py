@@ -17,6 +17,7 @@ from pipeline.params import Params, load_params, params_option
 
 if TYPE_CHECKING:
     from han_core.cache.store import ClipCache
+    from han_core.cubes.folder import StoredClip
     from pipeline.execution.jobs import ClipTask
     from pipeline.execution.runner import Summary
     from pipeline.execution.work import ClipWork
@@ -72,8 +73,8 @@ def tdd_cubes_work(params: Params, split: int) -> "ClipWork":
 class ClipPaths:
     """What a worker has to know beyond the clip."""
 
-    cubes: dict[str, Path]
-    """Stream -> the clip's cube file."""
+    cubes: "dict[str, StoredClip]"
+    """Stream -> the clip's cubes."""
     trajectories: Path
 
 
@@ -104,14 +105,17 @@ class EncodeClip:
         from han_core.baselines.fisher.fisherfile import write_vectors
         from han_core.baselines.tdd.encoding import encode
         from han_core.baselines.tdd.from_cubes import crossing_tracks, cube_descriptors
+        from han_core.cubes.folder import files_of
 
         arguments: ClipPaths = task.arguments
-        tracks = crossing_tracks(arguments.trajectories, arguments.cubes)
+        with files_of(arguments.cubes) as cubes:
+            tracks = crossing_tracks(arguments.trajectories, cubes)
+            descriptors = cube_descriptors(cubes, tracks)
         write_vectors(
             path,
             clip=task.clip.name,
             fingerprint=task.fingerprint,
-            vectors=encode([cube_descriptors(arguments.cubes, tracks)], codebook_at(self.codebook, self.identity)),
+            vectors=encode([descriptors], codebook_at(self.codebook, self.identity)),
             attributes={"codebook": self.identity, "tracks": len(tracks)},
         )
 

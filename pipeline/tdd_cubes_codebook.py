@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from han_core.cache.store import ClipCache
+    from han_core.cubes.folder import StoredClip
 
 
 @click.command(help=__doc__)
@@ -38,25 +39,27 @@ def run(params: Params, split: int, cache: "ClipCache") -> int:
     """Run the stage; 0 if the codebook was in the cache, else 1."""
     from han_core.clipfile.trailer import read_trailer
     from han_core.clips import read_clips
+    from han_core.cubes.folder import CubeFolder
     from pipeline.execution.ledger import read_failures
     from pipeline.paths import Paths, clip_file
 
     paths, wanted = Paths.of(params), params.tdd_cubes
     table = read_clips(paths.clips)
     table.require(split)
-    folders = {stream: paths.cubes(stream, split) for stream in ("spatial", "temporal")}
-    failed = {key for folder in (paths.trajectories, *folders.values()) for key in read_failures(folder)}
+    folders = {stream: CubeFolder(paths.cubes(stream, split)) for stream in ("spatial", "temporal")}
+    ledgers = (paths.trajectories, *(folder.folder for folder in folders.values()))
+    failed = {key for folder in ledgers for key in read_failures(folder)}
     files = {
         clip.key: (
             clip_file(paths.trajectories, clip.class_name, clip.name),
-            {stream: clip_file(folder, clip.class_name, clip.name) for stream, folder in folders.items()},
+            {stream: folder.find(clip.class_name, clip.name) for stream, folder in folders.items()},
         )
         for clip in table.select(split, "train")
         if clip.key not in failed
     }
     inputs = {
-        key: " ".join(read_trailer(path).content for path in (trajectories, *cubes.values()))
-        for key, (trajectories, cubes) in files.items()
+        key: " ".join(trailer.content for trailer in (read_trailer(tracks), *(clip.trailer for clip in cubes.values())))
+        for key, (tracks, cubes) in files.items()
     }
     return make_codebook(
         "tdd-cubes-codebook",
@@ -70,11 +73,13 @@ def run(params: Params, split: int, cache: "ClipCache") -> int:
     )
 
 
-def draw_samples(files: dict[str, tuple[Path, dict[str, Path]]], count: int, seed: int) -> "dict[str, np.ndarray]":
+def draw_samples(
+    files: "dict[str, tuple[Path, dict[str, StoredClip]]]", count: int, seed: int
+) -> "dict[str, np.ndarray]":
     """Descriptors drawn from all clips, each clip's part in proportion to its tracks.
 
     Args:
-        files: clip's key -> trajectory file, and stream -> cube file.
+        files: clip's key -> trajectory file, and stream -> cubes.
         count: how many, if there are so many.
 
     Returns:
@@ -88,17 +93,20 @@ def draw_samples(files: dict[str, tuple[Path, dict[str, Path]]], count: int, see
 
     from han_core.baselines.fisher.sampling import collect
     from han_core.baselines.tdd.from_cubes import crossing_tracks, cube_descriptors
+    from han_core.cubes.folder import files_of
     from han_core.runs.progress import Progress
 
     with Progress("sample", 2 * len(files)) as progress:
         counts = {}
-        for key, clip in files.items():
-            counts[key] = len(crossing_tracks(*clip))
+        for key, (trajectories, stored) in files.items():
+            with files_of(stored) as cubes:
+                counts[key] = len(crossing_tracks(trajectories, cubes))
             progress.advance()
 
         def read(key: str, rows: np.ndarray) -> dict[str, np.ndarray]:
-            trajectories, cubes = files[key]
-            found = cube_descriptors(cubes, crossing_tracks(trajectories, cubes).take(rows))
+            trajectories, stored = files[key]
+            with files_of(stored) as cubes:
+                found = cube_descriptors(cubes, crossing_tracks(trajectories, cubes).take(rows))
             progress.advance()
             return {channel: values.astype(np.float16) for channel, values in found.items()}
 

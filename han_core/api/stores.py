@@ -14,7 +14,7 @@ def open_store(folder: AnyPath) -> "CubeDataset":
     ``torch.utils.data.Dataset``.
 
     Args:
-        folder: ``<folder>/<class>/<clip>.h5``, e.g. ``data/ucf101/cubes/spatial-1``.
+        folder: e.g. ``data/ucf101/cubes/spatial-1``: ``<folder>/<class>/<clip>.h5``, or shards of such files.
 
     Returns:
         A dataset of pairs: the cube (T, D, K, K) float16 and the number of its class, classes sorted by name; its

@@ -1,12 +1,13 @@
 """``han store``: what is in stores of feature cubes, whether they are sound, and their numbers for other tools.
 
-A store is a folder of cube files, ``<folder>/<class>/<clip>.h5``, as the cubes stage writes it.
+A store is a folder of cube files, ``<folder>/<class>/<clip>.h5``, as the cubes stage writes it, or of shards of them
+(``cubes.shard``). Other folders of clip files can be looked into as well.
 """
 
 import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ import numpy as np
 from han_core.cache.verify import problems, verify_clip_file
 from han_core.clipfile.arrays import read_parts
 from han_core.clipfile.reader import ClipFile
-from han_core.clipfile.trailer import ClipFileError, read_trailer
+from han_core.clipfile.trailer import TRAILER_BYTES, ClipFileError, read_trailer
 from han_core.cubes.cubefile import CUBES, cube_shape, read_cube
+from han_core.cubes.folder import SHARDS, CubeFolder, StoredClip, clips_of_shard, shard_files
 from han_core.cubes.statistics import StoreStatistics, store_statistics
 from han_core.devices import cores
 
@@ -61,19 +63,19 @@ def stat(folder: Path, as_json: bool) -> None:
     Of a folder of frames, flow or scores files: size, settings and what made them. Where files differ in the libraries
     or the processor that made them, their numbers may differ in the last digits.
     """
-    files = _files(folder)
-    kinds = Counter(_plain(lambda path=path: read_trailer(path).kind) for path in files)
+    clips = _plain(lambda: list(_clips(folder)))
+    kinds = Counter(clip.trailer.kind for clip in clips)
     report: dict[str, Any] = {"store": str(folder), "kinds": dict(kinds.most_common())}
     if list(kinds) == ["cubes"]:
         report |= _report(_statistics(folder))
     else:
-        report |= {"clips": len(files), "file_bytes": sum(path.stat().st_size for path in files)}
-    report["classes"] = dict(sorted(Counter(path.parent.name for path in files).items()))
+        report |= {"clips": len(clips), "file_bytes": sum(clip.trailer.size + TRAILER_BYTES for clip in clips)}
+    report["classes"] = dict(sorted(Counter(clip.class_name for clip in clips).items()))
     facts: dict[str, Counter] = defaultdict(Counter)
     tools: dict[str, Counter] = defaultdict(Counter)
-    with _bar(files, "stat") as bar:
-        for path in bar:
-            found, made_with = _facts_of(path)
+    with _bar(clips, "stat") as bar:
+        for clip in bar:
+            found, made_with = _facts_of(clip)
             for counts, values in ((facts, found), (tools, made_with)):
                 for name, value in values.items():
                     counts[name][value] += 1
@@ -112,7 +114,8 @@ def _print_stat(report: dict[str, Any]) -> None:
 @click.pass_context
 def verify(ctx: click.Context, folder: Path, workers: int | None, as_json: bool) -> None:
     """Recompute every checksum; names each clip with a flipped bit and ends with status 1 if there is one."""
-    files = _files(folder)
+    files = [*shard_files(folder), *folder.glob("*/*.h5")]
+    _need(files, folder)
     with _bar(problems(files, _check, workers=workers or cores()), "verify", len(files)) as bar:
         bad = [problem for problem in bar if problem]
     if as_json:
@@ -120,7 +123,8 @@ def verify(ctx: click.Context, folder: Path, workers: int | None, as_json: bool)
     else:
         for problem in bad:
             click.echo(problem)
-        click.echo(f"{len(files)} clips checked, {len(bad)} bad, in {folder}")
+        what = "shards" if shard_files(folder) else "clips"
+        click.echo(f"{len(files)} {what} checked, {len(bad)} bad, in {folder}")
     if bad:
         ctx.exit(1)
 
@@ -133,39 +137,52 @@ def verify(ctx: click.Context, folder: Path, workers: int | None, as_json: bool)
 @_json
 def export(folder: Path, destination: Path, form: str, array: str, as_json: bool) -> None:
     """Write dense arrays to DESTINATION/<class>/<clip>.npy (or .h5, plain HDF5): cubes (T, 512, 14, 14) float16."""
-    files = _files(folder)
+    clips = _plain(lambda: list(_clips(folder)))
     write, suffix = (_write_npy, ".npy") if form == "npy" else (_write_hdf5, ".h5")
     total = 0
-    with _bar(files, "export") as bar:
-        for path in bar:
-            values = _plain(lambda path=path: _dense(path, array))
-            target = destination / path.parent.name / f"{path.stem}{suffix}"
+    with _bar(clips, "export") as bar:
+        for clip in bar:
+            values = _plain(lambda clip=clip: _dense(clip, array))
+            target = destination / clip.class_name / f"{clip.name}{suffix}"
             target.parent.mkdir(parents=True, exist_ok=True)
             write(target, array, values)
             total += values.nbytes
     if as_json:
-        report = {"store": str(folder), "destination": str(destination), "clips": len(files), "bytes": total}
+        report = {"store": str(folder), "destination": str(destination), "clips": len(clips), "bytes": total}
         click.echo(json.dumps(report | {"array": array, "format": form}, indent=1))
     else:
-        click.echo(f"{len(files)} clips, {total / 1e6:,.1f} MB of {array}, in {destination}")
+        click.echo(f"{len(clips)} clips, {total / 1e6:,.1f} MB of {array}, in {destination}")
 
 
 def _stores(folder: Path) -> list[Path]:
     """The folder itself if it is a store, or those of a project below it."""
-    if any(folder.glob("*/*.h5")):
+    if _is_store(folder):
         return [folder]
-    return [path for path in sorted(folder.glob("data/*/cubes/*")) if any(path.glob("*/*.h5"))]
+    return [path for path in sorted(folder.glob("data/*/cubes/*")) if _is_store(path)]
 
 
-def _files(folder: Path) -> list[Path]:
-    files = sorted(folder.glob("*/*.h5"))
-    if not files:
+def _is_store(folder: Path) -> bool:
+    return any(folder.glob("*/*.h5")) or bool(shard_files(folder))
+
+
+def _clips(folder: Path) -> Iterator[StoredClip]:
+    """All clips of a store, sorted.
+
+    Raises:
+        ClipFileError: a file is damaged.
+    """
+    found = CubeFolder(folder)
+    _need(found.names(), folder)
+    return (found.find(*name) for name in found.names())
+
+
+def _need(found: Sequence, folder: Path) -> None:
+    if not found:
         raise click.ClickException(f"{folder}: holds no <class>/<clip>.h5 files; is it a folder of clip files?")
-    return files
 
 
 def _statistics(folder: Path) -> StoreStatistics:
-    return _plain(lambda: store_statistics(_files(folder)))
+    return _plain(lambda: store_statistics(clip.trailer for clip in _clips(folder)))
 
 
 def _report(found: StoreStatistics) -> dict:
@@ -180,11 +197,11 @@ def _summary(report: dict) -> str:
     )
 
 
-def _facts_of(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+def _facts_of(clip: StoredClip) -> tuple[dict[str, str], dict[str, str]]:
     """How a file was made: the settings that it names, and libraries and processor."""
 
     def read() -> tuple[dict[str, str], dict[str, str]]:
-        with ClipFile(path) as file:
+        with clip.file() as path, ClipFile(path) as file:
             return {name: str(value) for name, value in file.attributes.items() if name in _FACTS}, file.tools
 
     return _plain(read)
@@ -192,11 +209,18 @@ def _facts_of(path: Path) -> tuple[dict[str, str], dict[str, str]]:
 
 def _check(path: Path) -> None:
     verify_clip_file(path)
-    cube_shape(path, read_trailer(path))
+    if path.parent.name != SHARDS:
+        cube_shape(path, read_trailer(path))
+        return
+    for clip in clips_of_shard(path):
+        with clip.file() as own:
+            verify_clip_file(own)
+        cube_shape(path, clip.trailer)
 
 
-def _dense(path: Path, array: str) -> np.ndarray:
-    return read_cube(path) if array == CUBES else read_parts(path, read_trailer(path), (array,))[0]
+def _dense(clip: StoredClip, array: str) -> np.ndarray:
+    path, trailer = clip.path, clip.trailer
+    return read_cube(path, trailer) if array == CUBES else read_parts(path, trailer, (array,))[0]
 
 
 def _write_npy(path: Path, array: str, values: np.ndarray) -> None:
@@ -212,7 +236,7 @@ def _plain(read: Callable[[], Any]) -> Any:
     """What ``read`` returns; a damaged file is a plain message."""
     try:
         return read()
-    except ClipFileError as error:
+    except (ClipFileError, OSError) as error:
         raise click.ClickException(str(error)) from None
 
 

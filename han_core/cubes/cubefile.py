@@ -41,13 +41,16 @@ def write_cube(writer: ClipFileWriter, cube: np.ndarray) -> None:
     writer.array(_PARTS[2], rows.values, codec="shuffle-zstd")
 
 
-def read_cube(path: str | Path) -> np.ndarray:
+def read_cube(path: str | Path, trailer: Trailer | None = None) -> np.ndarray:
     """A clip's cube (T, D, K, K) float16, read without HDF5.
+
+    Args:
+        trailer: where the file holds more than one clip, that of the clip.
 
     Raises:
         ClipFileError: the file is missing or damaged, or holds no cube.
     """
-    trailer = read_trailer(path)
+    trailer = trailer or read_trailer(path)
     dense = read_sparse(path, trailer).dense()
     return dense.reshape(trailer.arrays[CUBES].shape)
 

@@ -8,6 +8,7 @@ from torch.utils.data import Dataset
 
 from han_core.clipfile.trailer import ClipFileError
 from han_core.cubes.cubefile import read_cube
+from han_core.cubes.folder import CubeFolder
 
 
 class CubeDataset(Dataset):
@@ -18,22 +19,23 @@ class CubeDataset(Dataset):
         clips: ``<class>/<clip>`` of each item, sorted.
 
     Args:
-        folder: ``<folder>/<class>/<clip>.h5``.
+        folder: that stage ``cubes`` writes (:mod:`han_core.cubes.folder`).
 
     Raises:
-        ClipFileError: there is no cube file.
+        ClipFileError: there is no cube file, or a shard is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._paths = sorted(folder.glob("*/*.h5"))
-        if not self._paths:
+        self._folder = CubeFolder(folder)
+        self._names = self._folder.names()
+        if not self._names:
             raise ClipFileError(f"{folder}: holds no cube files (<class>/<clip>.h5); run stage cubes, or dvc pull it")
-        self.classes = tuple(sorted({path.parent.name for path in self._paths}))
-        self.clips = tuple(f"{path.parent.name}/{path.stem}" for path in self._paths)
+        self.classes = tuple(sorted({class_name for class_name, _ in self._names}))
+        self.clips = tuple(f"{class_name}/{clip}" for class_name, clip in self._names)
         self._labels = {name: number for number, name in enumerate(self.classes)}
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._names)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """The cube (T, D, K, K) float16, and the number of the class.
@@ -41,5 +43,6 @@ class CubeDataset(Dataset):
         Raises:
             ClipFileError: the file is damaged.
         """
-        path = self._paths[index]
-        return torch.from_numpy(read_cube(path)), self._labels[path.parent.name]
+        class_name, name = self._names[index]
+        clip = self._folder.find(class_name, name)
+        return torch.from_numpy(read_cube(clip.path, clip.trailer)), self._labels[class_name]

@@ -2,11 +2,11 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from han_core.clipfile.trailer import TRAILER_BYTES, Trailer, read_trailer
+from han_core.clipfile.trailer import TRAILER_BYTES, Trailer
 from han_core.cubes.cubefile import cube_shape, nonzeros, stored_bytes
 from han_core.errors import HanError
 
@@ -48,16 +48,16 @@ def read_statistics(path: Path) -> StoreStatistics:
         raise HanError(f"{path}: does not hold the figures of a store; run the cubes stage again") from None
 
 
-def store_statistics(paths: Sequence[Path]) -> StoreStatistics:
-    """Measure the cube files ``paths``.
+def store_statistics(trailers: Iterable[Trailer]) -> StoreStatistics:
+    """Measure cube files by their trailers.
 
     Raises:
         ValueError: there are none.
         ClipFileError: one is damaged, or holds no cube.
     """
     counted = StoreCount()
-    for path in paths:
-        counted.add(read_trailer(path))
+    for trailer in trailers:
+        counted.add(trailer)
     return counted.statistics()
 
 

@@ -1,15 +1,14 @@
 """Many cube files as one training set: index and reader. In memory they are :class:`MemoryFeatures`.
 
 A store is built from the folders that the cubes stage writes, one per stream. Its index reads the last kilobyte of each
-file once; the numbers are read when they are needed, or all at once by :meth:`CubeStore.load`. Reading goes past HDF5,
-whose global lock would make threads wait for each other. No file stays open, so a store may be used by any number of
-workers, whichever way they were started.
+file, or the index of each shard, once; the numbers are read when they are needed, or all at once by
+:meth:`CubeStore.load`. Reading goes past HDF5, whose global lock would make threads wait for each other. No file stays
+open, so a store may be used by any number of workers, whichever way they were started.
 
 Shapes: N clips, T frames, D channels, R regions. Features without a place (fully connected layers, or cubes averaged
 over their regions) have R = 1 and are dense; cubes are :class:`han_core.cubes.sparse.SparseCubes`.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -22,10 +21,11 @@ import torch
 
 from han_core.clipfile.arrays import read_parts
 from han_core.clipfile.reader import ClipFile
-from han_core.clipfile.trailer import REMAKE, ClipFileError, Trailer, read_trailer
+from han_core.clipfile.trailer import REMAKE, ClipFileError
 from han_core.clips import Clip
 from han_core.cubes.cubefile import CUBES, cube_shape, features_shape, nonzeros, read_sparse
 from han_core.cubes.features import PLAIN, MemoryFeatures, Values
+from han_core.cubes.folder import CubeFolder, StoredClip
 from han_core.cubes.sparse import SparseCubes
 from han_core.cubes.sparse_rows import SparseRows
 from han_core.devices import cores
@@ -44,9 +44,7 @@ class CubeStoreError(HanError, ValueError):
 
 @dataclass(frozen=True)
 class _Entry:
-    path: Path
-    trailer: Trailer
-    version: tuple[int, int, int]  # inode, size and modification time: the file is the one that was indexed
+    clip: StoredClip
     shape: tuple[int, int, int]  # (T, D, R)
 
 
@@ -60,7 +58,7 @@ class CubeStore:
         shapes: {stream: (T, D, R)}.
 
     Args:
-        folders: {stream: folder of its cube files, ``<folder>/<class>/<clip>.h5``}.
+        folders: {stream: folder of its cube files (:mod:`han_core.cubes.folder`)}.
         clips: the clips wanted.
         further: such folders of further views of the same clips, by the views' names. Wherever a clip is asked for by
             its number n, v N + n is its view v, 0 being that of ``folders``; statistics and all that is said of the
@@ -88,13 +86,18 @@ class CubeStore:
         self.missing: list[Clip] = []
         self._entries: dict[str, list[_Entry]] = {stream: [] for stream in folders}
         self.views = (PLAIN, *further)
-        sets = [folders, *further.values()]
+        try:
+            sets = [
+                {stream: CubeFolder(folder) for stream, folder in one.items()} for one in (folders, *further.values())
+            ]
+        except (ClipFileError, OSError) as error:
+            raise CubeStoreError(str(error)) from None
         for clip in clips:
-            there = (folder / _file_of(clip) for one in sets for folder in one.values())
-            (self.clips if all(path.is_file() for path in there) else self.missing).append(clip)
+            there = (folder.has(clip.class_name, clip.name) for one in sets for folder in one.values())
+            (self.clips if all(there) else self.missing).append(clip)
         for one in sets:
             for stream, folder in one.items():
-                self._entries[stream] += [self._index(folder / _file_of(clip)) for clip in self.clips]
+                self._entries[stream] += [self._index(folder, clip) for clip in self.clips]
         if not self.clips:
             wanted = ", ".join(str(folder) for folder in folders.values())
             raise CubeStoreError(
@@ -140,7 +143,7 @@ class CubeStore:
         found = {}
         for number, clip in enumerate(self.clips):
             own = (entry for entries in self._entries.values() for entry in entries[number :: len(self)])
-            found[clip.key] = " ".join(entry.trailer.content for entry in own)
+            found[clip.key] = " ".join(entry.clip.trailer.content for entry in own)
         return found
 
     def attributes(self, stream: str) -> dict:
@@ -149,7 +152,7 @@ class CubeStore:
         Raises:
             ClipFileError: the file is damaged.
         """
-        with ClipFile(self._entries[stream][0].path) as file:
+        with self._entries[stream][0].clip.file() as path, ClipFile(path) as file:
             return file.attributes
 
     def frames(self) -> np.ndarray:
@@ -176,11 +179,12 @@ class CubeStore:
 
     @staticmethod
     def _frames_of(entry: _Entry) -> np.ndarray:
-        (frames,) = read_parts(entry.path, entry.trailer, ("frames",))
+        path, trailer = entry.clip.path, entry.clip.trailer
+        (frames,) = read_parts(path, trailer, ("frames",))
         if (frames.shape, frames.dtype) != (entry.shape[:1], np.int32):
-            raise ClipFileError(f"{entry.path}: clip {entry.trailer.clip}: its frame numbers do not fit. {REMAKE}")
+            raise ClipFileError(f"{path}: clip {trailer.clip}: its frame numbers do not fit. {REMAKE}")
         if frames[0] < 0 or (frames[1:] < frames[:-1]).any():
-            raise ClipFileError(f"{entry.path}: clip {entry.trailer.clip}: its frames are not in order. {REMAKE}")
+            raise ClipFileError(f"{path}: clip {trailer.clip}: its frames are not in order. {REMAKE}")
         return frames
 
     def read(self, index: int) -> dict[str, np.ndarray]:
@@ -241,7 +245,7 @@ class CubeStore:
 
     def _places(self, stream: str) -> np.ndarray:
         """Where the non-zeros of each clip begin when all lie one after the other, and where the last ones end."""
-        sizes = [nonzeros(entry.trailer) for entry in self._entries[stream]] if self._sparse else []
+        sizes = [nonzeros(entry.clip.trailer) for entry in self._entries[stream]] if self._sparse else []
         return np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
 
     def _load(self, stream: str) -> Values:
@@ -267,10 +271,10 @@ class CubeStore:
     def _sparse(self) -> bool:
         return self.array == CUBES and not self.pooled
 
-    def _index(self, path: Path) -> _Entry:
+    def _index(self, folder: CubeFolder, clip: Clip) -> _Entry:
         try:
-            version = _version(path)  # first: a file that takes its place from here on is noticed
-            trailer = read_trailer(path)
+            found = folder.find(clip.class_name, clip.name)
+            path, trailer = found.path, found.trailer
             if self.array == CUBES:
                 shape = cube_shape(path, trailer)
             elif self.array in trailer.arrays:
@@ -279,33 +283,33 @@ class CubeStore:
                 have = ", ".join(trailer.arrays) or "none"
                 raise ClipFileError(f"{path}: clip {trailer.clip} holds no {self.array}; its arrays: {have}")
             regions = 1 if self.pooled else int(np.prod(shape[2:]))
-            return _Entry(path, trailer, version, (shape[0], shape[1], regions))
+            return _Entry(found, (shape[0], shape[1], regions))
         except (ClipFileError, OSError) as error:
             raise CubeStoreError(str(error)) from None
 
     def _read(self, entry: _Entry) -> SparseRows | np.ndarray:
-        """The features of one file: sparse rows, or dense (T, D, R)."""
+        """The features of one clip: sparse rows, or dense (T, D, R)."""
+        path, trailer = entry.clip.path, entry.clip.trailer
         try:
-            self._check_unchanged(entry)
+            self._check_unchanged(entry.clip)
             if self.array != CUBES:
-                (values,) = read_parts(entry.path, entry.trailer, (self.array,))
+                (values,) = read_parts(path, trailer, (self.array,))
                 rows = values.reshape(*values.shape[:2], -1)
             else:
-                rows = read_sparse(entry.path, entry.trailer)
-            self._check_unchanged(entry)  # nor while it was read
+                rows = read_sparse(path, trailer)
+            self._check_unchanged(entry.clip)  # nor while it was read
         except ClipFileError as error:
             raise CubeStoreError(str(error)) from None
         except OSError as error:
-            raise CubeStoreError(f"{entry.path} was there when the run began and cannot be read now: {error}") from None
+            raise CubeStoreError(f"{path} was there when the run began and cannot be read now: {error}") from None
         if not self.pooled or isinstance(rows, np.ndarray):
             return rows
         return SparseCubes.of([rows]).moments()[0][0].unsqueeze(2).numpy()
 
     @staticmethod
-    def _check_unchanged(entry: _Entry) -> None:
-        """A file that was replaced by an equal one (linked again from the cache) is as good as unchanged."""
-        if _version(entry.path) != entry.version and read_trailer(entry.path) != entry.trailer:
-            raise CubeStoreError(f"{entry.path} changed while it was in use; start again")
+    def _check_unchanged(clip: StoredClip) -> None:
+        if not clip.is_unchanged():
+            raise CubeStoreError(f"{clip.path} changed while it was in use; start again")
 
     @staticmethod
     def _common_shape(entries: Sequence[_Entry]) -> tuple[int, int, int]:
@@ -313,7 +317,7 @@ class CubeStore:
         for entry in entries:
             if entry.shape != first.shape:
                 raise CubeStoreError(
-                    f"{entry.path} holds {entry.shape} (frames, channels, regions) and {first.path} {first.shape}; "
+                    f"{entry.clip} holds {entry.shape} (frames, channels, regions) and {first.clip} {first.shape}; "
                     "all clips of a store must agree. Run the cubes stage again."
                 )
         return first.shape
@@ -323,15 +327,6 @@ def _joined(clips: Sequence[SparseRows | np.ndarray]) -> Values:
     if isinstance(clips[0], SparseRows):
         return SparseCubes.of(clips)
     return torch.from_numpy(np.stack(clips))
-
-
-def _file_of(clip: Clip) -> str:
-    return f"{clip.class_name}/{clip.name}.h5"
-
-
-def _version(path: Path) -> tuple[int, int, int]:
-    status = os.stat(path)
-    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _by_threads(count: int, work: Callable[[int], None]) -> None:

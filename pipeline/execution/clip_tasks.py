@@ -42,36 +42,46 @@ def clip_tasks(
     Args:
         sources: where these files are, one of each for a clip.
         fingerprint: identity of the file to be made, given the content of each of the clip's files.
-        arguments: what the task needs beside the clip, given the absolute path of each of the clip's files: a worker of
-            a cluster may be in another folder.
+        arguments: what the task needs beside the clip, given the absolute path of each of the clip's files (of cubes,
+            which may be in shards, a :class:`~han_core.cubes.folder.StoredClip`; None if there is none): a worker of a
+            cluster may be in another folder.
 
     Returns:
         The tasks; {clip's key: reason} of the clips that lack a file because they failed before; and of those one of
         whose files is missing or damaged all the same.
     """
     from han_core.clipfile.trailer import ClipFileError, read_trailer
+    from han_core.cubes.folder import CubeFolder, StoredClip
 
     failed: dict[str, str] = {}
     for folder, kind in reversed(sources):  # of several reasons the first source's counts
         failed |= {name: f"no {kind}: {reason}" for name, reason in read_failures(folder).items()}
     faults: dict[str, str] = {}
 
-    def found_of(clip: "Clip") -> tuple[list[Path], list[str]]:
-        """The clip's files, and the identities of their contents as far as they are sound."""
-        paths = [clip_file(folder, clip.class_name, clip.name) for folder, _ in sources]
-        contents: list[str] = []
-        if clip.key not in failed:
-            for path, (folder, kind) in zip(paths, sources, strict=True):
-                try:
-                    contents.append(read_trailer(path).content)
-                except ClipFileError as error:
-                    faults.setdefault(clip.key, f"{error} (made by stage {_MADE_BY.get(folder.name, kind)})")
-        return paths, contents
+    cubes = {folder: CubeFolder(folder) for folder, kind in sources if kind == "cubes"}
+
+    def place_of(clip: "Clip", folder: Path) -> tuple[Path | StoredClip, str]:
+        """Where the clip's file is, and the identity of its content."""
+        if folder in cubes:
+            stored = cubes[folder].find(clip.class_name, clip.name)
+            return stored.absolute(), stored.trailer.content
+        path = clip_file(folder, clip.class_name, clip.name)
+        return path.absolute(), read_trailer(path).content
+
+    def found_of(clip: "Clip") -> list[tuple[Path | StoredClip | None, str]]:
+        """Of each source, as far as the clip's file is sound."""
+        found: list[tuple[Path | StoredClip | None, str]] = [(None, "")] * len(sources)
+        for number, (folder, kind) in enumerate(sources if clip.key not in failed else ()):
+            try:
+                found[number] = place_of(clip, folder)
+            except ClipFileError as error:
+                faults.setdefault(clip.key, f"{error} (made by stage {_MADE_BY.get(folder.name, kind)})")
+        return found
 
     tasks = []
-    for clip, (paths, contents) in each(found_of, list(clips)):
-        identity = fingerprint(*contents) if len(contents) == len(sources) else ""
-        tasks.append(ClipTask(clip, identity, arguments(*(path.absolute() for path in paths))))
+    for clip, found in each(found_of, list(clips)):
+        places, contents = zip(*found, strict=True)
+        tasks.append(ClipTask(clip, fingerprint(*contents) if all(contents) else "", arguments(*places)))
     return tasks, failed, faults
 
 

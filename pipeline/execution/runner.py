@@ -22,7 +22,7 @@ import click
 
 from han_core.cache.folders import CacheUnusable, probe
 from han_core.cache.store import ClipCache
-from han_core.clipfile.trailer import Trailer
+from han_core.clipfile.trailer import ClipFileError, Trailer
 from han_core.clips import Clip
 from han_core.errors import HanError
 from han_core.runs.progress import Progress
@@ -32,6 +32,7 @@ from pipeline.execution.deaths import WorkersDied
 from pipeline.execution.jobs import DIED, ClipTask, machine_fault
 from pipeline.execution.ledger import LEDGER, Failure, describe, read_failures, write_failures
 from pipeline.execution.places import outcomes_of
+from pipeline.execution.sharding import Shards
 from pipeline.execution.stagelog import stage_log
 from pipeline.execution.work import ClipWork, TaskQueue
 from pipeline.params import Run
@@ -71,7 +72,8 @@ def map_clips(
     work: ClipWork, *, cache: ClipCache, run: Run, allowed_failures: int, log_path: Path | None = None
 ) -> Summary:
     """Make one file for each task, at ``<output>/<class>/<clip>.h5``, the ledger ``<output>/failures.csv``, and the
-    list ``<output>/contents.csv`` of all of them.
+    list ``<output>/contents.csv`` of all of them. Where the work asks for shards, clips share files
+    (:mod:`pipeline.execution.sharding`).
 
     Args:
         cache: where finished files are.
@@ -91,7 +93,7 @@ def map_clips(
     try:
         with stage_log(log_path or Path("logs", f"{stage}.log")):
             summary, faults = _mapped(work, cache, run)
-    except (CannotGoOn, WorkersDied, CacheUnusable) as error:
+    except (CannotGoOn, ClipFileError, WorkersDied, CacheUnusable) as error:
         raise click.ClickException(f"{stage}: {error}. {_KEPT}") from None
     except OSError as error:
         raise click.ClickException(f"{stage}: {machine_fault(error, cache.root)}. {_KEPT}") from None
@@ -131,7 +133,8 @@ def _mapped(work: ClipWork, cache: ClipCache, run: Run) -> tuple[Summary, list[F
         cache.sweep()
         made: dict[str, tuple[Clip, str]] = {}
         todo = []
-        for task, trailer in _linked(tasks, cache, kind, output):
+        shards = Shards(cache, output, work.shard, tasks) if work.shard else None
+        for task, trailer in _in_cache(tasks, cache, kind, output, shards):
             if trailer is None:
                 todo.append(task)
             else:
@@ -170,7 +173,10 @@ def _mapped(work: ClipWork, cache: ClipCache, run: Run) -> tuple[Summary, list[F
                     details = f"\n{outcome.details}" if outcome.details else ""
                     log.info("%s: %s %s: %s%s", stage, task.clip.name, outcome.what, outcome.reason, details)
                 progress.advance()
-        _remove_others(output, {str(clip_file(output, clip.class_name, clip.name)) for clip, _ in made.values()})
+        files = {clip_file(output, clip.class_name, clip.name) for clip, _ in made.values()}
+        if shards:
+            files = files | shards.files if faults else shards.pack(made)
+        _remove_others(output, {str(file) for file in files})
         if not faults:
             write_failures(output, failures)
             write_contents(output, made, failures)
@@ -192,6 +198,16 @@ def _from_anywhere(tasks: list[ClipTask]) -> list[ClipTask]:
 
 def _failure(task: ClipTask, reason: str) -> Failure:
     return Failure(task.clip.class_name, task.clip.name, reason)
+
+
+def _in_cache(
+    tasks: Sequence[ClipTask], cache: ClipCache, kind: str, output: Path, shards: Shards | None
+) -> Iterator[tuple[ClipTask, Trailer | None]]:
+    """As :func:`_linked`, after the shards that are there."""
+    if shards:
+        yield from shards.found()
+        tasks = shards.rest()
+    yield from _linked(tasks, cache, kind, output)
 
 
 def _linked(

@@ -43,8 +43,10 @@ class ClipWork:
     called from several threads: then there is one process a GPU, with threads."""
     precision: str = "float32"
     """Arithmetic of the net."""
+    shard: int = 0
+    """About so many clips of a class share one file of the output folder; 0: one file a clip."""
     noticed: Callable[[Trailer], None] = lambda trailer: None
-    """Called in this process with the trailer of each file of the output, reused or made."""
+    """Called in this process with the trailer of each clip's file, reused or made."""
 
 
 class TaskQueue(Iterator[ClipTask]):

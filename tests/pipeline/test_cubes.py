@@ -15,6 +15,7 @@ from han_core.camera.storedflow import StoredFlow
 from han_core.clipfile.reader import ClipFile
 from han_core.clipfile.trailer import read_trailer
 from han_core.cubes.cubefile import read_cube
+from han_core.cubes.folder import SHARDS, CubeFolder, shard_files
 from han_core.cubes.statistics import read_statistics, store_statistics
 from han_core.devices import TOLERANCE, device_apart
 from han_core.flow.flowfile import read_flow_levels
@@ -103,9 +104,32 @@ def test_what_the_store_holds_is_counted_whether_its_files_are_made_or_reused(pr
     for said in ("5 computed", "5 reused"):
         assert said in project.ok("cubes")
         files = sorted((project.folder / "data/toy/cubes/spatial-1").rglob("*.h5"))
-        assert (len(files), read_statistics(path)) == (5, store_statistics(files))
+        assert (len(files), read_statistics(path)) == (5, store_statistics(map(read_trailer, files)))
         path.write_text("of an earlier run")
         path.chmod(0o444)  # a link into DVC's cache
+
+
+def test_shards_hold_the_same_cubes_and_cost_no_pass_of_the_net(project):
+    project.params["cubes"]["views"] = ["mirrored"]
+    project.ok("cubes")
+    cubes, views = (project.folder / "data/toy" / kind / "spatial-1" for kind in ("cubes", "views"))
+    listed = {folder: (folder / CONTENTS).read_bytes() for folder in (cubes, views, views / "mirrored")}
+    counted = project.folder / "metrics/toy/store/spatial-1.json"
+    before, files = counted.read_bytes(), {path.stem: path.read_bytes() for path in cubes.rglob("*.h5")}
+    project.params["cubes"]["shard"] = 2
+    said = project.ok("cubes")
+    assert "cubes-spatial-1: 6 clips: 6 reused, 0 computed" in said
+    assert "cubes-spatial-1-mirrored: 3 clips: 3 reused, 0 computed" in said
+    assert shard_files(cubes)
+    assert shard_files(views / "mirrored")
+    assert not [path for folder in (cubes, views) for path in folder.rglob("*.h5") if path.parent.name != SHARDS]
+    assert {folder: (folder / CONTENTS).read_bytes() for folder in listed} == listed, "nobody runs who reads them"
+    assert counted.read_bytes() == before
+    folder = CubeFolder(cubes)
+    for class_name, name in folder.names():
+        with folder.find(class_name, name).file() as path:
+            assert path.read_bytes() == files.pop(name)
+    assert files == {}
 
 
 def test_what_changed_is_computed_and_the_rest_reused_with_equal_bytes(project, monkeypatch):

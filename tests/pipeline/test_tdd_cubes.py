@@ -1,5 +1,6 @@
 """Row tdd_cubes: the cubes pooled along trajectories, from the codebook to the vectors of each clip."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,6 +14,7 @@ from han_core.baselines.tdd.tracks import Tracks
 from han_core.baselines.trajectories.trajectoryfile import read_trajectories
 from han_core.clipfile.reader import ClipFile
 from han_core.cubes.cubefile import write_cubes
+from han_core.cubes.shard import write_shard
 from pipeline import tdd_cubes, tdd_cubes_codebook
 from pipeline.execution import local
 from pipeline.execution.ledger import Failure, read_failures, write_failures
@@ -93,6 +95,27 @@ def test_vectors_are_the_cubes_pooled_and_encoded(project):
             assert (file.kind, file.attributes["tracks"]) == ("fisher", 20)
     for channel in CHANNELS:
         assert not read_vector(project.clip_path("tdd_cubes/1", STILL), channel).any()
+
+
+def test_of_shards_the_same_bytes_are_made(project):
+    said = make_all(project)
+    made = [project.codebook("tdd_cubes"), *(project.folder / "data/toy/tdd_cubes/1").rglob("*.h5")]
+    before = {path: path.read_bytes() for path in made}
+    assert "codebook 1: of" in said
+    for stream in STREAMS:
+        for of_class in (project.folder / f"data/toy/cubes/{stream}-1").iterdir():
+            files = {path.stem: path for path in of_class.glob("*.h5")}
+            if files:
+                (of_class / "shards").mkdir()
+                write_shard(of_class / "shards/all.h5", name="all", fingerprint="5" * 64, files=files)
+            for path in files.values():
+                path.unlink()
+    said = make_all(project)
+    assert "codebook 1: reused" in said
+    assert "5 reused, 0 computed" in said, "the clips are the same"
+    shutil.rmtree(project.folder / ".han_cache")
+    assert "5 computed" in make_all(project)
+    assert {path: path.read_bytes() for path in made} == before
 
 
 def test_no_test_clip_reaches_the_codebook(project):

@@ -11,6 +11,7 @@ from han_core.cli.main import main
 from han_core.clipfile import writer as writer_module
 from han_core.clipfile.writer import ClipFileWriter
 from han_core.cubes.cubefile import write_cube
+from han_core.cubes.shard import write_shard
 
 SHAPE = (3, 8, 4, 4)
 CLIPS = {"clap": ["a", "b"], "wave": ["c"]}
@@ -132,3 +133,49 @@ def test_export_of_another_layer_or_of_none(store, tmp_path):
     result = CliRunner().invoke(main, ["store", "export", str(store), str(tmp_path / "x"), "--array", "fc9"])
     assert result.exit_code == 1
     assert "holds no fc9; its arrays: cubes" in result.output
+
+
+@pytest.fixture
+def shards(store):
+    """The same clips in shards."""
+    folder = store.with_name("temporal-1")
+    for class_name in CLIPS:
+        files = {path.stem: path for path in (store / class_name).glob("*.h5")}
+        shard = folder / class_name / "shards/first.h5"
+        shard.parent.mkdir(parents=True)
+        write_shard(shard, name="first", fingerprint="cd" * 32, files=files)
+    return folder
+
+
+def test_of_shards_the_same_is_told_as_of_their_files(store, shards):
+    def told(folder, command):
+        found = json.loads(han(command, folder, "--json"))
+        found = found[0] if isinstance(found, list) else found
+        return {name: value for name, value in found.items() if name != "store"}
+
+    for command in ("ls", "stat"):
+        assert told(shards, command) == told(store, command)
+    assert len(json.loads(han("ls", "--json"))) == 2
+    han("export", shards, "dense")
+    assert np.array_equal(np.load("dense/clap/b.npy"), cube("b"))
+    assert "2 shards checked, 0 bad" in han("verify", shards)
+
+
+def test_a_flipped_bit_in_a_shard_is_found(shards):
+    path = shards / "clap/shards/first.h5"
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+    said = han("verify", shards, code=1)
+    assert "clap/shards/first.h5: clip first (shard) does not have the checksum it was written with" in said
+    assert "2 shards checked, 1 bad" in said
+
+
+def test_a_shard_of_a_clip_that_lies_is_found(shards, store):
+    """Sealed as it should be, but what is in it was never sound."""
+    path = shards / "wave/shards/first.h5"
+    path.unlink()
+    with ClipFileWriter(store / "wave/x.h5", kind="cubes", clip="x", fingerprint="ab" * 32) as writer:
+        writer.array("fc7", np.ones((3, 8), np.float16))
+    write_shard(path, name="first", fingerprint="cd" * 32, files={"x": store / "wave/x.h5"})
+    assert "clip x is a file of kind cubes and holds no cube" in han("verify", shards, code=1)

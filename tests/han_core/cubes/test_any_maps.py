@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from han_core.clipfile.trailer import read_trailer
 from han_core.clips import Clip
 from han_core.cubes.cubefile import read_cube, write_cubes
 from han_core.cubes.moments import glimpse_statistics
@@ -53,7 +54,7 @@ def test_they_come_back_bit_for_bit(stored):
 
 def test_their_statistics_are_those_of_the_dense_numbers(stored):
     store, cubes, paths = stored
-    found = store_statistics(paths)
+    found = store_statistics(map(read_trailer, paths))
     dense = np.stack(cubes)
     assert found.shape == cubes[0].shape
     assert found.zeros == pytest.approx((bits(dense) == 0).mean())

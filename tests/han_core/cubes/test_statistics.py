@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from han_core.clipfile.trailer import read_trailer
 from han_core.clipfile.writer import ClipFileWriter
 from han_core.cubes.cubefile import write_cube
 from han_core.cubes.statistics import read_statistics, store_statistics, write_statistics
@@ -19,7 +20,7 @@ def test_figures_of_two_clips(tmp_path):
     empty, half = np.zeros((3, 6, 2, 2)), np.zeros((3, 6, 2, 2))
     half[:, :3] = 1
     paths = [write(tmp_path / "a.h5", empty), write(tmp_path / "b.h5", half)]
-    found = store_statistics(paths)
+    found = store_statistics(map(read_trailer, paths))
     assert (found.clips, found.shape) == (2, (3, 6, 2, 2))
     assert found.zeros == pytest.approx(0.75)
     assert found.raw_bytes == 2 * 2 * 72
@@ -30,14 +31,15 @@ def test_figures_of_two_clips(tmp_path):
 def test_a_fuller_cube_takes_more_room(tmp_path):
     rng = np.random.default_rng(0)
     values = rng.random((4, 16, 8, 8))
-    sparse = store_statistics([write(tmp_path / "a.h5", np.where(rng.random(values.shape) < 0.1, values, 0))])
-    full = store_statistics([write(tmp_path / "b.h5", values)])
+    tenth = np.where(rng.random(values.shape) < 0.1, values, 0)
+    sparse = store_statistics([read_trailer(write(tmp_path / "a.h5", tenth))])
+    full = store_statistics([read_trailer(write(tmp_path / "b.h5", values))])
     assert sparse.stored_bytes < full.stored_bytes / 3
     assert full.zeros < 0.01 < 0.85 < sparse.zeros < 0.95
 
 
 def test_written_and_read(tmp_path):
-    found = store_statistics([write(tmp_path / "a.h5", np.ones((3, 6, 2, 2)))])
+    found = store_statistics([read_trailer(write(tmp_path / "a.h5", np.ones((3, 6, 2, 2))))])
     write_statistics(found, tmp_path / "store/a.json")
     assert read_statistics(tmp_path / "store/a.json") == found
 
