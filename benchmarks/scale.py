@@ -16,8 +16,9 @@ left is the bookkeeping. Left out: the nets' own scores, which only a VGG-16 has
     restored  the outputs deleted, and `dvc repro`: DVC links them out of its own cache
     one more  one video is added, and decode, flow and cubes run by `dvc repro`
 
-With several sizes the slopes are told: milliseconds a clip, and what does not depend on the clips. A folder given with
-`--scratch` is kept, and a later run goes on in it with the code of its day: then `first` finds all clips in the cache.
+With `--shard` about so many cubes of a class share a file. With several sizes the slopes are told: milliseconds a clip,
+and what does not depend on the clips. A folder given with `--scratch` is kept, and a later run goes on in it with the
+code of its day: then `first` finds all clips in the cache.
 """
 
 import json
@@ -114,12 +115,12 @@ def write_net(path: Path) -> None:
     save_file(torchvision.models.shufflenet_v2_x0_5(weights=None).state_dict(), path, said)
 
 
-def params_of(folder: Path) -> dict:
+def params_of(folder: Path, shard: int = 0) -> dict:
     """UCF-101's three splits and both streams, tiny."""
     params = small_params(str(folder / "videos"))
     params["dataset"].update(name=NAME, kind="ucf101", annotations=str(folder / "lists"))
     params["splits"] = params["finetune"]["splits"] = list(SPLITS)
-    params["cubes"].update(nets=NAME, net="shufflenet_v2_x0_5", layer="stage2")
+    params["cubes"].update(nets=NAME, net="shufflenet_v2_x0_5", layer="stage2", shard=shard)
     for stream in ("spatial", "temporal"):
         params["finetune"][stream].update(weights=str(folder / "net.safetensors"), iterations=0)
     params["scores"]["enabled"] = False
@@ -231,7 +232,7 @@ class Found:
         click.echo(f"{self.clips} clips: {name}: {ran.seconds:.1f} s, {ran.megabytes:.0f} MB", err=True)
 
 
-def measured(folder: Path, clips: int) -> Found:
+def measured(folder: Path, clips: int, shard: int) -> Found:
     """The whole campaign at one size, in a new folder or one of an earlier run."""
     found = Found(clips)
     paths = named(shape(clips))
@@ -240,11 +241,12 @@ def measured(folder: Path, clips: int) -> Found:
     if (folder / "work").exists():
         (folder / "videos" / extra).unlink(missing_ok=True)
         workspace = refreshed(folder / "work", folder / "cache")
+        (workspace.path / "params.yaml").write_text(yaml.safe_dump(params_of(folder, shard), sort_keys=False))
     else:
         for seed, path in enumerate(paths):
             write_video(folder / "videos" / path, seed)
         write_net(folder / "net.safetensors")
-        workspace = copied(folder / "work", folder / "cache", params_of(folder))
+        workspace = copied(folder / "work", folder / "cache", params_of(folder, shard))
 
     first = dvc(workspace, "repro")
     found.note("first", first)
@@ -360,13 +362,14 @@ def _lines(runs: Sequence[Found]) -> Iterator[str]:
 @click.option(
     "--clips", default="1332,13320", show_default=True, help="How many; several numbers, one after the other."
 )
+@click.option("--shard", type=click.IntRange(min=0), default=0, help="As cubes.shard.")
 @click.option(
     "--scratch",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A folder to work in, which is kept; by default a temporary one.",
 )
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("benchmarks/scale.json"))
-def main(clips: str, scratch: Path | None, out: Path) -> None:
+def main(clips: str, shard: int, scratch: Path | None, out: Path) -> None:
     """Run the campaign and print tables."""
     if not re.fullmatch(r"\d+(,\d+)*", clips):
         raise click.BadParameter("numbers, with commas between them", param_hint="--clips")
@@ -375,7 +378,7 @@ def main(clips: str, scratch: Path | None, out: Path) -> None:
         for size in map(int, clips.split(",")):
             place = folder / str(size)
             place.mkdir(exist_ok=True)
-            runs.append(measured(place, size))
+            runs.append(measured(place, size, shard))
             _write(out, runs)
             if scratch is None:
                 shutil.rmtree(place, ignore_errors=True)
