@@ -8,6 +8,11 @@ FOLDER holds ucf101_mini (three classes of UCF-101), ut_interaction/set1 and wei
 what is there is reused. Both variants run the stages of the pipeline on the same frames and flow, with a shortened
 schedule and the lower layers frozen, so that a CPU does it in an hour; RECIPES below has the settings. HAN, which
 trains in seconds, is trained with several seeds on the same cubes. Prints how many test clips each model got right.
+
+\b
+    python benchmarks/tuned.py ut_interaction --nets --splits 1,2,3,4,5,6,7,8,9,10 --data FOLDER --work WORK
+
+trains the nets of all ten folds and scores them by themselves; no cubes, no HAN, no un-tuned nets.
 """
 
 import copy
@@ -57,6 +62,8 @@ RECIPES = {
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
 @click.option("--work", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Of HAN and its variants.")
+@click.option("--splits", metavar="1,2,..", help="By default those of the recipe.")
+@click.option("--nets", is_flag=True, help="The rows of the tuned nets by themselves alone.")
 @click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Stages side by side.")
 @click.option(
     "--out",
@@ -64,7 +71,10 @@ RECIPES = {
     default=Path(__file__).with_suffix(".json"),
     show_default=True,
 )
-def main(dataset: str, data: Path, work: Path, seeds: int, jobs: int, out: Path) -> None:
+def main(
+    dataset: str, data: Path, work: Path, seeds: int, splits: str | None, nets: bool, jobs: int, out: Path
+) -> None:
+    recipe = RECIPES[dataset] | ({"splits": [int(split) for split in splits.split(",")]} if splits else {})
     rows: dict[str, dict[str, list[int]]] = {}
     clips = 0
     environment = os.environ | {
@@ -72,21 +82,24 @@ def main(dataset: str, data: Path, work: Path, seeds: int, jobs: int, out: Path)
         "PYTHONPATH": str(REPOSITORY),
         "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // jobs)),
     }
-    for variant in VARIANTS:
+    for variant in VARIANTS[:1] if nets else VARIANTS:
         folder = work.resolve() / dataset / variant
         folder.mkdir(parents=True, exist_ok=True)
-        params = params_of(dataset, variant, data.resolve())
-        for seed in range(1, seeds + 1):
+        params = params_of(dataset, variant, recipe, data.resolve())
+        if nets:
+            params["evaluate"]["baselines"] = []
+        for seed in range(1, 2 if nets else seeds + 1):
             params["train"]["seeds"] = [seed]
             (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-            for stages in (*(cube_stages(params) if seed == 1 else ()), *han_stages(params)):
+            for stages in (*(cube_stages(params, nets) if seed == 1 else ()), *han_stages(params, nets)):
                 with ThreadPoolExecutor(jobs) as pool:
                     list(pool.map(lambda stage: run(stage, folder, environment), stages))  # noqa: B023
             for model, figures in json.loads((folder / f"metrics/{dataset}/evaluate.json").read_text()).items():
                 rows.setdefault(model, {}).setdefault(variant, []).append(figures["right"])
                 clips = figures["clips"]
     results = json.loads(out.read_text()) if out.exists() else {}
-    results[dataset] = {"machine": machine(), "jobs": jobs, "recipe": RECIPES[dataset], "clips": clips, "right": rows}
+    name = f"{dataset}, nets" if nets else dataset
+    results[name] = {"machine": machine(), "jobs": jobs, "recipe": recipe, "clips": clips, "right": rows}
     out.write_text(json.dumps(results, indent=1) + "\n")
     click.echo(f"\n| right of {clips} | tuned | un-tuned |\n| --- | --- | --- |")
     for model, row in rows.items():
@@ -100,9 +113,8 @@ def seeds_summary(right: list[int]) -> str:
     return f"{sum(right) / len(right):.1f} ({', '.join(map(str, right))})"
 
 
-def params_of(dataset: str, variant: str, data: Path) -> dict:
+def params_of(dataset: str, variant: str, recipe: dict, data: Path) -> dict:
     """The preset of the dataset with the settings of its recipe; un-tuned nets are the same with 0 iterations."""
-    recipe = RECIPES[dataset]
     params = yaml.safe_load((REPOSITORY / f"presets/{dataset}.yaml").read_text())
     params["dataset"] |= {key: str(data / value) for key, value in recipe["dataset"].items()}
     params["splits"] = params["finetune"]["splits"] = recipe["splits"]
@@ -118,19 +130,19 @@ def params_of(dataset: str, variant: str, data: Path) -> dict:
     return params
 
 
-def cube_stages(params: dict) -> Iterator[list[list[str]]]:
+def cube_stages(params: dict, nets: bool) -> Iterator[list[list[str]]]:
     """Commands up to the cubes and the nets' scores, in their order; those of one list do not need each other."""
-    for stage in ("prepare", "decode", "flow"):
+    for stage in ("prepare", "decode", "flow", "steady"):
         yield [[stage]]
-    for stage in ("finetune", "cubes", "scores"):
+    for stage in ("finetune", "scores") if nets else ("finetune", "cubes", "scores"):
         yield [
             [stage, "--stream", stream, "--split", str(split)] for split, stream in product(params["splits"], STREAMS)
         ]
 
 
-def han_stages(params: dict) -> Iterator[list[list[str]]]:
+def han_stages(params: dict, nets: bool) -> Iterator[list[list[str]]]:
     """Commands after the cubes."""
-    for stage in ("train", "classify"):
+    for stage in () if nets else ("train", "classify"):
         yield [
             [stage, "--model", model, "--split", str(split), "--seed", str(seed)]
             for split, model, seed in product(params["splits"], params["models"], params["train"]["seeds"])
