@@ -161,7 +161,7 @@ class TestReplacedUnderAnOpenReader:
             os.replace(self.other_cubes(tmp_path), path)
             return trailer
 
-        monkeypatch.setattr("han_core.cubes.store.read_trailer", swapped)
+        monkeypatch.setattr("han_core.cubes.folder.read_trailer", swapped)
         store = CubeStore({"s": path.parent.parent}, [CLIP])
         with pytest.raises(CubeStoreError, match="changed while it was in use"):
             store.batch([0])
