@@ -103,13 +103,13 @@ class Shards:
         return [task for group in self._groups for task in group.tasks if task.clip.key not in self._packed]
 
     def pack(self, made: Container[str]) -> Set[Path]:
-        """Pack the files of the clips that were made, which lie in the output folder, and remove them there.
+        """Pack the files of the clips that were made, which lie in the output folder.
 
         Args:
             made: keys of the clips that have a file.
 
         Returns:
-            All shards.
+            All shards: what the output folder is to hold in place of those files.
 
         Raises:
             ClipFileError: a clip's file is damaged.
@@ -126,8 +126,6 @@ class Shards:
                     write_shard(path, name=group.name, fingerprint=group.fingerprint, files=files)
                 if self._link(group) is None:
                     raise ClipFileError(f"{group.file(self._output)}: cannot be read back. {REMAKE}")
-            for file in files.values():
-                file.unlink()
         return self.files
 
     def _link(self, group: Group) -> list[tuple[ClipTask, Trailer]] | None:

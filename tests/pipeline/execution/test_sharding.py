@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ from han_core.cache.store import ClipCache
 from han_core.clipfile.trailer import read_trailer
 from han_core.cubes.folder import CubeFolder, shard_files
 from han_core.cubes.shard import read_file
+from pipeline.execution import sharding
 from pipeline.execution.runner import map_clips
 from pipeline.execution.sharding import grouped
 from pipeline.params import Run
@@ -48,6 +50,11 @@ def test_groups_are_of_one_class_and_of_about_the_size_asked_for():
     assert 60 <= len(found) <= 100
     assert max(len(group.tasks) for group in found) <= 200
     assert [len(group) for group in groups(NAMES, 1)] == [1] * 40
+
+
+def test_a_group_ends_at_the_latest_at_four_times_the_size(monkeypatch):
+    monkeypatch.setattr(sharding, "_ends", lambda name, size: False)
+    assert [len(group) for group in groups(NAMES, 2)] == [8, 8, 4, 8, 8, 4]
 
 
 def test_a_clip_more_or_less_changes_a_shard_or_two():
@@ -117,6 +124,17 @@ def test_what_is_new_is_packed_and_the_rest_stays(go):
     changed = {name for name, value in hashes().items() if before.get(name) != value}
     assert 1 <= len(changed) <= 4
     assert len(contents()) == 40
+
+
+def test_a_clip_that_is_another_now_is_packed_anew(go):
+    tasks = tasks_of(*NAMES)
+    go(tasks, shard=5)
+    before = hashes()
+    other = replace(tasks[6], fingerprint=fingerprint("another"))
+    summary = go([*tasks[:6], other, *tasks[7:]], shard=5)
+    assert (summary.reused, summary.computed) == (39, 1)
+    (changed,) = (name for name, value in hashes().items() if before[name] != value)
+    assert changed.startswith(f"{tasks[6].clip.class_name}/shards/")
 
 
 def test_clips_that_fail_are_in_no_shard(go):
