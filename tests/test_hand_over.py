@@ -19,6 +19,8 @@ from click.testing import CliRunner, Result
 from dvc.repo import Repo
 
 from han_core.cli.main import main
+from han_core.clipfile.trailer import read_trailer
+from han_core.cubes.statistics import store_statistics, write_statistics
 from pipeline.execution.contents import write_contents_of_views
 from pipeline.left_behind import outputs
 from pipeline.params import load_params
@@ -157,6 +159,9 @@ def owner(repository, remote, tmp_path_factory):
         stage("steady")
         for stream in ("spatial", "temporal"):
             write_contents_of_views(Path(f"data/{NAME}/views/{stream}-1"), [])
+            cubes = Path(f"data/{NAME}/cubes/{stream}-1").glob("*/*.h5")
+            counted = Path(f"metrics/{NAME}/store/{stream}-1.json")
+            write_statistics(store_statistics(map(read_trailer, cubes)), counted)
             stage("scores", "--stream", stream, "--split", "1")
         stage("two_stream", "--split", "1")
         for model in MANY:
