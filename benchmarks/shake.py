@@ -27,7 +27,7 @@ import yaml
 
 from benchmarks.graph import run_stages
 from benchmarks.machine import machine
-from benchmarks.short_recipe import SHORT, WHOLE_FRAMES
+from benchmarks.short_nets import SHORT, WHOLE_FRAMES, right_of_nets
 from han_core.camera.compensation import Compensation
 from han_core.datasets.synthetic.scene import sway
 from han_core.video.decode import probe, read_video
@@ -148,9 +148,12 @@ def main(
             if nets:
                 train_nets(params)
             (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
-            left_out = ("cubes-*", "train", "classify") if nets else ("scores-*", "two-stream")
+            left_out = ("cubes-*", "train", "classify", "evaluate") if nets else ("scores-*", "two-stream")
             run_stages(folder, without=("generate", "report", *left_out))
-            found = right_clips(folder / "metrics/shaken/predictions.csv")
+            if nets:
+                found = right_of_nets(folder / "data/shaken", _condition)
+            else:
+                found = right_clips(folder / "metrics/shaken/predictions.csv")
             right[named] |= {f"{row} + {further}" if further else row: counts for row, counts in found.items()}
             facts = {"machine": machine(), "clips": 60, "seeds": seeds, "right": right}
             out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

@@ -28,8 +28,9 @@ from pathlib import Path
 import click
 import yaml
 from machine import machine
-from short_recipe import SHORT, WHOLE_FRAMES
+from short_nets import SHORT, WHOLE_FRAMES, right_of_nets
 
+from han_core.clips import read_clips
 from pipeline.params import SYSTEMS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -94,6 +95,11 @@ def main(
             for stages in (*(cube_stages(params, nets) if seed == 1 else ()), *han_stages(params, nets)):
                 with ThreadPoolExecutor(jobs) as pool:
                     list(pool.map(lambda stage: run(stage, folder, environment), stages))  # noqa: B023
+            if nets:
+                rows = {row: {variant: [count[""]]} for row, count in right_of_nets(folder / f"data/{dataset}").items()}
+                table = read_clips(folder / f"data/{dataset}/clips.csv")
+                clips = sum(len(table.select(split, "test")) for split in recipe["splits"])
+                break
             for model, figures in json.loads((folder / f"metrics/{dataset}/evaluate.json").read_text()).items():
                 rows.setdefault(model, {}).setdefault(variant, []).append(figures["right"])
                 clips = figures["clips"]
@@ -152,7 +158,8 @@ def han_stages(params: dict, nets: bool) -> Iterator[list[list[str]]]:
         ["baselines", "--baseline", baseline, "--split", str(split)]
         for split, baseline in product(params["splits"], params["evaluate"]["baselines"])
     ]
-    yield [["evaluate"]]
+    if not nets:
+        yield [["evaluate"]]
 
 
 def run(stage: list[str], folder: Path, environment: dict[str, str]) -> None:

@@ -3,8 +3,23 @@
 import cv2
 import numpy as np
 import pytest
+import yaml
 
-from benchmarks.shake import CONDITIONS, MARGIN, Take, filmed, right_clips, write_lists
+from benchmarks.shake import (
+    CONDITIONS,
+    MARGIN,
+    Take,
+    _condition,
+    filmed,
+    params_of,
+    right_clips,
+    train_nets,
+    write_lists,
+)
+from benchmarks.short_nets import right_of_nets
+from han_core.clips import Clip, ClipTable, write_clips
+from han_core.predictions import write_left_out, write_predictions
+from pipeline.params import load_params
 
 COUNT, HEIGHT, WIDTH = 40, 128, 160
 
@@ -84,3 +99,29 @@ def test_clips_that_are_right_are_counted_by_condition_in_the_mean_over_the_seed
     (tmp_path / "predictions.csv").write_text("\n".join(lines) + "\n")
     found = right_clips(tmp_path / "predictions.csv")
     assert found == {"han": {"plain": 0.5, "pan 2": 0.0}, "idt": {"plain": 1.0}}
+
+
+def test_what_nets_got_right_is_counted_by_condition_over_all_splits(tmp_path):
+    names = ["0_1_0-plain", "0_1_0-shake_2", "1_2_0-plain"]
+    roles = [{1: "test", 2: "train"}, {1: "test", 2: ""}, {1: "train", 2: "test"}]
+    clips = [Clip(name, f"{name}.avi", "push", 1, name, role) for name, role in zip(names, roles, strict=True)]
+    clips.append(Clip("9_9_9-plain", "9.avi", "hug", 0, "9", {1: "train", 2: "train"}))
+    write_clips(ClipTable(tuple(clips), ("hug", "push"), (1, 2)), tmp_path / "clips.csv")
+    for split, of_split, right in ((1, names[:2], [0.9, 0.4]), (2, names[2:], [0.8])):
+        folder = tmp_path / f"predictions/two_stream-{split}"
+        folder.mkdir(parents=True)
+        keys = [f"push/{name}" for name in of_split]
+        write_predictions(folder / "two_stream.csv", keys, ["hug", "push"], np.array([[1 - p, p] for p in right]))
+        write_left_out(folder, {"temporal_net": "it has no net"})
+    assert right_of_nets(tmp_path, _condition) == {"two_stream": {"plain": 2, "shake 2": 0}}
+    assert right_of_nets(tmp_path) == {"two_stream": {"": 2}}
+
+
+def test_params_of_nets_that_are_trained_are_sound(tmp_path):
+    for name in ("videos", "lists", "weights"):
+        (tmp_path / name).mkdir()
+    params = params_of(tmp_path, tmp_path / "videos", tmp_path / "lists", "homography-still0.5", 2)
+    train_nets(params)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    read = load_params(tmp_path / "params.yaml")
+    assert (read.finetune.temporal.iterations, read.scores.enabled, read.fisher.splits) == (200, True, ())
