@@ -67,7 +67,7 @@ def stat(folder: Path, as_json: bool) -> None:
     kinds = Counter(clip.trailer.kind for clip in clips)
     report: dict[str, Any] = {"store": str(folder), "kinds": dict(kinds.most_common())}
     if list(kinds) == ["cubes"]:
-        report |= _report(_statistics(folder))
+        report |= _report(_plain(lambda: store_statistics(clip.trailer for clip in clips)))
     else:
         report |= {"clips": len(clips), "file_bytes": sum(clip.trailer.size + TRAILER_BYTES for clip in clips)}
     report["classes"] = dict(sorted(Counter(clip.class_name for clip in clips).items()))
@@ -114,7 +114,8 @@ def _print_stat(report: dict[str, Any]) -> None:
 @click.pass_context
 def verify(ctx: click.Context, folder: Path, workers: int | None, as_json: bool) -> None:
     """Recompute every checksum; names each clip with a flipped bit and ends with status 1 if there is one."""
-    files = [*shard_files(folder), *folder.glob("*/*.h5")]
+    shards = shard_files(folder)
+    files = [*shards, *sorted(folder.glob("*/*.h5"))]
     _need(files, folder)
     with _bar(problems(files, _check, workers=workers or cores()), "verify", len(files)) as bar:
         bad = [problem for problem in bar if problem]
@@ -123,7 +124,7 @@ def verify(ctx: click.Context, folder: Path, workers: int | None, as_json: bool)
     else:
         for problem in bad:
             click.echo(problem)
-        what = "shards" if shard_files(folder) else "clips"
+        what = "shards" if shards else "clips"
         click.echo(f"{len(files)} {what} checked, {len(bad)} bad, in {folder}")
     if bad:
         ctx.exit(1)
@@ -172,8 +173,9 @@ def _clips(folder: Path) -> Iterator[StoredClip]:
         ClipFileError: a file is damaged.
     """
     found = CubeFolder(folder)
-    _need(found.names(), folder)
-    return (found.find(*name) for name in found.names())
+    names = found.names()
+    _need(names, folder)
+    return (found.find(*name) for name in names)
 
 
 def _need(found: Sequence, folder: Path) -> None:

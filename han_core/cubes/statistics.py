@@ -11,6 +11,10 @@ from han_core.cubes.cubefile import cube_shape, nonzeros, stored_bytes
 from han_core.errors import HanError
 
 
+class NothingToMeasure(HanError, ValueError):
+    """No clip has cubes."""
+
+
 @dataclass(frozen=True)
 class StoreStatistics:
     """Figures of one stream's cubes."""
@@ -52,7 +56,7 @@ def store_statistics(trailers: Iterable[Trailer]) -> StoreStatistics:
     """Measure cube files by their trailers.
 
     Raises:
-        ValueError: there are none.
+        NothingToMeasure: there are none.
         ClipFileError: one is damaged, or holds no cube.
     """
     counted = StoreCount()
@@ -86,10 +90,10 @@ class StoreCount:
         """Of the files so far.
 
         Raises:
-            ValueError: there are none.
+            NothingToMeasure: there are none.
         """
         if not self._clips:
-            raise ValueError("no cube files to measure")
+            raise NothingToMeasure("no cube files to measure: no clip has cubes")
         return StoreStatistics(
             clips=self._clips,
             shape=min(self._shapes),

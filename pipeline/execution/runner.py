@@ -93,7 +93,9 @@ def map_clips(
     try:
         with stage_log(log_path or Path("logs", f"{stage}.log")):
             summary, faults = _mapped(work, cache, run)
-    except (CannotGoOn, ClipFileError, WorkersDied, CacheUnusable) as error:
+    except ClipFileError as error:  # a clip that was to be packed into a shard
+        raise click.ClickException(f"{stage}: {error}") from None
+    except (CannotGoOn, WorkersDied, CacheUnusable) as error:
         raise click.ClickException(f"{stage}: {error}. {_KEPT}") from None
     except OSError as error:
         raise click.ClickException(f"{stage}: {machine_fault(error, cache.root)}. {_KEPT}") from None

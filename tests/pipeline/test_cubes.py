@@ -109,6 +109,13 @@ def test_what_the_store_holds_is_counted_whether_its_files_are_made_or_reused(pr
         path.chmod(0o444)  # a link into DVC's cache
 
 
+def test_a_store_without_clips_is_told_plainly(project):
+    project.params["dataset"]["allowed_failures"] = 6
+    failures = [Failure(CLASSES[clip[0]], clip, "x") for clip in ("a1", "a2", "a3", "b1", "b2", "b3")]
+    write_failures(project.folder / "data/toy/frames", failures)
+    assert "Error: cubes spatial-1: no cube files to measure: no clip has cubes" in project.refused("cubes")
+
+
 def test_shards_hold_the_same_cubes_and_cost_no_pass_of_the_net(project):
     project.params["cubes"]["views"] = ["mirrored"]
     project.ok("cubes")
