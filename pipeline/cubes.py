@@ -46,8 +46,7 @@ def main(stream: str, split: int, params_path: Path) -> None:
 
 @contextmanager
 def cubes_work(params: Params, stream: str, split: int, view: str = "") -> Iterator["ClipWork"]:
-    """What the stage makes of one view. On a CPU the net is open in this process meanwhile; on GPUs each worker process
-    opens it on its own."""
+    """What the stage makes of one view."""
     from han_core.clips import read_clips
     from han_core.devices import choose_device, device_apart, resolve_precision
     from han_core.nets.stream_net import NetSource
@@ -68,7 +67,7 @@ def cubes_work(params: Params, stream: str, split: int, view: str = "") -> Itera
         architecture=wanted.net,
         layer=wanted.layer,
     )
-    net = source.open()
+    net = source.look()
     precision = resolve_precision(wanted.precision, device)
     settings = CubeSettings(
         net=net.identity,
@@ -101,7 +100,7 @@ def cubes_work(params: Params, stream: str, split: int, view: str = "") -> Itera
         output=paths.cubes(stream, split, view),
     )
     work = replace(work, shard=wanted.shard, name=f"{work.name}-{view}" if view else work.name)
-    with net_work(work, NETS, make, lambda: make.running(net), device, params.run) as ready:
+    with net_work(work, NETS, make, device, params.run) as ready:
         yield ready
 
 
@@ -177,6 +176,10 @@ class MakeCubes:
     settings: CubeSettings
     device: str
 
+    def open(self) -> "StreamNet":
+        """The net that was looked at."""
+        return self.source.open(self.settings.net)
+
     def running(self, net: "StreamNet") -> "CubeNet":
         """The net, ready to run."""
         from han_core.nets.extract import CubeNet
@@ -241,7 +244,7 @@ class MakeCubes:
         return partial(shake_levels, hand=hand, form=form, camera=camera)
 
 
-NETS: "Opened[MakeCubes, CubeNet]" = Opened(lambda make: make.running(make.source.open(make.settings.net)))
+NETS: "Opened[MakeCubes, CubeNet]" = Opened(lambda make: make.running(make.open()))
 """The net that this process has open."""
 
 

@@ -64,8 +64,7 @@ def scores(params: Params, stream: str, split: int, cache: "ClipCache") -> None:
 
 @contextmanager
 def scores_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]:
-    """What the stage makes. On a CPU the net is open in this process meanwhile; on GPUs each worker process opens it on
-    its own."""
+    """What the stage makes."""
     from han_core.clips import read_clips
     from han_core.devices import choose_device, device_apart, resolve_precision
     from han_core.nets.stream_net import NetSource
@@ -78,7 +77,7 @@ def scores_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]
     device = choose_device(params.run.device)
     convention = getattr(params.finetune, stream).input
     source = NetSource(net_path, stream, stack=params.stack, camera=params.camera, convention=convention)
-    net = source.open()
+    net = source.look()
     precision = resolve_precision(wanted.precision, device)
     plan = Plan(
         net=net.identity,
@@ -107,7 +106,7 @@ def scores_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]
         fingerprint=plan.fingerprint,
         output=paths.scores(stream, split),
     )
-    with net_work(work, NETS, score, lambda: score.running(net), device, params.run) as ready:
+    with net_work(work, NETS, score, device, params.run) as ready:
         yield ready
 
 
@@ -154,6 +153,10 @@ class ScoreClip:
     """Of the clip files that are read: frames or flow."""
     device: str
 
+    def open(self) -> "StreamNet":
+        """The net that was looked at."""
+        return self.source.open(self.plan.net)
+
     def running(self, net: "StreamNet") -> "ScoringNet":
         """The net, ready to run."""
         from han_core.baselines.two_stream.scoring import ScoringNet
@@ -193,7 +196,7 @@ class ScoreClip:
         )
 
 
-NETS: "Opened[ScoreClip, ScoringNet]" = Opened(lambda score: score.running(score.source.open(score.plan.net)))
+NETS: "Opened[ScoreClip, ScoringNet]" = Opened(lambda score: score.running(score.open()))
 """The net that this process has open."""
 
 

@@ -62,11 +62,10 @@ def scores(params: Params, split: int, cache: "ClipCache") -> None:
 
 @contextmanager
 def scores_work(params: Params, split: int) -> Iterator["ClipWork"]:
-    """What the stage makes. On a CPU the net is open in this process meanwhile; on GPUs each worker process opens it on
-    its own."""
+    """What the stage makes."""
     from han_core.clips import read_clips
     from han_core.devices import choose_device, device_apart, resolve_precision
-    from han_core.nets.slow_fusion.net_file import read_net
+    from han_core.nets.slow_fusion.net_file import look_at_net
     from pipeline.execution.clip_tasks import clip_tasks, net_work
     from pipeline.execution.work import ClipWork
 
@@ -75,10 +74,10 @@ def scores_work(params: Params, split: int) -> Iterator["ClipWork"]:
     table.require(split)
     device = choose_device(params.run.device)
     net_path = net_file(params, split)
-    trained = read_net(net_path)
+    stated = look_at_net(net_path)
     precision = resolve_precision(wanted.precision, device)
     plan = Plan(
-        net=trained.identity,
+        net=stated.identity,
         windows=wanted.windows,
         batch=wanted.batch,
         precision=precision,
@@ -86,10 +85,10 @@ def scores_work(params: Params, split: int) -> Iterator["ClipWork"]:
     )
     click.echo(
         f"scores slow_fusion-{split}: windows per clip: {plan.windows}"
-        f"{', mirrored too' if trained.views.flip else ''}, on {device} in {plan.precision}, "
+        f"{', mirrored too' if stated.views.flip else ''}, on {device} in {plan.precision}, "
         f"with {net_path}"
     )
-    score = ScoreWindows(net_path.absolute(), trained.views, plan, device.type)
+    score = ScoreWindows(net_path.absolute(), stated.views, plan, device.type)
     tasks, failed, faults = clip_tasks(table.select(split, "test"), [(paths.frames, "frames")], plan.fingerprint)
     work = ClipWork(
         name=f"{STAGE}-{split}",
@@ -101,7 +100,7 @@ def scores_work(params: Params, split: int) -> Iterator["ClipWork"]:
         failed=failed,
         faults=faults,
     )
-    with net_work(work, NETS, score, lambda: score.running(trained.net), device, params.run) as ready:
+    with net_work(work, NETS, score, device, params.run) as ready:
         yield ready
 
 
@@ -156,6 +155,16 @@ class ScoreWindows:
     plan: Plan
     device: str
 
+    def open(self) -> "SlowFusion":
+        """The net that was looked at."""
+        from han_core.nets.sealed_net import WeightsError
+        from han_core.nets.slow_fusion.net_file import read_net
+
+        trained = read_net(self.path)
+        if trained.identity != self.plan.net:
+            raise WeightsError(f"{self.path}: was replaced by another net meanwhile; run the stage again")
+        return trained.net
+
     def running(self, net: "SlowFusion") -> "WindowScorer":
         """The net, ready to run."""
         from han_core.nets.slow_fusion.scoring import WindowScorer
@@ -194,17 +203,7 @@ class ScoreWindows:
         )
 
 
-def _open(score: ScoreWindows) -> "WindowScorer":
-    from han_core.nets.sealed_net import WeightsError
-    from han_core.nets.slow_fusion.net_file import read_net
-
-    trained = read_net(score.path)
-    if trained.identity != score.plan.net:
-        raise WeightsError(f"{score.path}: was replaced by another net meanwhile; run the stage again")
-    return score.running(trained.net)
-
-
-NETS: "Opened[ScoreWindows, WindowScorer]" = Opened(_open)
+NETS: "Opened[ScoreWindows, WindowScorer]" = Opened(lambda score: score.running(score.open()))
 """The net that this process has open."""
 
 

@@ -50,8 +50,7 @@ def tdd(params: Params, stream: str, split: int, cache: "ClipCache") -> "Summary
 
 @contextmanager
 def tdd_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]:
-    """What the stage makes. On a CPU the net is open in this process meanwhile; on GPUs each worker process opens it on
-    its own."""
+    """What the stage makes."""
     from han_core.baselines.fisher.codebook import codebook_identity, read_codebook
     from han_core.baselines.fisher.fisherfile import KIND
     from han_core.clips import read_clips
@@ -69,7 +68,7 @@ def tdd_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]:
     def said(what: str) -> None:
         click.echo(f"tdd {stream}-{split}: {what}")
 
-    pooling, net, device = choose_pooling(params, stream, split, said)
+    pooling, device = choose_pooling(params, stream, split, said)
     encode = EncodeClip(pooling, codebook.absolute(), codebook_identity(metadata))
     tasks, failed, faults = clip_tasks(
         (clip for role in ("train", "test") for clip in table.select(split, role)),
@@ -87,7 +86,7 @@ def tdd_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]:
         failed=failed,
         faults=faults,
     )
-    with pooling_work(work, pooling, net, device, params) as ready:
+    with pooling_work(work, pooling, device, params) as ready:
         yield ready
 
 

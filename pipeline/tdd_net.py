@@ -70,6 +70,10 @@ class Pooling:
     settings: PoolingSettings
     device: str
 
+    def open(self) -> "StreamNet":
+        """The net that was looked at."""
+        return self.source.open(self.settings.net)
+
     def running(self, net: "StreamNet") -> "PoolingNet":
         """The net, ready to run."""
         from han_core.baselines.tdd.pooling_net import PoolingNet
@@ -103,20 +107,20 @@ class Pooling:
             yield NETS.get(self).descriptors(read, tracks, factor=factor, step=self.settings.step)
 
 
-NETS: "Opened[Pooling, PoolingNet]" = Opened(lambda pooling: pooling.running(pooling.source.open(pooling.settings.net)))
+NETS: "Opened[Pooling, PoolingNet]" = Opened(lambda pooling: pooling.running(pooling.open()))
 """The net that this process has open."""
 
 
 def choose_pooling(
     params: Params, stream: str, split: int, said: Callable[[str], object]
-) -> tuple[Pooling, "StreamNet", "torch.device"]:
-    """How the net of a stream and split pools; the net itself, in main memory; and what it is to run on.
+) -> tuple[Pooling, "torch.device"]:
+    """How the net of a stream and split pools, and what it is to run on.
 
     Args:
         said: is told what will run.
 
     Raises:
-        WeightsError: the net is missing, damaged, or not one for this stream.
+        WeightsError: the net is missing, or not one for this stream.
     """
     from han_core.devices import choose_device, device_apart, resolve_precision
     from han_core.nets.stream_net import NetSource
@@ -131,7 +135,7 @@ def choose_pooling(
         camera=params.camera,
         convention=getattr(params.finetune, stream).input,
     )
-    net = source.open()
+    net = source.look()
     precision = resolve_precision(wanted.precision, device)
     settings = PoolingSettings(
         net=net.identity,
@@ -147,17 +151,15 @@ def choose_pooling(
     )
     frames = "every frame" if wanted.step == 1 else f"one of every {wanted.step} frames"
     said(f"{', '.join(settings.layers)} of {frames}, on {device} in {settings.precision}, with {net.path}")
-    return Pooling(source.absolute(), settings, device.type), net, device
+    return Pooling(source.absolute(), settings, device.type), device
 
 
 @contextmanager
-def pooling_work(
-    work: "ClipWork", pooling: Pooling, net: "StreamNet", device: "torch.device", params: Params
-) -> Iterator["ClipWork"]:
+def pooling_work(work: "ClipWork", pooling: Pooling, device: "torch.device", params: Params) -> Iterator["ClipWork"]:
     """Who does a work whose function pools; see :func:`pipeline.execution.clip_tasks.net_work`."""
     from pipeline.execution.clip_tasks import net_work
 
-    with net_work(work, NETS, pooling, lambda: pooling.running(net), device, params.run) as ready:
+    with net_work(work, NETS, pooling, device, params.run) as ready:
         yield ready
 
 

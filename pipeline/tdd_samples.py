@@ -50,8 +50,7 @@ def samples(params: Params, stream: str, split: int, cache: "ClipCache") -> "Sum
 
 @contextmanager
 def samples_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"]:
-    """What the stage makes. On a CPU the net is open in this process meanwhile; on GPUs each worker process opens it on
-    its own."""
+    """What the stage makes."""
     from han_core.baselines.fisher.sampling import shares
     from han_core.baselines.tdd.samplefile import KIND
     from han_core.baselines.tdd.tracks import count_tracks
@@ -80,7 +79,7 @@ def samples_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"
             counts[clip.key] = count_tracks(clip_file(paths.trajectories, clip.class_name, clip.name))
     # A track gives a descriptor at each size of the net's input.
     takes = shares(counts, max(1, wanted.samples // len(wanted.sizes)))
-    pooling, net, device = choose_pooling(params, stream, split, said)
+    pooling, device = choose_pooling(params, stream, split, said)
     draw = DrawSamples(pooling, params.seed)
     tasks: list[ClipTask] = []
     faults: dict[str, str] = {}
@@ -99,7 +98,7 @@ def samples_work(params: Params, stream: str, split: int) -> Iterator["ClipWork"
         output=paths.tdd_samples(stream, split),
         faults=faults,
     )
-    with pooling_work(work, pooling, net, device, params) as ready:
+    with pooling_work(work, pooling, device, params) as ready:
         yield ready
 
 

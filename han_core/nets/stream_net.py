@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,20 +19,26 @@ _VGG16 = "vgg16"
 
 
 @dataclass(frozen=True)
-class StreamNet:
-    """The net of a stream and what its input is."""
+class StatedNet:
+    """What the file of a stream's net says of itself."""
 
     path: Path
-    net: VGG16 | TorchvisionNet
     identity: str
-    """Hash of all that its file holds (:func:`han_core.nets.sealed_net.net_identity`)."""
+    """Hash of all that the file holds (:func:`han_core.nets.sealed_net.net_identity`)."""
     input: Convention
-    scale: Convention | Scale
-    """What its input is made by: the convention, or of a net other than VGG-16 what its file says."""
+    """``torchvision`` for a net other than VGG-16, whose file says more (:attr:`StreamNet.scale`)."""
     stack: int
     """0 for the spatial stream."""
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    """What the file says of itself."""
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class StreamNet(StatedNet):
+    """The net of a stream and what its input is."""
+
+    net: VGG16 | TorchvisionNet
+    scale: Convention | Scale
+    """What its input is made by: the convention, or of a net other than VGG-16 what its file says."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,16 @@ class NetSource:
     def absolute(self) -> "NetSource":
         """The same for a process that is in another folder."""
         return replace(self, path=self.path.absolute())
+
+    def look(self) -> StatedNet:
+        """What the net's file says, verified by itself. The net is not read: whoever finds all that it would make
+        in the cache needs none of it.
+
+        Raises:
+            WeightsError: the file is missing, or says that it is not the net that it must be.
+        """
+        metadata, stated = _metadata(self.path, self.architecture)
+        return _checked(self.path, metadata, stated, self.stream, self.stack, self.camera, self.convention)
 
     def open(self, identity: str | None = None) -> StreamNet:
         """The net, in main memory.
@@ -99,50 +115,67 @@ def open_net(
         WeightsError: the file is missing or damaged, the net is not one for this stream, stack and flow, is another
             than wanted, or gives no such map.
     """
-    if not path.exists():
-        raise WeightsError(f"{path}: is missing; make it with stage finetune")
-    stated = architecture_of(read_metadata(path)) or _VGG16
-    if architecture not in (None, stated):
-        advice = f"set cubes.net to {stated}, or run stage finetune again"
-        raise WeightsError(f"{path}: is a {stated}, but {architecture} is wanted; {advice}")
+    _, stated = _metadata(path, architecture)
     scale: Scale | None = None
     if stated == _VGG16:
         net, metadata = read_net(path)
         if layer not in (None, *MAPS):
             raise WeightsError(f"{path}: VGG-16 has no layer {layer!r} that gives maps; those are {', '.join(MAPS)}")
     else:
-        net, scale, metadata = _read_other(path, convention, layer)
-    stack = stack if stream == "temporal" else 0
-    channels = 2 * stack or 3
+        net, scale, metadata = read_torchvision_net(path)
+        _require_map(path, net, layer)
+    channels = 2 * stack if stream == "temporal" else 3
     if net.in_channels != channels:
         raise WeightsError(
             f"{path}: the net takes {net.in_channels} channels, but the {stream} stream has {channels}"
-            + (f" (stack: {stack})" if stack else "")
+            + (f" (stack: {stack})" if stream == "temporal" else "")
         )
+    said = _checked(path, metadata, stated, stream, stack, camera, convention)
+    return StreamNet(**vars(said), net=net, scale=scale or said.input)
+
+
+def _metadata(path: Path, architecture: str | None) -> tuple[dict[str, str], str]:
+    """What a net's file says of itself, and which net that is, if it is the one that is wanted."""
+    if not path.exists():
+        raise WeightsError(f"{path}: is missing; make it with stage finetune")
+    metadata = read_metadata(path)
+    stated = architecture_of(metadata) or _VGG16
+    if architecture not in (None, stated):
+        advice = f"set cubes.net to {stated}, or run stage finetune again"
+        raise WeightsError(f"{path}: is a {stated}, but {architecture} is wanted; {advice}")
+    return metadata, stated
+
+
+def _checked(
+    path: Path, metadata: Mapping[str, str], architecture: str, stream: str, stack: int, camera: str, convention: str
+) -> StatedNet:
+    """The net by its metadata, if these are of a net of this stream and flow."""
     learnt_stream = metadata.get("stream", stream)
     if learnt_stream != stream:
         raise WeightsError(f"{path}: is a net of the {learnt_stream} stream")
     learnt_camera = metadata.get("camera", "none")
     if stream == "temporal" and _iterations(metadata) and learnt_camera != camera:
         raise WeightsError(f"{path}: the net was trained on flow with camera: {learnt_camera}, not {camera}")
-    named = "torchvision" if scale else resolve_convention(str(path), convention)
-    return StreamNet(path, net, net_identity(path, metadata), named, scale or named, stack, metadata)
-
-
-def _read_other(path: Path, convention: str, layer: str | None) -> tuple[TorchvisionNet, Scale, dict[str, str]]:
-    """A net other than VGG-16, its input, and the file's metadata."""
-    net, scale, metadata = read_torchvision_net(path)
-    if convention not in ("auto", "torchvision"):
+    if architecture == _VGG16:
+        named = resolve_convention(str(path), convention)
+    elif convention in ("auto", "torchvision"):
+        named = "torchvision"
+    else:
         raise WeightsError(
-            f"{path}: is a {net.architecture}, whose file says what its input is; `input` must be auto or torchvision, "
+            f"{path}: is a {architecture}, whose file says what its input is; `input` must be auto or torchvision, "
             f"not {convention}"
         )
-    if layer is not None:
-        try:
-            net.require_map(layer)
-        except WeightsError as error:
-            raise WeightsError(f"{path}: {error}") from None
-    return net, scale, metadata
+    return StatedNet(path, net_identity(path, metadata), named, stack if stream == "temporal" else 0, metadata)
+
+
+def _require_map(path: Path, net: TorchvisionNet, layer: str | None) -> None:
+    """Raise WeightsError where a net other than VGG-16 gives no map of this layer."""
+    if layer is None:
+        return
+    try:
+        net.require_map(layer)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
 
 
 def _iterations(metadata: Mapping[str, str]) -> int:

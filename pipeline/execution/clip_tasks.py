@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from han_core.devices import gpus
 from pipeline.execution.accesses import each
@@ -120,33 +120,46 @@ def stream_work(
     )
 
 
+class NetJob(Hashable, Protocol):
+    """What a process has to know to make clips with a net."""
+
+    def open(self) -> Any:
+        """The net, in main memory.
+
+        Raises:
+            WeightsError: it is missing or damaged, or another one by now.
+        """
+
+    def running(self, net: Any) -> AbstractContextManager[Any]:
+        """The net, ready to run."""
+
+
 @contextmanager
 def net_work(
     work: ClipWork,
-    nets: Opened[Hashable, object],
-    key: Hashable,
-    running: Callable[[], AbstractContextManager],
+    nets: Opened[NetJob, object],
+    job: NetJob,
     device: "torch.device",
     run: Run,
 ) -> Iterator[ClipWork]:
     """Who does a work whose function gets its net from ``nets``: a cluster, whose workers open it; on a CPU a few
     threads of this process, beside the net, which takes all cores; else a process for each GPU.
 
+    Where all clips are in the cache, no net is opened. Else this process opens it first, whoever computes: a damaged
+    net ends the stage, in place of failing with each clip.
+
     Args:
-        nets, key: where the function gets its net, and by which key.
-        running: makes the net ready to run, if it is to run in this process.
+        nets, job: where the function gets its net, and by which key.
     """
     cards = max(1, gpus()) if device.type != "cpu" else 0
     if cards or run.executor == "dask":
-        yield replace(work, gpus=cards, net=True, precision=_precision(key))
+        yield replace(work, gpus=cards, net=True, precision=_precision(job), before=job.open)
         return
-    with closing(nets):
-        nets.put(key, running())
-        with clip_threads() as pool:
-            yield replace(work, executor=pool)
+    with closing(nets), clip_threads() as pool:
+        yield replace(work, executor=pool, before=lambda: nets.get(job))
 
 
-def _precision(job: object) -> str:
+def _precision(job: NetJob) -> str:
     """Arithmetic of a job's net: one of the settings that the job holds."""
     (found,) = {part.precision for part in vars(job).values() if hasattr(part, "precision")}
     return found

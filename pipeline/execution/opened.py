@@ -44,17 +44,12 @@ class Opened(Generic[Key, Value]):
         """Open it, unless it is open; of what is in no task's use, all but the last is closed before."""
         with self._lock:
             if key not in self._found:
-                self._make_room(_KEPT)
-                self._add(key, self._open(key))
+                self._make_room()
+                stack = ExitStack()
+                self._found[key] = stack.enter_context(self._open(key)), stack
             self._found.move_to_end(key)
             self._use(key)
             return self._found[key][0]
-
-    def put(self, key: Key, value: AbstractContextManager[Value]) -> None:
-        """This is what the key stands for: it need not be opened again. What else is in no task's use is closed."""
-        with self._lock:
-            self._make_room(1)
-            self._add(key, value)
 
     def close(self) -> None:
         """Close what is open."""
@@ -62,13 +57,9 @@ class Opened(Generic[Key, Value]):
             while self._found:
                 self._close(next(iter(self._found)))
 
-    def _add(self, key: Key, value: AbstractContextManager[Value]) -> None:
-        stack = ExitStack()
-        self._found[key] = stack.enter_context(value), stack
-
-    def _make_room(self, kept: int) -> None:
+    def _make_room(self) -> None:
         for key in [key for key in self._found if not self._used[key]]:
-            if len(self._found) >= kept:
+            if len(self._found) >= _KEPT:
                 self._close(key)
 
     def _close(self, key: Key) -> None:

@@ -143,6 +143,8 @@ def _mapped(work: ClipWork, cache: ClipCache, run: Run) -> tuple[Summary, list[F
                 made[task.clip.key] = task.clip, trailer.content
                 work.noticed(trailer)
                 progress.advance()
+        if todo:
+            work.before()
         linked = time.perf_counter()
         computed = 0
         attempts: Counter[str] = Counter()

@@ -45,6 +45,8 @@ class ClipWork:
     """Arithmetic of the net."""
     shard: int = 0
     """About so many clips of a class share one file of the output folder; 0: one file a clip."""
+    before: Callable[[], object] = lambda: None
+    """Called in this process before the first clip is made; not at all where none is to be made."""
     noticed: Callable[[Trailer], None] = lambda trailer: None
     """Called in this process with the trailer of each clip's file, reused or made."""
 

@@ -1,5 +1,6 @@
 """Stage cubes: a file for every clip of the split, made once, and an account of those that failed."""
 
+import os
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -234,6 +235,27 @@ def test_nets_that_do_not_fit_are_refused(project):
     assert "is not a safetensors file" in project.refused("cubes")
 
 
+@pytest.mark.parametrize("executor", ["local", "dask"])
+def test_a_net_is_read_only_where_a_clip_is_to_be_made(project, executor, monkeypatch):
+    """So its damage is found then, by this process, before any worker is given a clip, and is nobody's failure."""
+    project.ok("cubes")
+    with project.net().open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last[0] ^ 1]))
+    monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
+    project.params["run"] |= {"executor": executor, "scheduler": "tcp://127.0.0.1:9"}  # nobody listens there
+    cube_path(project, "a2").unlink()
+    assert "6 reused, 0 computed" in project.ok("cubes")
+    project.write_clip("a2", 77)
+    said = project.refused("cubes")
+    assert "spatial-1.safetensors: is damaged" in said
+    assert "Run stage finetune again" in said
+    assert read_failures(project.folder / "data/toy/cubes/spatial-1") == {}
+    assert cube_path(project, "a1").exists()
+
+
 def test_further_views_are_stores_of_their_own_and_leave_the_plain_one_as_it_is(project):
     only_a1(project)
     project.params["cubes"]["frames"] = 3
@@ -367,7 +389,7 @@ def test_worker_processes_make_the_bytes_that_this_process_makes(full_size, monk
     closed = []
 
     @contextmanager
-    def elsewhere(work, nets, key, running, device, run):
+    def elsewhere(work, nets, job, device, run):
         closed.append(work.name)
         yield replace(work, gpus=2, net=True)
 

@@ -1,6 +1,6 @@
 """Stage scores: what it writes, what it computes again, and when it leaves a net unscored."""
 
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from pipeline import scores
 from pipeline.execution.contents import CONTENTS
 from pipeline.execution.jobs import ClipTask
 from pipeline.execution.ledger import Failure, write_failures
+from pipeline.execution.opened import Opened
 from pipeline.params import load_params
 from pipeline.paths import clip_file
 from pipeline.scores import Plan, ScoreClip
@@ -63,14 +64,13 @@ class Numbers(nullcontext):
         return np.arange(2 * len(images), dtype=np.float32).reshape(-1, 2)
 
 
-def test_frames_that_are_asked_for_twice_are_computed_once_and_count_twice(trained, tmp_path):
+def test_frames_that_are_asked_for_twice_are_computed_once_and_count_twice(trained, tmp_path, monkeypatch):
     plan = Plan("n" * 64, "caffe", "spatial", stack=0, frames=5, crops=5, batch=5, precision="float32")
     (clip,) = (clip for clip in read_clips(trained.folder / "data/toy/clips.csv").clips if clip.name == "a1")
     task = ClipTask(clip, "f" * 64, clip_file(trained.folder / "data/toy/frames", clip.class_name, clip.name))
     score = ScoreClip(NetSource(Path("none"), "spatial", 0), plan, "frames", "cpu")
-    with closing(scores.NETS) as nets:
-        nets.put(score, Numbers())
-        score(task, tmp_path / "a1.h5")
+    monkeypatch.setattr(scores, "NETS", Opened(lambda score: Numbers()))
+    score(task, tmp_path / "a1.h5")
     with ClipFile(tmp_path / "a1.h5") as file:  # a clip of three frames
         assert file.array("frames").tolist() == [0, 1, 1, 2, 2]
         assert file.array("probabilities").tolist() == [[0, 1], [2, 3], [2, 3], [4, 5], [4, 5]]

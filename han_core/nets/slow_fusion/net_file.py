@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from han_core.nets.sealed_net import WeightsError, net_identity, read_weights
+from han_core.nets.sealed_net import WeightsError, net_identity, read_metadata, read_weights
 from han_core.nets.slow_fusion.inputs import SquareViews
 from han_core.nets.slow_fusion.net import SIDE, SlowFusion
 from han_core.tensorfile import file as tensorfile
@@ -25,15 +25,21 @@ _AGAIN = "make it with stage finetune-slow-fusion"
 
 
 @dataclass(frozen=True)
-class TrainedSlowFusion:
-    """What a file holds."""
+class StatedSlowFusion:
+    """What a file says of itself."""
 
-    net: SlowFusion
     views: SquareViews
-    """What it was trained on, and is tested on."""
+    """What the net was trained on, and is tested on."""
     identity: str
     """Hash of all that the file holds."""
     metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class TrainedSlowFusion(StatedSlowFusion):
+    """What a file holds."""
+
+    net: SlowFusion
 
 
 def empty_net(**sizes: Any) -> SlowFusion:
@@ -54,6 +60,15 @@ def write_net(path: str | Path, net: SlowFusion, views: SquareViews, metadata: M
     tensorfile.write_tensors(path, net.state_dict(), {**metadata, **seen})
 
 
+def look_at_net(path: str | Path) -> StatedSlowFusion:
+    """What a file says of itself, verified by itself: the net is not read.
+
+    Raises:
+        WeightsError: the file is missing, or does not say that it holds a Slow Fusion net of this project.
+    """
+    return _stated(path, read_metadata(path))
+
+
 def read_net(path: str | Path) -> TrainedSlowFusion:
     """Read a whole net, its size taken from the tensors.
 
@@ -61,13 +76,11 @@ def read_net(path: str | Path) -> TrainedSlowFusion:
         WeightsError: the file is missing, damaged, or holds no whole Slow Fusion net of this project.
     """
     tensors, metadata = read_weights(path)
-    if metadata.get("architecture") != ARCHITECTURE:
-        raise WeightsError(f"{path}: its metadata does not say that it is a {ARCHITECTURE} net; {_AGAIN}")
+    stated = _stated(path, metadata)
     net = empty_net(**_sizes(path, tensors))
     check_tensors(path, tensors, {name: tuple(value.shape) for name, value in net.state_dict().items()})
-    views = _views(path, metadata)
     net = with_tensors(net, {name: tensor.float() for name, tensor in tensors.items()})
-    return TrainedSlowFusion(net, views, net_identity(path, metadata), metadata)
+    return TrainedSlowFusion(**vars(stated), net=net)
 
 
 def check_tensors(
@@ -106,6 +119,12 @@ def _sizes(path: str | Path, tensors: Mapping[str, Tensor]) -> dict[str, int]:
         if not 1 <= size <= _LARGEST[name]:
             raise WeightsError(f"{path}: {size} {name}: it cannot be used as a net; {_AGAIN}")
     return {"classes": fc8.shape[0], "fc_size": fc8.shape[1]}
+
+
+def _stated(path: str | Path, metadata: Mapping[str, str]) -> StatedSlowFusion:
+    if metadata.get("architecture") != ARCHITECTURE:
+        raise WeightsError(f"{path}: its metadata does not say that it is a {ARCHITECTURE} net; {_AGAIN}")
+    return StatedSlowFusion(_views(path, metadata), net_identity(path, metadata), metadata)
 
 
 def _views(path: str | Path, metadata: Mapping[str, str]) -> SquareViews:

@@ -134,6 +134,15 @@ def test_computes_then_reuses(go, capsys):
     assert "clips/s" in log
 
 
+def test_what_is_to_be_done_before_the_first_clip_is_done_only_where_one_is_made(go):
+    """Such as to read a net."""
+    done = []
+    go(tasks_of("c1", "c2"), before=lambda: done.append("net"))
+    go(tasks_of("c1", "c2"), before=lambda: done.append("in vain"))
+    go(tasks_of("c1", "c2", "c3"), before=lambda: done.append("again"))
+    assert done == ["net", "again"]
+
+
 def test_the_outputs_are_the_cache(go):
     go(tasks_of("c1"))
     (entry,) = housekeeping.entries(ClipCache(".cache"))
