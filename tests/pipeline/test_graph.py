@@ -16,7 +16,7 @@ import yaml
 from pipeline.params import CnnLstm, Train
 from pipeline.paths import CHECKED
 
-PARAMS_CODE = ("pipeline/params.py", "pipeline/plain_yaml.py")
+PARAMS_CODE = ("pipeline/params.py", "pipeline/plain_yaml.py", "pipeline/settings/")
 PLUMBING = (
     "han_core/cache/",
     "han_core/clips.py",
@@ -75,8 +75,12 @@ STAGES = [
 
 
 def is_plumbing(name: str, decisive: tuple[str, ...] = ()) -> bool:
-    """Also the ``__init__`` of packages, which hold a docstring only (tested below)."""
-    return (name.startswith(PLUMBING) and name not in decisive) or name.endswith("/__init__.py")
+    """Also the ``__init__`` of packages, which hold a docstring only (tested below).
+
+    Args:
+        decisive: starts of names that are not.
+    """
+    return (name.startswith(PLUMBING) and not name.startswith(decisive)) or name.endswith("/__init__.py")
 
 
 def imported_files(root: Path, module_file: Path, decisive: tuple[str, ...] = ()) -> set[str]:

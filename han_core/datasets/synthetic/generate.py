@@ -104,7 +104,7 @@ def ceiling_without_place() -> float:
 
 @dataclass(frozen=True)
 class SyntheticSpec:
-    """How many videos of which size; see ``Synthetic`` in ``pipeline/params.py`` for the defaults' meaning."""
+    """How many videos of which size; see ``Synthetic`` in ``pipeline/settings/data.py`` for the defaults' meaning."""
 
     seed: int
     groups: int
