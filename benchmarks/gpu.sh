@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Checks and times all that runs on a GPU, in less than eight minutes.
 #
-#     bash benchmarks/gpu.sh [FOLDER]            figures into FOLDER/*.json (default benchmarks), logs into FOLDER/gpu-logs
+#     bash benchmarks/gpu.sh [FOLDER]            figures into FOLDER/*.json (default benchmarks), what is said into gpu.log
 #     bash benchmarks/gpu.sh --small [FOLDER]    without a GPU, on tiny inputs: to see that every part runs
 #
-# It needs torch, torchvision, Triton (with a C compiler and Python's headers), NumPy, Numba, h5py, OpenCV, PyYAML, safetensors,
-# zstandard, pydantic, click, tqdm, pytest and pytest-xdist; neither dvc nor a project's data. Each part has a limit of time, and one
-# that fails stops no other; the status is 1 if one did.
+# It needs torch, torchvision, Triton (with a C compiler and Python's headers), NumPy, Numba, h5py, OpenCV, PyYAML,
+# safetensors, zstandard, pydantic, click, tqdm, pytest and pytest-xdist; no DVC, PyAV or hdf5plugin, and no project's data.
+# Each part has a limit of time, and one that fails stops no other; the status is 1 if one did.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 small=
@@ -15,20 +15,26 @@ if [ "${1-}" = --small ]; then
     shift
 fi
 folder=$(realpath -m "${1-benchmarks}")
-logs=$folder/gpu-logs
-mkdir -p "$logs"
+log=$folder/gpu.log
+mkdir -p "$folder"
+: > "$log"
 export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
 python=$(command -v python3 || command -v python)
 failed=
 
+say() {
+    # shellcheck disable=SC2059  # the first argument is a format
+    printf "$@" | tee -a "$log"
+}
+
 part() {  # part NAME SECONDS COMMAND..: runs it, notes how long it took and whether it failed
     local name=$1 limit=$2 start=$SECONDS status=0
     shift 2
-    printf '\n== %s: %s\n' "$name" "$*"
-    timeout --kill-after=10 "$limit" "$@" 2>&1 | tee "$logs/$name.log" || status=$?
-    [ "$status" = 124 ] && echo "== $name was stopped after $limit s"
+    say '\n== %s: %s\n' "$name" "$*"
+    timeout --kill-after=10 "$limit" "$@" 2>&1 | tee -a "$log" || status=$?
+    [ "$status" = 124 ] && say '== %s was stopped after %d s\n' "$name" "$limit"
     [ "$status" = 0 ] || failed="$failed $name"
-    printf '== %s took %d s, status %d\n' "$name" $((SECONDS - start)) "$status"
+    say '== %s took %d s, status %d\n' "$name" $((SECONDS - start)) "$status"
 }
 
 if [ -n "$small" ]; then
@@ -48,5 +54,5 @@ else
     # Only files that have such tests: to import all others would take packages that are not needed here.
     part tests 120 "$python" -m pytest -q -n 2 -m gpu $(grep -rl 'mark\.gpu' tests --include='test_*.py')
 fi
-[ -z "$failed" ] || echo "== failed:$failed"
+[ -z "$failed" ] || say '== failed:%s\n' "$failed"
 [ -z "$failed" ]

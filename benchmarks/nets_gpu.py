@@ -5,23 +5,20 @@
     python benchmarks/nets_gpu.py --section cubes --precision bfloat16
 
 It makes its own clips (340x256, JPEG) and nets (random weights: the arithmetic is the same), and needs no project
-folder. Where hdf5plugin is installed the clips are files and the cubes are written to files, as in the stages; else the
-encoded images lie in memory, and cubes are packed and compressed and not written: `files` says which.
+folder. Clips are files and the cubes are written to files, as in the stages.
 
-`cubes`: clips a second of the net alone, on inputs that lie on the GPU; from encoded images to compressed cubes, by as
+`cubes`: clips a second of the net alone, on inputs that lie on the GPU; from clip files to cube files, by as
 many processes and threads as stage cubes has; and of reading alone.
 
 `finetune`: images a second of the step on batches that lie on the GPU, on samples that are read meanwhile, and of
 reading alone.
 """
 
-import importlib.util
 import json
 import tempfile
 import time
-import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -32,13 +29,11 @@ import torch
 from finetune import CLASSES, SCALES, STACK, loader, turns
 from machine import machine
 
-from han_core.clipfile.arrays import compressed
-from han_core.clipfile.reader import ImageTable
-from han_core.cubes.sparse import SparseRows
+from han_core.clipfile.writer import ClipFileWriter
+from han_core.cubes.cubefile import write_cubes
 from han_core.devices import arithmetic, cores, gpu_fault, resolve_precision
 from han_core.finetune.augment import Augmentation
 from han_core.finetune.sgd import SGDSchedule
-from han_core.images.reader import ImageIndex, ImageReader
 from han_core.nets.clip_inputs import ClipFrames, FlowClips, FrameClips, read_clip_frames
 from han_core.nets.extract import CubeNet
 from han_core.nets.vgg16 import VGG16
@@ -48,7 +43,6 @@ PRECISIONS = ("float32", "tf32", "bfloat16")
 STREAMS = ("spatial", "temporal")
 FRAMES = 25
 """T of a clip's cube."""
-HAS_FILES = importlib.util.find_spec("hdf5plugin") is not None
 
 
 @click.command(help=__doc__)
@@ -96,7 +90,6 @@ def main(
     results = json.loads(out.read_text()) if out.exists() else {}
     processes = processes or min(4, -(-hands // 4))
     results |= {"machine": machine(device), "clips_in_work": hands, "processes": processes}
-    results |= {"files": "on disk" if HAS_FILES else "in memory"}
 
     def note(section: str, name: str, measure: Callable[[], dict]) -> None:
         """Kept as soon as it is there; what fails does not take the others along."""
@@ -129,70 +122,26 @@ def main(
                     note("finetune", name, partial(finetune, stream, clips[stream], schedule, where, hands, iterations))
 
 
-@dataclass
-class MemoryImages(ImageReader):
-    """Encoded images that lie in memory, read like those of files: checksums compared, decoded each time."""
-
-    images: dict[tuple[Path, str], list[np.ndarray]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-    def _indices(self, path: Path, names: Sequence[str]) -> dict[str, ImageIndex]:
-        found = {}
-        for name in names:
-            encoded = self.images[path, name]
-            offsets = np.cumsum([0, *map(len, encoded)])
-            checksums = np.array([zlib.crc32(one) for one in encoded], np.uint32)
-            found[name] = ImageIndex(ImageTable(offsets, checksums), np.empty(0, np.int64), 1)
-        return found
-
-    def encoded(self, path: Path, name: str, first: int, last: int) -> list[np.ndarray]:
-        return self.images[path, name][first : last + 1]
-
-
-@dataclass
-class Clips:
-    """What is read."""
-
-    paths: list[Path]
-    reader: ImageReader | None = None
-    """None: they are files."""
-
-
-def made(stream: str, folder: Path, count: int, length: int) -> Clips:
+def made(stream: str, folder: Path, count: int, length: int) -> list[Path]:
     """Clips whose images cost about what those of video cost: smooth noise, 20 to 30 KB a frame, 5 KB a field. Always
     the same; files that are there are not made again."""
     random = np.random.default_rng(0)
     paths = [folder / stream / f"class{number}" / f"clip{number}.h5" for number in range(count)]
-    memory = MemoryImages()
     names, colours = (("frames",), 3) if stream == "spatial" else (("x", "y"), 1)
     for path in paths:
         if path.exists():
             continue
-        for name in names:
-            large = random.integers(0, 256, (64, 85 + length, colours), np.uint8)
-            large = cv2.resize(large, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
-            memory.images[path, name] = [
-                cv2.imencode(".jpg", np.ascontiguousarray(large[:, at : at + 340]), [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
-                for at in range(0, 4 * length, 4)
-            ]
-        if HAS_FILES:
-            write(
-                path, {name: memory.images[path, name] for name in names}, "frames" if stream == "spatial" else "flow"
-            )
-    return Clips(paths, None if HAS_FILES else memory)
-
-
-def write(path: Path, images: dict[str, list[np.ndarray]], kind: str) -> None:
-    from han_core.clipfile.writer import ClipFileWriter
-
-    path.parent.mkdir(parents=True)
-    with ClipFileWriter(path, kind=kind, clip=path.stem, fingerprint="0" * 64) as file:
-        for name, encoded in images.items():
-            row = file.images(name)
-            for one in encoded:
-                row.append(one)
+        path.parent.mkdir(parents=True)
+        kind = "frames" if stream == "spatial" else "flow"
+        with ClipFileWriter(path, kind=kind, clip=path.stem, fingerprint="0" * 64) as file:
+            for name in names:
+                large = random.integers(0, 256, (64, 85 + length, colours), np.uint8)
+                large = cv2.resize(large, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+                row = file.images(name)
+                for at in range(0, 4 * length, 4):
+                    seen = np.ascontiguousarray(large[:, at : at + 340])
+                    row.append(cv2.imencode(".jpg", seen, [cv2.IMWRITE_JPEG_QUALITY, 90])[1])
+    return paths
 
 
 def make_net(stream: str) -> VGG16:
@@ -221,30 +170,22 @@ class CubesJob:
 class Station:
     """A process's net and clips; what is done with the clip of a number."""
 
-    clips: Clips
+    clips: list[Path]
     stack: int
     net: CubeNet
     folder: Path
 
     def read(self, number: int) -> ClipFrames:
-        path = self.clips.paths[number % len(self.clips.paths)]
-        return read_clip_frames(path, FRAMES, stack=self.stack, memory=self.net.memory, reader=self.clips.reader)
+        path = self.clips[number % len(self.clips)]
+        return read_clip_frames(path, FRAMES, stack=self.stack, memory=self.net.memory)
 
     def pack(self, number: int, values: Mapping[str, np.ndarray]) -> None:
-        """A cube file; without hdf5plugin what makes up most of its cost."""
+        """A cube file, written and deleted."""
         layer, fc = self.net.layers
-        if HAS_FILES:
-            from han_core.cubes.cubefile import write_cubes
-
-            path, frames = self.folder / f"{number}.h5", np.arange(len(values[fc]), dtype=np.int32)
-            facts = {"clip": "c", "fingerprint": "0" * 64, "layer": layer, "fc": fc, "attributes": {}}
-            write_cubes(path, frames=frames, values=values, **facts)
-            path.unlink()
-            return
-        rows = SparseRows.from_dense(values[layer].reshape(*values[layer].shape[:2], -1))
-        for array, codec in ((rows.counts, "zstd"), (rows.columns, "zstd"), (rows.values, "shuffle-zstd")):
-            compressed(np.ascontiguousarray(array), codec)
-        compressed(np.ascontiguousarray(values[fc]), "shuffle-zstd")
+        path, frames = self.folder / f"{number}.h5", np.arange(len(values[fc]), dtype=np.int32)
+        facts = {"clip": "c", "fingerprint": "0" * 64, "layer": layer, "fc": fc, "attributes": {}}
+        write_cubes(path, frames=frames, values=values, **facts)
+        path.unlink()
 
 
 _station: Station | None = None
@@ -271,7 +212,7 @@ def cubes(job: CubesJob, seconds: float, processes: int, threads: int) -> dict:
     device = torch.device(job.device)
     station = job.open()
     with station.net as net:
-        ready = [net._input(station.read(number), slice(None)) for number in range(len(station.clips.paths))]
+        ready = [net._input(station.read(number), slice(None)) for number in range(len(station.clips))]
         zeros = float(np.mean(net.compute(station.read(0))[net.layers[0]] == 0))
 
         def alone(count: int) -> None:
@@ -314,14 +255,10 @@ def rate(work: Callable[[int], None], seconds: float, least: int = 1) -> float:
 
 
 def finetune(
-    stream: str, clips: Clips, schedule: SGDSchedule, device: torch.device, readers: int, iterations: int
+    stream: str, clips: list[Path], schedule: SGDSchedule, device: torch.device, readers: int, iterations: int
 ) -> dict:
-    labels = [number % CLASSES for number in range(len(clips.paths))]
-    more = {"reader": clips.reader} if clips.reader else {}
-    if stream == "spatial":
-        source = FrameClips(clips.paths, labels, **more)
-    else:
-        source = FlowClips(clips.paths, labels, STACK, **more)
+    labels = [number % CLASSES for number in range(len(clips))]
+    source = FrameClips(clips, labels) if stream == "spatial" else FlowClips(clips, labels, STACK)
     with arithmetic(schedule.precision):
         found = turns(stream, source, schedule, device, 4096, readers, iterations, 3, net=make_net(stream))
         return found | {"reading_images_per_second": loader(source, schedule, device, readers, iterations)}

@@ -1,11 +1,13 @@
 """A run's learning curve, through DVCLive: what ``dvc metrics show``, ``dvc plots show`` and ``dvc exp show`` read.
 
 A folder holds ``metrics.json`` (the last step) and ``plots/metrics/<figure>.tsv`` (step, value). It is written again by
-every run, from the first step on, so that a run that was interrupted leaves the bytes of one that was not.
+every run, from the first step on, so that a run that was interrupted leaves the bytes of one that was not. Where DVC is
+not installed (a stage that is run by itself, on a machine that has little) the same files are written without it.
 """
 
 import csv
 import errno
+import json
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -72,11 +74,14 @@ def read_curve(folder: Path, figure: str) -> dict[int, float]:
         return {int(row["step"]): float(row[figure]) for row in csv.DictReader(file, delimiter="\t")}
 
 
-def _live(folder: Path) -> "Live":
-    from dvc.exceptions import NotDvcRepoError
-    from dvc.repo import Repo
-    from dvclive import Live
-    from scmrepo.exceptions import SCMError
+def _live(folder: Path) -> "Live | _Files":
+    try:
+        from dvc.exceptions import NotDvcRepoError
+        from dvc.repo import Repo
+        from dvclive import Live
+        from scmrepo.exceptions import SCMError
+    except ModuleNotFoundError:
+        return _Files(folder)
 
     class PoliteLive(Live):
         """Makes no DVC repository out of a Git one, bears one without a commit, and closes DVC's databases."""
@@ -92,6 +97,36 @@ def _live(folder: Path) -> "Live":
                 self._dvc_repo.close()
 
     return PoliteLive(str(folder), save_dvc_exp=False, dvcyaml=False)
+
+
+class _Files:
+    """As much of DVCLive as a curve needs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.step = 0
+        self._folder = folder
+        self._last: dict[str, float | str] = {}
+        clear(_figures(folder), folder / "metrics.json")
+        _figures(folder).mkdir(parents=True)
+        self._write({})
+
+    def log_metric(self, name: str, value: float) -> None:
+        path = _figures(self._folder) / f"{name}.tsv"
+        head = "" if path.exists() else f"step\t{name}\n"
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{head}{self.step}\t{value}\n")
+        self._last[name] = value if math.isfinite(value) else str(value)
+
+    def next_step(self) -> None:
+        self._last["step"] = self.step
+        self._write(self._last)
+        self.step += 1
+
+    def end(self) -> None:
+        """All is written as it comes."""
+
+    def _write(self, summary: Mapping[str, float | str]) -> None:
+        (self._folder / "metrics.json").write_text(json.dumps(summary, indent=4) + "\n", encoding="utf-8")
 
 
 def _figures(folder: Path) -> Path:

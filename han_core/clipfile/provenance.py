@@ -11,7 +11,6 @@ from pathlib import Path
 
 import cv2
 import h5py
-import hdf5plugin
 import numpy as np
 import zstandard
 
@@ -34,13 +33,18 @@ def made_with(*, torch_threads: int | None = None) -> dict[str, str]:
 @cache
 def _libraries() -> tuple[tuple[str, str], ...]:
     versions = {"h5py": h5py.__version__, "hdf5": h5py.version.hdf5_version, "numpy": np.__version__}
-    versions |= {"opencv": cv2.__version__, "hdf5plugin": hdf5plugin.version}
-    versions |= {"av": version("av"), "numba": version("numba"), "zstandard": zstandard.__version__}
-    try:
-        versions["han-video"] = version("han-video")
-    except PackageNotFoundError:  # used from a source tree that was not installed
-        versions["han-video"] = "unknown"
+    versions |= {"opencv": cv2.__version__, "hdf5plugin": _installed("hdf5plugin")}
+    versions |= {"av": _installed("av"), "numba": version("numba"), "zstandard": zstandard.__version__}
+    versions["han-video"] = _installed("han-video", absent="unknown")  # a source tree that was not installed
     return (*versions.items(), ("cpu", _processor()))
+
+
+def _installed(package: str, *, absent: str = "none") -> str:
+    """Its version; only decoding needs av, and nothing needs hdf5plugin, so that either may be absent."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return absent
 
 
 def _processor() -> str:

@@ -25,7 +25,6 @@ from types import TracebackType
 from typing import Self
 
 import h5py
-import hdf5plugin
 import numpy as np
 
 from han_core.clipfile.arrays import LEVEL, compressed
@@ -45,6 +44,11 @@ from han_core.clipfile.trailer import (
     is_plain,
 )
 
+with suppress(ImportError):  # not needed to write; where it is installed, HDF5 names the filter in the file
+    import hdf5plugin  # noqa: F401
+
+_ZSTD = {"compression": 32015, "compression_opts": (LEVEL,), "allow_unknown_filter": True}
+"""HDF5's registered filter (https://github.com/HDFGroup/hdf5_plugins), for whoever reads by HDF5."""
 _BLOCK = 1 << 16  # bytes of one chunk of an image dataset; the last chunk is padded, so a larger one wastes disk
 
 
@@ -117,7 +121,6 @@ class ClipFileWriter:
         with disk_errors(self.path):
             if values.size and codec != "none":
                 # Compressed here and not by HDF5's filter, which leaves the checksum out; HDF5 reads it all the same.
-                filters = {"shuffle": codec == "shuffle-zstd", **hdf5plugin.Zstd(clevel=LEVEL)}
                 dataset = self._group(group).create_dataset(
                     own_name,
                     shape=values.shape,
@@ -125,7 +128,8 @@ class ClipFileWriter:
                     chunks=values.shape,
                     fillvalue=values.dtype.type(0),
                     track_times=False,
-                    **filters,
+                    shuffle=codec == "shuffle-zstd",
+                    **_ZSTD,
                 )
                 dataset.id.write_direct_chunk((0,) * values.ndim, compressed(values, codec))
             else:

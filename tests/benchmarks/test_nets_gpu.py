@@ -46,18 +46,13 @@ def nets_gpu(repository, monkeypatch):
     return module
 
 
-@pytest.mark.parametrize("files", [True, False])
-def test_it_runs(nets_gpu, monkeypatch, tmp_path, files):
-    """With clip files, and as where what writes them is not installed."""
-    monkeypatch.setattr(nets_gpu, "HAS_FILES", files)
+def test_it_runs(nets_gpu, tmp_path):
     out = tmp_path / "out.json"
     options = "--device cpu --precision float32 --seconds 0 --clips-in-work 1 --clips 2 --length 12 --batch 2"
-    options += f" --micro-batch 2 --iterations 1 --out {out}" + ("" if files else " --section cubes")
+    options += f" --micro-batch 2 --iterations 1 --out {out}"
     ran = CliRunner().invoke(nets_gpu.main, options.split())
     assert ran.exit_code == 0, (ran.output, ran.exception)
     found = json.loads(out.read_text())
-    assert found["files"] == ("on disk" if files else "in memory")
-    wanted = {"cubes": "stage_over_bare"} | ({"finetune": "ratio"} if files else {})
-    for section, key in wanted.items():
+    for section, key in {"cubes": "stage_over_bare", "finetune": "ratio"}.items():
         assert found[section].keys() == {"spatial, float32", "temporal, float32"}
         assert all(one.get(key, 0) > 0 for one in found[section].values()), found[section]

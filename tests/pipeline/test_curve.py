@@ -1,6 +1,7 @@
 """A learning curve through DVCLive: what it leaves, wherever it is written."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -61,6 +62,25 @@ def test_no_steps_leave_the_outputs_that_dvc_asks_for(tmp_path):
     assert (tmp_path / "plots/metrics/not_trained.tsv").read_text() == "step\tnot_trained\n"
     write(tmp_path, 1)
     assert not (tmp_path / "plots/metrics/not_trained.tsv").exists()
+
+
+@pytest.mark.parametrize("steps", [0, 1, 4])
+def test_without_dvc_the_files_are_the_same(steps, monkeypatch, tmp_path):
+    write(tmp_path / "with", steps)
+    for name in ("dvc", "dvclive"):
+        monkeypatch.setitem(sys.modules, name, None)
+    write(tmp_path / "without", 7)  # an earlier curve
+    write(tmp_path / "without", steps)
+    assert files(tmp_path / "without") == files(tmp_path / "with")
+
+
+def test_without_dvc_values_that_are_no_numbers_are_written_as_dvclive_does(monkeypatch, tmp_path):
+    odd = {"loss": math.nan, "top1": math.inf, "rate": 1e-7}
+    for folder in ("with", "without"):
+        with Curve(tmp_path / folder) as curve:
+            curve.add(3, odd)
+        monkeypatch.setitem(sys.modules, "dvclive", None)
+    assert files(tmp_path / "without") == files(tmp_path / "with")
 
 
 @pytest.mark.parametrize("around", ["nothing", "git", "git and dvc", "git with a commit", "git and dvc with a commit"])
