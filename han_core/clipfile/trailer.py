@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -48,7 +49,7 @@ class ClipFileError(HanError, ValueError):
     """A clip file is damaged, unfinished or not what was asked for; the message names the file and the clip."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a store holds hundreds of thousands of them
 class StoredArray:
     """Where the one stored piece of an array lies."""
 
@@ -67,8 +68,12 @@ class StoredArray:
         """Bytes of the array as it is read."""
         return int(self.dtype[2:]) * math.prod(self.shape)
 
+    def entry(self) -> list:
+        """As a trailer has it; :func:`checked_array` reads it."""
+        return [self.dtype, self.shape, self.codec, self.offset, self.size, self.crc32]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Trailer:
     """What the last bytes of a clip file say about it."""
 
@@ -127,7 +132,7 @@ def encode_trailer(trailer: Trailer) -> bytes:
         ValueError: the clip's name leaves no room.
     """
     values = asdict(trailer)
-    values["arrays"] = {name: list(vars(array).values()) for name, array in sorted(trailer.arrays.items())}
+    values["arrays"] = {name: array.entry() for name, array in sorted(trailer.arrays.items())}
     text = json.dumps(values, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     text = b"%08x%s" % (zlib.crc32(text), text)
     if len(text) >= TRAILER_BYTES - 1:
@@ -163,7 +168,7 @@ def _checked(values: dict, size: int) -> Trailer:
         raise ValueError("its trailer holds a control character")
     if not _is_count(values["size"]) or values["size"] != size:
         raise ValueError(f"it has {size} bytes, not {values['size']!r}")
-    arrays = {name: checked_array(name, entry, size) for name, entry in values["arrays"].items()}
+    arrays = {sys.intern(name): checked_array(name, entry, size) for name, entry in values["arrays"].items()}
     return Trailer(**{name: values[name] for name in ("schema", "size", *texts)}, arrays=arrays)
 
 
@@ -187,7 +192,9 @@ def checked_array(name: str, entry: object, size: int) -> StoredArray:
         raise ValueError(f"array {name} has an impossible shape or place")
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"array {name} is of type {dtype!r}")
-    stored = StoredArray(dtype, shape, codec, offset, length, crc32)
+    if not isinstance(codec, str):
+        raise ValueError(f"array {name} has the unknown codec {codec!r}")
+    stored = StoredArray(sys.intern(dtype), shape, sys.intern(codec), offset, length, crc32)
     if codec == SPARSE:
         return stored
     if codec not in CODECS:

@@ -18,7 +18,7 @@ Version = tuple[int, int, int]
 """Inode, size and modification time: which file it was."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StoredClip:
     """Where the features of a clip are."""
 

@@ -39,7 +39,7 @@ KIND = "shard"
 _TEXTS = ("kind", "clip", "fingerprint", "sha256", "content")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Part:
     """A clip in a shard."""
 
@@ -80,7 +80,7 @@ def write_shard(path: Path, *, name: str, fingerprint: str, files: Mapping[str, 
         trailer, body = read_trailer(file), file.read_bytes()
         if hashlib.sha256(memoryview(body)[: trailer.size]).hexdigest() != trailer.sha256:
             raise ClipFileError(f"{file}: clip {clip} does not have the checksum it was written with. {REMAKE}")
-        arrays = {key: list(vars(array).values()) for key, array in sorted(trailer.arrays.items())}
+        arrays = {key: array.entry() for key, array in sorted(trailer.arrays.items())}
         index[clip] = {**asdict(trailer), "arrays": arrays, "start": start, "length": len(body)}
         bodies.append(body)
         start += len(body)

@@ -42,7 +42,7 @@ class CubeStoreError(HanError, ValueError):
     """The files of a store do not fit together, or changed while they were in use."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Entry:
     clip: StoredClip
     shape: tuple[int, int, int]  # (T, D, R)
