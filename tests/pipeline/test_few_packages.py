@@ -9,6 +9,14 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from pipeline import baselines, classify, train, two_stream
+from pipeline.evaluate import __main__ as evaluate
+from tests.only_han import only_han
+from tests.pipeline.toy_store import FRAMES, write_store
 
 ABSENT = ("av", "boto3", "distributed", "dvc", "dvclive", "hdf5plugin", "matplotlib", "playwright", "scmrepo")
 NEED_VIDEO = {"pipeline.prepare", "pipeline.decode", "pipeline.report"}
@@ -65,3 +73,35 @@ def test_a_cube_written_without_hdf5plugin_is_read_by_hdf5_with_it(repository, t
     cube = np.load(tmp_path / "cube.npy")
     assert int(counts.sum()) == len(values) == len(columns) == np.count_nonzero(cube)
     assert np.array_equal(values, cube[cube != 0])
+
+
+@pytest.fixture
+def few_packages(monkeypatch):
+    """In this process: what was imported before stays, what is imported when it is needed is not found."""
+    for name in ABSENT:
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.usefixtures("small_training_images", "small_nets", "few_packages")
+def test_the_nets_are_trained_and_cubes_made(nets_project):
+    for stage in ("finetune", "cubes", "scores"):
+        nets_project.ok(stage)
+
+
+@pytest.mark.usefixtures("few_packages")
+def test_han_is_trained_and_evaluated(repository, monkeypatch, tmp_path):
+    params = only_han(yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8")))
+    params |= {"synthetic": None, "splits": [1], "models": ["han"]}
+    params["finetune"]["splits"] = [1]
+    params["dataset"].update(name="toy", kind="folder", root="videos", generate=[])
+    params["cubes"].update(nets="toy", frames=FRAMES)
+    params["train"].update(seeds=[1], lstm_size=8, epochs=2, batch=8)
+    params["evaluate"] = {"baselines": ["linear"], "fusion": [1, 3]}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    write_store(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    han = ["--model", "han", "--split", "1", "--seed", "1"]
+    nets, linear = ["--split", "1"], ["--baseline", "linear", "--split", "1"]
+    for stage, options in ((train, han), (classify, han), (two_stream, nets), (baselines, linear), (evaluate, [])):
+        ran = CliRunner().invoke(stage.main, options)
+        assert ran.exit_code == 0, (ran.output, ran.exception)
