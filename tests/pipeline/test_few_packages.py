@@ -18,7 +18,7 @@ from pipeline.evaluate import __main__ as evaluate
 from tests.only_han import only_han
 from tests.pipeline.toy_store import FRAMES, write_store
 
-ABSENT = ("av", "boto3", "distributed", "dvc", "dvclive", "hdf5plugin", "matplotlib", "playwright", "scmrepo")
+ABSENT = ("av", "boto3", "distributed", "dvc", "dvclive", "hdf5plugin", "playwright", "scmrepo")
 NEED_VIDEO = {"pipeline.prepare", "pipeline.decode", "pipeline.report"}
 """Stages that read or write videos, by PyAV."""
 WITHOUT = f"""
