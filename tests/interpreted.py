@@ -15,17 +15,24 @@ from typing import Any
 import pytest
 
 
+def needs_an_interpreter_that_works() -> None:
+    """Skip the test where Triton's does not."""
+    import numpy as np
+    import triton
+
+    if _version(triton.__version__) < (3, 7) and _version(np.__version__) >= (2, 4):
+        pytest.skip("the interpreter of this Triton does not work with this NumPy")
+
+
 @contextmanager
 def interpreted(*modules: ModuleType) -> Iterator[None]:
     """In this block the kernels of these modules, and what of Triton's own language is written in it, are interpreted,
     and used for tensors of the CPU."""
-    import numpy as np
     import triton.language
     from triton.runtime.interpreter import InterpretedFunction
     from triton.runtime.jit import JITFunction, mangle_type
 
-    if _version(triton.__version__) < (3, 7) and _version(np.__version__) >= (2, 4):
-        pytest.skip("the interpreter of this Triton does not work with this NumPy")
+    needs_an_interpreter_that_works()
     mangle_type(1)  # imports what must find Triton as it is
     with pytest.MonkeyPatch.context() as patch, _left_as_it_was(*_language()):
         patch.setattr("han_core.cubes.gpu_kernels.by_kernels", lambda device: device.type == "cpu")

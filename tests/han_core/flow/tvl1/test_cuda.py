@@ -15,6 +15,7 @@ from han_core.flow.tvl1.params import TVL1Params
 from han_core.flow.tvl1.solver import pairs_at_once, resolve_backend, tvl1_flow, tvl1_quantized
 from tests.han_core.flow.tvl1.cases import CASES, SLOW_CASES, STOPS, SWEEPS, TINY
 from tests.han_core.flow.tvl1.flow_pairs import end_point_error, textured_pair, video_pairs
+from tests.interpreted import needs_an_interpreter_that_works
 
 pytest.importorskip("triton", reason="triton is not installed here")
 
@@ -31,6 +32,7 @@ def pairs():
 def interpret(pairs, folder, repository, *arguments):
     """What ``interpreted.py`` writes, by file and name. The interpreter is chosen before kernels are imported."""
     np.savez(folder / "pairs.npz", *pairs)
+    needs_an_interpreter_that_works()
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.han_core.flow.tvl1.interpreted", str(folder), *arguments]
     run = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=1500)
