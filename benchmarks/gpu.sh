@@ -18,7 +18,7 @@ folder=$(realpath -m "${1-benchmarks}")
 log=$folder/gpu.log
 mkdir -p "$folder"
 : > "$log"
-export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 python=$(command -v python3 || command -v python)
 failed=
 
