@@ -61,6 +61,8 @@ def run(params: Params, grid: "Grid", splits: Sequence[int]) -> None:
     path = choices_file(params.dataset.name)
     before = read_choices(path, params.train) if path.exists() else None
     inners = {split: _inner(params, grid, table, split) for split in splits}
+    for inner in inners.values():
+        _try_starts(params, grid, inner)
     cache = ClipCache.from_environment()
     probe(cache.root)
     cache.sweep()
@@ -142,6 +144,21 @@ def _views(params: Params, grid: "Grid") -> list[str]:
     if absent := [view for view in views if view not in params.cubes.views]:
         raise click.ClickException(f"select: views: {', '.join(absent)} must be among cubes.views of the params")
     return list(views)
+
+
+def _try_starts(params: Params, grid: "Grid", inner: "Inner") -> None:
+    """Start a model of each combination that names where from: what cannot be used is told before any work.
+
+    Raises:
+        ModelFileError: ``start`` of one is missing or damaged, or of another shape.
+    """
+    from pipeline.chosen import with_settings
+    from pipeline.train import initial_model, model_config
+
+    for settings in (with_settings(params.train, one) for one in grid.combinations):
+        if settings.start is not None:
+            config = model_config(settings, inner.variant, inner.store, len(inner.classes))
+            initial_model(settings, config, grid.model, seed=0)
 
 
 def _standings(

@@ -385,6 +385,24 @@ def test_before_the_cubes_are_there_it_says_what_to_run(project):
     assert "run stage prepare first" in choose(expected=1)
 
 
+def test_a_combination_may_start_from_a_model_and_what_cannot_be_is_told_before_any_work(project, monkeypatch):
+    run(train, "--model", "han", "--split", "1", "--seed", "1")
+    start = str(Path("models/toy/han/han-1-seed1.safetensors"))
+    grid = {"folds": 2, "seeds": [1], "candidates": [{"epochs": 1, "start": None}, {"epochs": 1, "start": start}]}
+    choose(grid, "--splits", "1")
+    assert {row["start"] for row in scores()["scores"]} == {None, start}
+    losses = {row["cross_entropy"] for row in scores()["scores"]}
+    assert len(losses) == 2
+
+    monkeypatch.setattr("pipeline.selection.inner.score", lambda *_: pytest.fail("a model was trained"))
+    grid["candidates"][0]["epochs"] = 2
+    grid["candidates"][1]["start"] = "models/elsewhere.safetensors"
+    assert "models/elsewhere.safetensors: " in choose(grid, expected=1)
+    grid["candidates"][1] |= {"start": start, "lstm_size": 9}
+    grid["candidates"][0]["lstm_size"] = 8
+    assert "has lstm_size 8, but the model that should start from it has 9" in choose(grid, expected=1)
+
+
 @pytest.mark.parametrize("grid", ["select_han", "select_shaken", "select_still", "select_stream_dropout"])
 def test_the_ready_grids_are_sound_for_every_preset(repository, grid):
     for name in ("ucf101", "ut_interaction", "folder"):
