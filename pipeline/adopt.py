@@ -1,5 +1,7 @@
 """``han cache adopt STAGE``: keep a stage's files when its code was changed and makes the same.
 
+Of nets: ``pipeline/adopt_net.py``.
+
 A change to the code of a stage gives its files new fingerprints, so that no old file passes for a new one. Where the
 change is a refactoring, this shows it on a sample: some clips, drawn at random, are made with today's code, and
 compared with what the code before made of them, dataset by dataset and attribute by attribute. If all are equal, the
@@ -12,11 +14,12 @@ Killed in the middle it goes on when it is started again: a file has its new nam
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -28,7 +31,8 @@ from han_core.clipfile.difference import first_difference
 from han_core.clipfile.trailer import ClipFileError, read_trailer
 from han_core.errors import HanError
 from han_core.runs.progress import Progress
-from pipeline import scores_slow_fusion
+from pipeline import finetune, finetune_slow_fusion, scores_slow_fusion
+from pipeline.adopt_net import adopt_net
 from pipeline.cubes import cubes_work
 from pipeline.decode import decode_work
 from pipeline.execution.code import stage_code
@@ -40,6 +44,7 @@ from pipeline.execution.work import ClipWork
 from pipeline.execution.workers import crew
 from pipeline.fisher import fisher_work
 from pipeline.flow import flow_work
+from pipeline.net_training import NetJob
 from pipeline.params import Params, Run, load_params, params_option
 from pipeline.paths import Paths, clip_file
 from pipeline.scores import scores_work
@@ -50,12 +55,21 @@ from pipeline.tdd_cubes import tdd_cubes_work
 from pipeline.tdd_samples import samples_work
 from pipeline.trajectories import trajectories_work
 
+if TYPE_CHECKING:
+    import torch
+
 log = logging.getLogger("pipeline.adopt")
 
 
 @click.command()
 @click.argument("stages", nargs=-1, required=True, metavar="STAGE...")
-@click.option("--sample", type=click.IntRange(min=1), default=20, show_default=True, help="Clips that are made again.")
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Clips that are made again; of nets, iterations.",
+)
 @click.option("--seed", type=int, help="Draws the sample; another one each time by default.")
 @click.option("--from", "origin", metavar="CODE", help="Of several older codes, the one whose files are kept.")
 @params_option
@@ -63,17 +77,22 @@ def main(stages: tuple[str, ...], sample: int, seed: int | None, origin: str | N
     """Show on a sample that a stage's new code makes the same files, and keep those of the code before.
 
     STAGE is decode, flow, steady, trajectories, cubes-spatial, cubes-temporal, and likewise scores-, tdd-samples- and
-    tdd-; fisher, stacked, tdd-cubes or scores-slow-fusion. cubes stands for both streams, cubes-spatial@2 for one
-    split. The files are those that the params ask for.
+    tdd-; fisher, stacked, tdd-cubes or scores-slow-fusion; or one that trains a net: finetune-spatial,
+    finetune-temporal or finetune-slow-fusion. cubes stands for both streams, cubes-spatial@2 for one split. The files
+    are those that the params ask for.
     """
     params = load_params(params_path)
     cache = ClipCache.from_environment()
     cache = ClipCache(cache.root.absolute())
     with told_plainly("adopt"):
         probe(cache.root)
-        for opened in _works(params, stages):
-            with opened as work, stage_log(Paths.of(params).log(f"adopt-{work.name}")):
-                adopt(work, cache, params.run, sample=sample, seed=seed, origin=origin)
+        for name in stages:
+            if name.startswith("finetune"):
+                _adopt_nets(params, name, cache, sample, origin)
+                continue
+            for opened in _works(params, [name]):
+                with opened as work, stage_log(Paths.of(params).log(f"adopt-{work.name}")):
+                    adopt(work, cache, params.run, sample=sample, seed=seed, origin=origin)
 
 
 def adopt(
@@ -196,6 +215,29 @@ def _compare(work: ClipWork, run: Run, cache: ClipCache, sample: Sequence[tuple[
             progress.advance()
 
 
+def _adopt_nets(params: Params, name: str, cache: ClipCache, iterations: int, origin: str | None) -> None:
+    """Keep the nets of the stage named.
+
+    Raises:
+        click.ClickException: there is no such stage or split, or today's code makes another net.
+    """
+    from han_core.devices import choose_device
+    from han_core.runs.processes import processes
+
+    stage, at, split = name.partition("@")
+    if stage not in _NETS or (at and split not in map(str, params.splits)):
+        raise click.ClickException(f"{name}: is no stage that makes a net; those are {_named(_NETS)}")
+    with processes(choose_device(params.run.device)) as group:
+        for job_of in _NETS[stage]:
+            for number in [int(split)] if at else params.splits:
+                job = job_of(params, number, group.device)
+                adopt_net(job, params, cache, group, iterations=iterations, origin=origin)
+
+
+def _named(stages: Iterable[str]) -> str:
+    return ", ".join(f"{stage}@N" for stage in stages)
+
+
 def _works(params: Params, names: Sequence[str]) -> Iterator[AbstractContextManager[ClipWork]]:
     """The works of the stages named, to be opened one after the other.
 
@@ -210,8 +252,8 @@ def _works(params: Params, names: Sequence[str]) -> Iterator[AbstractContextMana
         kind, stream = (stage, "") if stage in _OF_STREAMS else (stage.rpartition("-")[0], stage.rpartition("-")[2])
         of_streams = kind in _OF_STREAMS and stream in ("", *STREAMS)
         if not (of_streams or stage in _OF_SPLITS) or (at and split not in map(str, params.splits)):
-            streams = (f"{kind}-{stream}@N" for kind in _OF_STREAMS for stream in STREAMS)
-            known = ", ".join([*_WHOLE, *streams, *(f"{stage}@N" for stage in _OF_SPLITS)])
+            streams = (f"{kind}-{stream}" for kind in _OF_STREAMS for stream in STREAMS)
+            known = f"{', '.join(_WHOLE)}, {_named([*streams, *_OF_SPLITS])}; nets: {_named(_NETS)}"
             raise click.ClickException(f"{name}: is no stage that makes a file for each clip; those are {known}")
         numbers = [int(split)] if at else params.splits
         if stage in _OF_SPLITS:
@@ -234,6 +276,12 @@ _OF_SPLITS = {
     "scores-slow-fusion": scores_slow_fusion.scores_work,
 }
 """Works that need no net open come as they are, others as context managers."""
+_NETS: dict[str, list[Callable[[Params, int, "torch.device"], NetJob]]] = {
+    f"finetune-{stream}": [lambda params, split, device, stream=stream: finetune.net_job(params, stream, split, device)]
+    for stream in STREAMS
+}
+_NETS |= {"finetune": [*_NETS["finetune-spatial"], *_NETS["finetune-temporal"]]}
+_NETS |= {"finetune-slow-fusion": [finetune_slow_fusion.net_job]}
 
 
 if __name__ == "__main__":

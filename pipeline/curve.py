@@ -138,9 +138,19 @@ def write_record(path: Path, points: Iterable[tuple[int, Mapping[str, float | No
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_COLUMNS)
-        for iteration, figures in points:
-            cells = ("" if figures[name] is None else f"{figures[name]:.6g}" for name in _COLUMNS[1:])
-            writer.writerow([iteration, *cells])
+        writer.writerows(record_row(iteration, figures).values() for iteration, figures in points)
+
+
+def record_row(iteration: int, figures: Mapping[str, float | None]) -> dict[str, str]:
+    """A row of the record, by column."""
+    cells = {name: "" if figures[name] is None else f"{figures[name]:.6g}" for name in _COLUMNS[1:]}
+    return {_COLUMNS[0]: str(iteration)} | cells
+
+
+def read_record(path: Path) -> list[dict[str, str]]:
+    """The rows of a record."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def add_thinned(curve: Curve, iteration: int, figures: dict[str, float | None], iterations: int) -> None:
@@ -152,7 +162,7 @@ def add_thinned(curve: Curve, iteration: int, figures: dict[str, float | None], 
 
 def draw_record(record: Path, folder: Path, iterations: int) -> None:
     """The curve of a net that was taken from the cache."""
-    with record.open(encoding="utf-8", newline="") as file, Curve(folder) as curve:
-        for row in csv.DictReader(file):
+    with Curve(folder) as curve:
+        for row in read_record(record):
             figures = {name: float(row[name]) if row[name] else None for name in _COLUMNS[1:]}
             add_thinned(curve, int(row["iteration"]), figures, iterations)

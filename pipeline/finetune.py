@@ -57,6 +57,11 @@ def main(stream: str, split: int, params_path: Path) -> None:
 
 def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", group: "Processes") -> None:
     """Make the net of a stream and split, or take it from the cache."""
+    make_net(net_job(params, stream, split, group.device), params, cache, group)
+
+
+def net_job(params: Params, stream: str, split: int, device: "torch.device") -> NetJob:
+    """What the net of a stream and split is made from, and how, on a device."""
     from han_core.clips import read_clips
     from han_core.nets.weights import initial_net, knows_classes, resolve_convention
     from pipeline.paths import Paths
@@ -66,16 +71,15 @@ def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", gr
     table = read_clips(paths.clips)
     table.require(split)
     if params.cubes.net != VGG16_NAME:
-        make_net(_taken(params, stream, split), params, cache, group)
-        return
+        return _taken(params, stream, split)
     convention = resolve_convention(recipe.weights, recipe.input)
     learnt, held_out = ClipFiles(), ClipFiles()
     if recipe.iterations:
         folder, _ = paths.source(stream)
         learnt = clip_files(folder, table, split, "train")
         held_out = clip_files(folder, table, split, "validation") if recipe.validate_every else held_out
-    settings = net_settings(params, stream, convention, table.classes, group.device)
-    job = NetJob(
+    settings = net_settings(params, stream, convention, table.classes, device)
+    return NetJob(
         stage=f"finetune-{stream}",
         name=f"{stream}-{split}",
         split=split,
@@ -98,7 +102,6 @@ def finetune_net(params: Params, stream: str, split: int, cache: "ClipCache", gr
         train=partial(_train, params, stream, settings, learnt, held_out),
         write=partial(_write_net, settings),
     )
-    make_net(job, params, cache, group)
 
 
 def _taken(params: Params, stream: str, split: int) -> NetJob:

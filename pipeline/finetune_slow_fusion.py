@@ -17,6 +17,8 @@ from pipeline.net_training import ClipFiles, NetJob, clip_files, make_net, train
 from pipeline.params import Params, SlowFusionRecipe, load_params, params_option
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
+    import torch
+
     from han_core.cache.store import ClipCache
     from han_core.devices import Precision
     from han_core.finetune.loop import Step
@@ -47,6 +49,11 @@ def main(split: int, params_path: Path) -> None:
 
 def finetune_net(params: Params, split: int, cache: "ClipCache", group: "Processes") -> None:
     """Make the net of a split, or take it from the cache."""
+    make_net(net_job(params, split, group.device), params, cache, group)
+
+
+def net_job(params: Params, split: int, device: "torch.device") -> NetJob:
+    """What the net of a split is made from, and how, on a device."""
     from han_core.clips import read_clips
     from han_core.nets.slow_fusion.weights import initial_net, knows_classes, weights_identity
     from pipeline.paths import Paths
@@ -59,10 +66,10 @@ def finetune_net(params: Params, split: int, cache: "ClipCache", group: "Process
         learnt = clip_files(paths.frames, table, split, "train")
         held_out = clip_files(paths.frames, table, split, "validation") if recipe.validate_every else held_out
     settings = recipe.model_dump(mode="json", include=None if recipe.iterations else _INITIAL)
-    settings |= training_arithmetic(recipe.precision, group.device) if recipe.iterations else {}
+    settings |= training_arithmetic(recipe.precision, device) if recipe.iterations else {}
     settings |= {"weights": weights_identity(recipe.weights), "stream": "slow_fusion"}
     settings |= {"seed": params.seed, "classes": list(table.classes)}
-    job = NetJob(
+    return NetJob(
         stage="finetune-slow-fusion",
         name=f"slow_fusion-{split}",
         split=split,
@@ -85,7 +92,6 @@ def finetune_net(params: Params, split: int, cache: "ClipCache", group: "Process
         train=partial(_train, params, settings, learnt, held_out),
         write=partial(_write_net, settings),
     )
-    make_net(job, params, cache, group)
 
 
 def _train(

@@ -114,11 +114,7 @@ class NetJob:
 
 def make_net(job: NetJob, params: Params, cache: "ClipCache", group: "Processes") -> None:
     """Make a net, or take it from the cache."""
-    import torch
-
-    from han_core.cache.fingerprint import fingerprint, without_code
     from han_core.cache.folders import probe
-    from han_core.clipfile.provenance import made_with
     from pipeline.execution.costs import counted
     from pipeline.execution.resume import run_checkpoint
     from pipeline.execution.stagelog import stage_log
@@ -144,12 +140,7 @@ def make_net(job: NetJob, params: Params, cache: "ClipCache", group: "Processes"
             with cache.create("nets", identity, ".csv") as path:
                 write_record(path, ((step.iteration, figures_of(step)) for step in curve))
             with cache.create("nets", identity, ".safetensors") as path:
-                learnt_classes = job.iterations or job.knows_classes
-                facts = {"fingerprint": without_code(identity), "classifier": "trained" if learnt_classes else "random"}
-                seen = job.learnt
-                facts |= {"data": fingerprint("training clips", "", {}, seen.identity())} if seen.clips else {}
-                facts |= {"tools": json.dumps(made_with(torch_threads=torch.get_num_threads()), sort_keys=True)}
-                job.write(path, net, facts)
+                job.write(path, net, facts_of(job, identity))
             checkpoint.discard()
     if not group.main:
         return
@@ -159,6 +150,20 @@ def make_net(job: NetJob, params: Params, cache: "ClipCache", group: "Processes"
     trained = f"{job.iterations} iterations on {len(job.learnt.clips)} clips"
     how = "reused" if reused else trained if job.iterations else "not trained (iterations: 0)"
     click.echo(f"finetune {job.name}: {how}; net in {job.output}, curve in {curve_path}")
+
+
+def facts_of(job: NetJob, identity: str) -> dict[str, str]:
+    """What a net's file says of where it comes from."""
+    import torch
+
+    from han_core.cache.fingerprint import fingerprint, without_code
+    from han_core.clipfile.provenance import made_with
+
+    learnt_classes = job.iterations or job.knows_classes
+    facts = {"fingerprint": without_code(identity), "classifier": "trained" if learnt_classes else "random"}
+    seen = job.learnt
+    facts |= {"data": fingerprint("training clips", "", {}, seen.identity())} if seen.clips else {}
+    return facts | {"tools": json.dumps(made_with(torch_threads=torch.get_num_threads()), sort_keys=True)}
 
 
 def _made(

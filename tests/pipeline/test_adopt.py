@@ -207,7 +207,7 @@ def test_new_settings_are_not_a_matter_of_code(project):
     assert "6 clips have no file of today's code" in project.run(adopt.main, "decode")
 
 
-@pytest.mark.parametrize("name", ["train", "decode@1", "cubes-sideways", "cubes@7", "finetune-spatial@1"])
+@pytest.mark.parametrize("name", ["train", "decode@1", "cubes-sideways", "cubes@7"])
 def test_other_stages_are_refused(project, name):
     assert f"{name}: is no stage that makes a file for each clip" in project.run(adopt.main, name, code=1)
 
