@@ -37,6 +37,7 @@ from pipeline.cubes import cubes_work
 from pipeline.decode import decode_work
 from pipeline.execution.code import stage_code
 from pipeline.execution.jobs import IN_FLIGHT, ClipTask, died, why_died, windowed
+from pipeline.execution.launch import relaunched
 from pipeline.execution.local import with_processes
 from pipeline.execution.stagelog import stage_log
 from pipeline.execution.told import told_plainly
@@ -88,7 +89,9 @@ def main(stages: tuple[str, ...], sample: int, seed: int | None, origin: str | N
         probe(cache.root)
         for name in stages:
             if name.startswith("finetune"):
-                _adopt_nets(params, name, cache, sample, origin)
+                options = ["--sample", str(sample), *(["--from", origin] if origin else [])]
+                if not relaunched(params.run, "pipeline.adopt", [name, *options, "--params", str(params_path)]):
+                    _adopt_nets(params, name, cache, sample, origin)
                 continue
             for opened in _works(params, [name]):
                 with opened as work, stage_log(Paths.of(params).log(f"adopt-{work.name}")):

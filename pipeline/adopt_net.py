@@ -38,6 +38,7 @@ def adopt_net(
     """Keep the net of the code before.
 
     Args:
+        group: the processes that train together, all of which call this; the main one speaks and writes.
         iterations: that today's code does of its training.
         origin: the code before; by default that of the net that is used now, or the only one that the cache has.
 
@@ -50,13 +51,13 @@ def adopt_net(
     today = job.fingerprint()
     code = stage_code(job.stage)
     if all(cache.find(_KIND, today, suffix) for suffix in (_NET, _RECORD)):
-        click.echo(f"{job.stage}@{job.split}: the net is of today's code ({code}); nothing to adopt")
+        _say(group, f"{job.stage}@{job.split}: the net is of today's code ({code}); nothing to adopt")
         return False
     origin = origin or _code_before(job, cache, today)
     before = f"{without_code(today)}-{origin}"
     net, record = (cache.find(_KIND, before, suffix) for suffix in (_NET, _RECORD))
     if net is None or record is None:
-        click.echo(f"{job.stage}@{job.split}: there is no net of today's code ({code}), nor of another")
+        _say(group, f"{job.stage}@{job.split}: there is no net of today's code ({code}), nor of another")
         return False
     said = f"{job.stage}@{job.split}: code {origin} -> {code}"
     if job.iterations:
@@ -66,10 +67,15 @@ def adopt_net(
         difference, shown = _made_otherwise(job, cache, today, net), "the net made again,"
     if difference:
         raise click.ClickException(f"{said}: {difference}. Nothing is adopted; the stage makes the net again")
-    for suffix in (_RECORD, _NET):
+    for suffix in (_RECORD, _NET) if group.main else ():
         cache.adopt(_KIND, before, code_of(today), suffix)
-    click.echo(f"{said}: {shown} all equal; the net is adopted")
+    _say(group, f"{said}: {shown} all equal; the net is adopted")
     return True
+
+
+def _say(group: "Processes", line: str) -> None:
+    if group.main:
+        click.echo(line)
 
 
 def _code_before(job: NetJob, cache: ClipCache, today: str) -> str:
@@ -95,7 +101,7 @@ def _trained_otherwise(job: NetJob, params: Params, group: "Processes", rows: li
     if not rows:
         return "there is no record of how the net was trained"
     difference = ""
-    with Progress(f"compare {job.name}", len(rows), unit="iteration") as progress:
+    with Progress(f"compare {job.name}", len(rows), unit="iteration", quiet=not group.main) as progress:
 
         def on_step(step: "Step") -> None:
             nonlocal difference

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from han_core.cache.fingerprint import code_of, without_code
 from han_core.nets import weights
+from han_core.runs.processes import Processes
 from pipeline import adopt, finetune, net_training
 
 OLD, OLDER = "0123456789abcdef", "fedcba9876543210"
@@ -121,3 +122,30 @@ def test_without_a_net_there_is_nothing_to_keep_and_other_names_are_refused(nets
         "finetune-sideways", code=1
     )
     assert "finetune@7: is no stage that makes a net" in keep("finetune@7", code=1)
+
+
+def test_a_net_that_several_processes_trained_is_compared_by_as_many(nets_project):
+    nets_project.params["run"] |= {"processes": 2, "device": "cpu"}
+    nets_project.params["finetune"]["spatial"] |= {"iterations": 4, "batch": 2, "micro_batch": 2}
+    nets_project.run("cubes")  # writes the params
+    with pytest.MonkeyPatch.context() as patch:
+        seen = []
+        patch.setattr("pipeline.execution.launch.subprocess.run", lambda command, **_: seen.append(command) or Ended(0))
+        keep("finetune-spatial@1", "--sample", "3", "--from", OLD)
+    (command,) = seen
+    assert "--nproc-per-node=2" in command
+    arguments = ["finetune-spatial@1", "--sample", "3", "--from", OLD, "--params", "params.yaml"]
+    assert command[command.index("-m", 2) :] == ["-m", "pipeline.adopt", *arguments]
+
+
+def test_only_the_main_process_speaks_and_writes(nets_project, monkeypatch):
+    train(nets_project)
+    age(nets_project)
+    monkeypatch.setattr(Processes, "main", property(lambda self: False))
+    assert keep("finetune-spatial@1") == ""
+    assert codes(nets_project) == {OLD}
+
+
+class Ended:
+    def __init__(self, returncode):
+        self.returncode = returncode
