@@ -21,8 +21,7 @@ from han_core.tensorfile.file import read_arrays
 from han_core.tensorfile.seal import SEAL
 from pipeline.curve import read_record, record_row
 from pipeline.execution.code import stage_code
-from pipeline.execution.workers import worker_count
-from pipeline.net_training import NetJob, facts_of, figures_of
+from pipeline.net_training import NetJob, facts_of, figures_of, readers_of_each
 from pipeline.params import Params
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ def _trained_otherwise(job: NetJob, params: Params, group: "Processes", rows: li
                 raise _Enough
 
         with suppress(_Enough):
-            job.train(job.initial(), processes=group, readers=worker_count(params.run), on_step=on_step)
+            job.train(job.initial(), processes=group, readers=readers_of_each(params.run), on_step=on_step)
     return difference
 
 

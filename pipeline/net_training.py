@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from pipeline.curve import Curve, add_thinned, draw_record, write_record
-from pipeline.params import Params
+from pipeline.params import Params, Run
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     import torch
@@ -171,7 +171,6 @@ def _made(
 ) -> tuple["LayeredNet", list["Step"]]:
     """Train, or take the initial net; ``shown`` shows the curve, in the process that speaks."""
     from han_core.runs.progress import Progress
-    from pipeline.execution.workers import worker_count
 
     net = job.initial()
     if not job.iterations:
@@ -200,7 +199,7 @@ def _made(
         curve = job.train(
             net,
             processes=group,
-            readers=max(1, worker_count(params.run) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))),
+            readers=readers_of_each(params.run),
             checkpoint=checkpoint,
             on_resume=on_resume,
             on_step=on_step,
@@ -212,6 +211,13 @@ def _made(
         *(group.size, group.device, job.settings["precision"]),
     )
     return net, curve
+
+
+def readers_of_each(run: Run) -> int:
+    """Threads that read ahead in each of the processes that train together on this machine."""
+    from pipeline.execution.workers import worker_count
+
+    return max(1, worker_count(run) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def figures_of(step: "Step") -> dict[str, float | None]:
