@@ -6,6 +6,7 @@
 #
 # It needs torch, torchvision, Triton (with a C compiler and Python's headers), NumPy, Numba, h5py, OpenCV, PyYAML,
 # safetensors, zstandard, pydantic, click, tqdm, pytest and pytest-xdist; no DVC, PyAV or hdf5plugin, and no project's data.
+# HAN_TEST_DATA, as for the tests, may name a folder with odd_videos/kinetics_340x256.mp4: flow is then timed on that video.
 # Each part has a limit of time, and one that fails stops no other; the status is 1 if one did.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -46,7 +47,7 @@ if [ -n "$small" ]; then
         --length 12 --batch 2 --micro-batch 2 --iterations 1 --out "$folder/nets_gpu.json"
 else
     "$python" -c 'import torch; print("card:", torch.cuda.get_device_name(), "| torch", torch.__version__)' || exit 1
-    part flow 100 "$python" -m benchmarks.flow_gpu --check --out "$folder/flow_gpu.json"
+    part flow 100 "$python" -m benchmarks.flow_gpu --check ${HAN_TEST_DATA:+--data "$HAN_TEST_DATA"} --out "$folder/flow_gpu.json"
     part han 110 "$python" benchmarks/han.py --device cuda --peer --out "$folder/han_gpu.json"
     part han-bfloat16 45 "$python" benchmarks/han.py --device cuda --precision bfloat16 --no-epoch \
         --out "$folder/han_gpu_bfloat16.json"

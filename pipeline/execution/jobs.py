@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 from han_core.cache.folders import advice
 from han_core.cache.store import ClipCache
 from han_core.clips import Clip
-from han_core.devices import gpu_fault
+from han_core.devices import DeviceError, gpu_fault
 from han_core.errors import ClipError, HanError
 from pipeline.execution.code import CodeChanged, stage_code
 from pipeline.execution.opened import one_task
@@ -93,6 +93,8 @@ class Call:
             return Outcome("failed", _plain(str(error), path))
         except CodeChanged:
             return Outcome("fatal", _OTHER_CODE)
+        except DeviceError as error:  # it was there when the stage began
+            raise GpuFailed(_plain(f"the GPU is gone ({error})", path)) from error
         except HanError as error:
             return Outcome("fault", _plain(str(error), path))
         except OSError as error:

@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -15,6 +16,7 @@ import torch
 import triton
 from torch import Tensor
 
+from han_core.devices import DeviceError
 from han_core.errors import HanError
 from han_core.flow.levels import LEVELS, QuantizedFlow
 from han_core.flow.tvl1.cuda_pool import Pool, Tuning
@@ -46,19 +48,16 @@ def solve(first: Tensor, second: Tensor, params: TVL1Params, tuning: Tuning = DE
 
     Raises:
         GPUMemoryError: there is no memory for one pair.
+        DeviceError: the GPU can be used no more.
     """
     with _solving, _on(first.device):
-        device, (height, width) = first.device, first.shape[1:]
-        flow, start = [], 0
-        while start < len(first):
-            slots = _slots(len(first) - start, height, width, tuning, device)
-            part = _part(first[start:], second[start:], slots, params, tuning)
-            if part is None:  # here, not where the error is caught: it keeps what it was raised in alive
-                _halve(device, height, width, slots)
-                continue
-            flow.append(part)
-            start += len(part)
-        return flow[0] if len(flow) == 1 else torch.cat(flow)
+        flow = torch.empty(len(first), 2, *first.shape[1:], device=first.device)
+
+        def keep(pairs: slice, part: Tensor) -> None:
+            flow[pairs] = part
+
+        _in_parts(first, second, params, tuning, keep)
+        return flow
 
 
 def solve_quantized(
@@ -70,14 +69,20 @@ def solve_quantized(
     tuning: Tuning = DEFAULT,
 ) -> QuantizedFlow:
     """:func:`solve`, quantised where it was computed: a quarter of the bytes come back, into memory that the GPU
-    reaches by itself."""
-    levels, beyond, finite = quantized(solve(first, second, params, tuning), bound, rounding)
-    host = [torch.empty(x.shape, dtype=x.dtype, pin_memory=x.is_cuda) for x in (levels, beyond, finite)]
-    for to, source in zip(host, (levels, beyond, finite), strict=True):
-        to.copy_(source, non_blocking=True)
-    if levels.is_cuda:
-        torch.cuda.current_stream(levels.device).synchronize()
-    return QuantizedFlow(*(x.numpy() for x in host))
+    reaches by itself, and the GPU never holds more flow than is solved at once."""
+    with _solving, _on(first.device):
+        count, (height, width) = len(first), first.shape[1:]
+        shapes = (((count, 2, height, width), torch.uint8), ((count,), torch.int64), ((count,), torch.bool))
+        host = [torch.empty(shape, dtype=dtype, pin_memory=first.is_cuda) for shape, dtype in shapes]
+
+        def keep(pairs: slice, part: Tensor) -> None:
+            for to, source in zip(host, quantized(part, bound, rounding), strict=True):
+                to[pairs].copy_(source, non_blocking=True)
+
+        _in_parts(first, second, params, tuning, keep)
+        if first.is_cuda:
+            torch.cuda.current_stream(first.device).synchronize()
+        return QuantizedFlow(*(x.numpy() for x in host))
 
 
 def quantized(flow: Tensor, bound: float, rounding: Literal["nearest", "floor"]) -> tuple[Tensor, Tensor, Tensor]:
@@ -89,6 +94,25 @@ def quantized(flow: Tensor, bound: float, rounding: Literal["nearest", "floor"])
     return (levels.round_() if rounding == "nearest" else levels).to(torch.uint8), beyond, finite
 
 
+def _in_parts(
+    first: Tensor, second: Tensor, params: TVL1Params, tuning: Tuning, keep: Callable[[slice, Tensor], None]
+) -> None:
+    """Solve as many pairs at once as fit into memory, and hand each part to ``keep`` before it is overwritten."""
+    device, (height, width) = first.device, first.shape[1:]
+    start, tidied = 0, False
+    while start < len(first):
+        slots = _slots(len(first) - start, height, width, tuning, device)
+        pairs = slice(start, min(start + slots * tuning.waiting, len(first)))
+        if _fits(first, second, pairs, slots, params, tuning, keep):
+            start = pairs.stop
+            continue
+        # Here, not where the error is caught: it keeps what it was raised in alive.
+        _forget_pools()
+        if tidied:
+            _halve(device, height, width, slots)
+        tidied = True  # pools of other sizes had a part of the memory
+
+
 def _slots(pairs: int, height: int, width: int, tuning: Tuning, device: torch.device) -> int:
     """Pairs in work at once: what is worth it and fits into memory, and for a few pairs no more than they need."""
     fitting = _fitting.get((str(device), height, width), tuning.slots_for(height, width))
@@ -96,8 +120,8 @@ def _slots(pairs: int, height: int, width: int, tuning: Tuning, device: torch.de
 
 
 def _rounded(pairs: int) -> int:
-    """Powers of two, so that one pool serves many calls; the interpreter, where empty slots cost time, has no graph to
-    keep."""
+    """Powers of two, so that one pool serves clips of many lengths; the interpreter, where empty slots cost time, keeps
+    no graph."""
     return pairs if interpreted() else triton.next_power_of_2(pairs)
 
 
@@ -106,23 +130,41 @@ def _on(device: torch.device) -> AbstractContextManager:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-def _part(first: Tensor, second: Tensor, slots: int, params: TVL1Params, tuning: Tuning) -> Tensor | None:
-    """Flow of the first pairs, as many as a pool of so many slots takes; None where the GPU's memory is too short."""
-    room = min(slots * tuning.waiting, _rounded(len(first)))
+def _fits(
+    first: Tensor,
+    second: Tensor,
+    pairs: slice,
+    slots: int,
+    params: TVL1Params,
+    tuning: Tuning,
+    keep: Callable[[slice, Tensor], None],
+) -> bool:
+    """Solve some of the pairs and hand them to ``keep``; False where the GPU's memory is too short.
+
+    Raises:
+        DeviceError: the GPU can be used no more.
+    """
     try:
-        pool = _pool(slots, room, *first.shape[1:], params, tuning, str(first.device))
-        return pool.solve(first[:room], second[:room]).clone()
+        pool = _pool(slots, *first.shape[1:], params, tuning, str(first.device))
+        keep(pairs, pool.solve(first[pairs], second[pairs]))
     except RuntimeError as error:
         # torch's own error, or what the driver says where a graph or a kernel finds no room.
         if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
-            return None
+            return False
         raise
+    except ValueError as error:  # Triton's, where the driver knows nothing of an address: never the frames' fault
+        raise DeviceError(f"optical flow cannot be computed on {first.device} any more: {error}") from error
+    return True
+
+
+def _forget_pools() -> None:
+    """Give back all that is held for later calls."""
+    _pool.cache_clear()
+    torch.cuda.empty_cache()
 
 
 def _halve(device: torch.device, height: int, width: int, slots: int) -> None:
-    """Forget all pools, and solve half as many pairs of this size at once from now on."""
-    _pool.cache_clear()
-    torch.cuda.empty_cache()
+    """Solve half as many pairs of this size at once from now on."""
     if slots == 1:
         raise GPUMemoryError(
             f"the GPU ({device}) has no memory for the flow of one pair of {width}x{height} pixels; end what else runs "
@@ -132,10 +174,11 @@ def _halve(device: torch.device, height: int, width: int, slots: int) -> None:
     log.warning("optical flow: out of GPU memory; %d pairs of %dx%d at once from now on", slots // 2, width, height)
 
 
-@functools.lru_cache(maxsize=2)
-def _pool(slots: int, room: int, height: int, width: int, params: TVL1Params, tuning: Tuning, device: str) -> Pool:
-    """The pools of the last sizes."""
-    return Pool(slots, room, height, width, params, tuning, torch.device(device))
+@functools.lru_cache(maxsize=4)
+def _pool(slots: int, height: int, width: int, params: TVL1Params, tuning: Tuning, device: str) -> Pool:
+    """The pools of the last sizes: short and long clips take turns, and a pool takes a fair part of a clip's time to
+    make."""
+    return Pool(slots, slots * tuning.waiting, height, width, params, tuning, torch.device(device))
 
 
 def pairs_at_once(height: int, width: int) -> int:

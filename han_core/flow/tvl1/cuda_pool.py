@@ -106,7 +106,8 @@ class Pool:
         self.graph: torch.cuda.CUDAGraph | None = None
         if device.type == "cuda":
             self.seen = [torch.zeros(3, dtype=torch.int32, pin_memory=True) for _ in range(2)]
-            self.ready = [torch.cuda.Event() for _ in range(2)]
+            # Blocking: a process that waits leaves its core to those that decode and encode.
+            self.ready = [torch.cuda.Event(blocking=True) for _ in range(2)]
             self.graph = self._capture()
 
     def solve(self, first: Tensor, second: Tensor) -> Tensor:
@@ -174,8 +175,10 @@ class Pool:
         self._launch()  # compiles the kernels, which must not happen while launches are being recorded
         torch.cuda.synchronize(self.device)
         graph = torch.cuda.CUDAGraph()
-        # Other threads of the process may allocate meanwhile.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        # On a stream of this device: torch's own for graphs is of the device that was used first. Other threads of the
+        # process may allocate meanwhile.
+        stream = torch.cuda.Stream(self.device)
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             for _ in range(self.tuning.launches):
                 self._launch()
         return graph

@@ -11,7 +11,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from han_core.devices import gpus
+from han_core.devices import DeviceError, gpus
 from han_core.flow.levels import QuantizedFlow
 from han_core.flow.tvl1.params import TVL1Params
 
@@ -76,9 +76,12 @@ def tvl1_quantized(
         bound, rounding: as of :func:`han_core.flow.levels.quantize`.
 
     Raises:
-        ValueError, GPUMemoryError: as of :func:`tvl1_flow`.
+        ValueError, GPUMemoryError: as of :func:`tvl1_flow`, but
+        DeviceError: the back end cannot run here, or no longer: no fault of the frames.
     """
-    _check_backend("cuda")
+    reason = _missing("cuda")
+    if reason:
+        raise DeviceError(f"optical flow cannot be computed on a GPU: {reason}")
     _check(first, second)
     import torch
 
@@ -150,6 +153,7 @@ def tvl1_flow(
         ValueError: shapes differ or are not (N, H, W), a side is under 3 pixels, values are not finite or outside
             0..255, or the back end cannot run here.
         GPUMemoryError: the GPU has no memory for even one pair of this size.
+        DeviceError: the GPU can be used no more by this process.
 
     Frames too small for all of the pyramid's levels are solved with those that fit (at least 16 pixels per side), as
     OpenCV does.

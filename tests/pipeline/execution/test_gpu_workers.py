@@ -47,6 +47,8 @@ def make(task: ClipTask, path: Path) -> None:
         raise RuntimeError(ILLEGAL)
     if "huge" in name:
         raise RuntimeError(FULL)
+    if "unseen" in name:
+        raise devices.DeviceError("torch finds no CUDA device")
     time.sleep(0.02)
     with ClipFileWriter(path, kind="frames", clip=name, fingerprint=task.fingerprint) as file:
         file.array("a", np.arange(3))
@@ -90,10 +92,14 @@ def test_a_clip_that_breaks_the_gpu_alone_as_well_is_to_blame(go):
     ], "the same text on every run: no sizes, no numbers"
 
 
-def test_when_every_worker_loses_its_gpu_it_gives_up_and_blames_nobody(go, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "said"), [("poison", r"the GPU failed \(CUDA error"), ("unseen", r"the GPU is gone \(torch finds no")]
+)
+def test_when_every_worker_loses_its_gpu_it_gives_up_and_blames_nobody(go, monkeypatch, name, said):
+    """Also a GPU that new worker processes do not even see, as one that fell off the bus."""
     monkeypatch.setattr("pipeline.execution.deaths._IN_A_ROW", 1)
-    with pytest.raises(click.ClickException, match=r"2 worker processes died .*the GPU failed \(CUDA error"):
-        go(tasks_of("poison1", "poison2", "poison3"), workers=1)
+    with pytest.raises(click.ClickException, match=rf"2 worker processes died .*{said}"):
+        go(tasks_of(f"{name}1", f"{name}2", f"{name}3"), workers=1)
     assert not Path("data/out/failures.csv").exists()
 
 

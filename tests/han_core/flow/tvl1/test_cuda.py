@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from han_core.devices import DeviceError
 from han_core.flow.levels import quantize
 from han_core.flow.tvl1.params import TVL1Params
 from han_core.flow.tvl1.solver import pairs_at_once, resolve_backend, tvl1_flow, tvl1_quantized
@@ -100,7 +101,7 @@ class MadePool:
     def cache_clear(self):
         self.cleared += 1
 
-    def __call__(self, slots, room, *more):
+    def __call__(self, slots, *more):
         self.asked.append(slots)
         if slots > self.fits:
             raise self.error
@@ -131,9 +132,43 @@ class TestMemory:
         expected = cuda.solve(*frames, TVL1Params())
         pool = made_pool(fits=3)
         assert torch.equal(cuda.solve(*frames, TVL1Params()), expected)
-        assert pool.asked[:5] == [32, 16, 8, 4, 2]
-        assert pool.cleared == 4
-        assert set(pool.asked[5:]) == {2, 1}, "what fitted is remembered; the last pair is alone"
+        assert pool.asked[:6] == [32, 32, 16, 8, 4, 2], "again first, without what is kept for other sizes"
+        assert pool.cleared == 5
+        assert set(pool.asked[6:]) == {2, 1}, "what fitted is remembered; the last pair is alone"
+
+    def test_levels_are_the_same_where_memory_is_short(self, made_pool, frames):
+        made_pool()
+        expected = cuda.solve_quantized(*frames, TVL1Params(), 200.0, "nearest")
+        made_pool(fits=3)
+        found = cuda.solve_quantized(*frames, TVL1Params(), 200.0, "nearest")
+        flow = cuda.solve(*frames, TVL1Params()).numpy()
+        for one in (expected, found):
+            assert np.array_equal(one.levels, quantize(flow, 200.0, "nearest"))
+            assert one.beyond.tolist() == [int((np.abs(x) > 200).any(0).sum()) for x in flow]
+            assert one.finite.all()
+        assert found.beyond.any()
+
+    def test_memory_that_quantising_lacks_counts_as_well(self, made_pool, frames, monkeypatch):
+        pool, quantized = made_pool(), cuda.quantized
+
+        def short(flow, *more):
+            if len(flow) > 8:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return quantized(flow, *more)
+
+        expected = cuda.solve_quantized(*frames, TVL1Params(), 20.0, "floor")
+        pool.asked.clear()
+        monkeypatch.setattr(cuda, "quantized", short)
+        assert np.array_equal(cuda.solve_quantized(*frames, TVL1Params(), 20.0, "floor").levels, expected.levels)
+        assert pool.asked[:5] == [32, 32, 16, 8, 4]
+        assert set(pool.asked[5:]) <= {4, 2, 1}
+
+    def test_memory_that_others_held_for_a_moment_changes_nothing_for_good(self, made_pool, frames):
+        pool = made_pool(fits=3)
+        pool.cache_clear = lambda: setattr(pool, "fits", 100)
+        cuda.solve(*frames, TVL1Params())
+        assert pool.asked == [32, 32]
+        assert not cuda._fitting
 
     def test_the_next_call_starts_with_what_fitted(self, made_pool, frames):
         pool = made_pool(fits=3)
@@ -147,7 +182,7 @@ class TestMemory:
     def test_what_the_driver_says_counts_as_well_and_other_errors_do_not(self, made_pool, frames):
         pool = made_pool(fits=8, error=RuntimeError("Triton Error [CUDA]: out of memory"))
         cuda.solve(*frames, TVL1Params())
-        assert pool.asked[:3] == [32, 16, 8]
+        assert pool.asked[:4] == [32, 32, 16, 8]
         made_pool(fits=8, error=RuntimeError("an illegal memory access was encountered"))
         with pytest.raises(RuntimeError, match="illegal memory access"):
             cuda.solve(*frames, TVL1Params())
@@ -156,6 +191,18 @@ class TestMemory:
         made_pool(fits=0)
         with pytest.raises(cuda.GPUMemoryError, match=r"no memory for the flow of one pair of 32x24 pixels; end what"):
             cuda.solve(*frames, TVL1Params())
+
+
+def test_a_gpu_that_is_gone_is_not_the_frames_fault(made_pool, monkeypatch):
+    """A ValueError is for frames that cannot be solved: the clip would be blamed, and the next, and the next."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    frames = np.zeros((2, 1, 24, 32), np.uint8)
+    with pytest.raises(DeviceError, match="torch finds no CUDA device"):
+        tvl1_quantized(*frames, params=TVL1Params(), bound=20.0)
+    made_pool(error=ValueError("Pointer argument (at 0) cannot be accessed from Triton (cpu tensor?)"), fits=0)
+    with pytest.raises(DeviceError, match="on cpu any more: Pointer argument"):
+        cuda.solve(*torch.from_numpy(frames), TVL1Params())
 
 
 def test_threads_solve_one_after_the_other(made_pool):
