@@ -37,6 +37,8 @@ from han_core.runs.processes import Processes
 
 CLASSES = 101
 STACK = 10
+READ_AHEAD = 2
+"""Batches of a step that are read, and waiting, before the step asks for them, at most."""
 SCALES = {"spatial": (1.0, 0.875, 0.75, 0.66), "temporal": (1.0, 0.875, 0.75)}
 
 
@@ -132,7 +134,7 @@ def feed_from_files(
         seed=1,
         readers=pool._max_workers,
     )
-    return batches(parts, StillImages(clips.kind, "caffe"), device)
+    return batches(parts, StillImages(clips.kind, "caffe", schedule.precision), device)
 
 
 def sample_cost(clips: TrainingClips, schedule: SGDSchedule, samples: int = 200) -> dict[str, float]:
@@ -220,7 +222,13 @@ def turns(
         memory = (batch for _ in count() for batch in kept)
         train_step(net, optimizer, scaler, memory, schedule, 0.0, 1, Processes(device=device))  # warms up
         train_step(net, optimizer, scaler, files, schedule, 0.0, 1, Processes(device=device))
-        pairs = [(rate(memory), rate(files)) for _ in range(rounds)]
+        pairs = []
+        for _ in range(rounds):
+            in_memory = rate(memory)
+            # Not timed: what was read ahead meanwhile, a batch and more.
+            for _ in range(READ_AHEAD):
+                train_step(net, optimizer, scaler, files, schedule, 0.0, 1, Processes(device=device))
+            pairs.append((in_memory, rate(files)))
         files.close()
     in_memory, from_files = zip(*pairs, strict=True)
     ratios = [b / a for a, b in pairs]

@@ -67,18 +67,22 @@ def gpu_fault(error: BaseException) -> str:
     """
     torch = sys.modules.get("torch")  # who has not loaded it gets no error of a class of its own
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
-        return _NO_MEMORY
+        return NO_MEMORY
     found = _GPU_ERROR.search(str(error)) if isinstance(error, RuntimeError) else None
     if found is None:
         newer = getattr(torch, "AcceleratorError", None)
         return "the GPU failed (AcceleratorError)" if newer is not None and isinstance(error, newer) else ""
-    if "out of memory" in found[0] or "ALLOC_FAILED" in found[0]:
-        return _NO_MEMORY
+    if any(words in found[0] for words in ("out of memory", "ALLOC_FAILED", "unable to find an engine")):
+        return NO_MEMORY
     return f"the GPU failed ({found[0].partition(' when calling ')[0].strip()})"
 
 
-_GPU_ERROR = re.compile(r"(CUDA error|CUDA driver error|cuDNN error|Triton Error \[CUDA\]|CUDA out of memory)[^\n(]*")
-_NO_MEMORY = "the GPU has no memory left for it; lower the batch, or end what else uses the GPU"
+# "No engine": cuDNN tries all that it has for a convolution, and none gets the memory that it works in.
+_GPU_ERROR = re.compile(
+    r"(CUDA error|CUDA driver error|cuDNN error|cuDNN Frontend error|Triton Error \[CUDA\]|CUDA out of memory|"
+    r"(GET|FIND) was unable to find an engine)[^\n(]*"
+)
+NO_MEMORY = "the GPU has no memory left for it; lower the batch, or end what else uses the GPU"
 
 
 def exclusive_gpus() -> bool:

@@ -183,7 +183,7 @@ def _train(
         net,
         source(learnt),
         schedule(getattr(params.finetune, stream), settings["precision"]),
-        prepare=StillImages("frames" if stream == "spatial" else "flow", settings["input"]),
+        prepare=StillImages("frames" if stream == "spatial" else "flow", settings["input"], settings["precision"]),
         seed=params.seed,
         validation=source(held_out) if held_out.clips else None,
         **running,

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 # Many small operations on two shared cores: threads that wait for each other cost more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# cuBLAS reads it when a process uses it first; without it no two runs of a training on a GPU are the same.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 # Hundreds of processes are started; each would compile the project's modules anew, which takes it three seconds.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from han_core.devices import Precision
 from han_core.finetune.samples import MicroBatch
 from han_core.nets.crops import View, apply_views
 from han_core.nets.preprocess import Convention
@@ -26,10 +27,13 @@ class StillImages:
 
     kind: Literal["frames", "flow"]
     convention: Convention
+    precision: Precision = "float32"
+    """Of the net."""
 
     def __call__(self, images: Sequence[np.ndarray], views: Sequence[View], device: torch.device) -> Tensor:
         """The batch of these images."""
-        return apply_views(images, views, kind=self.kind, convention=self.convention, device=device)
+        how = {"kind": self.kind, "convention": self.convention, "precision": self.precision}
+        return apply_views(images, views, **how, device=device)
 
 
 @dataclass(frozen=True)

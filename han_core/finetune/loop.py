@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from han_core.devices import arithmetic, autocast
+from han_core.devices import NO_MEMORY, arithmetic, autocast, gpu_fault
 from han_core.errors import HanError
 from han_core.finetune.batches import Prepare, batches
 from han_core.finetune.samples import centre_samples, training_samples
@@ -104,7 +104,7 @@ def finetune(
     if progress.curve:
         on_resume([Step(*row) for row in progress.curve])
     with ExitStack() as stack:
-        stack.enter_context(_repeatable(device))
+        stack.enter_context(repeatable(device))
         stack.enter_context(arithmetic(schedule.precision))
         saved = stack.enter_context(SavedBeside(checkpoint if processes.main else None))
         pool = stack.enter_context(ThreadPoolExecutor(max(1, readers)))
@@ -125,7 +125,9 @@ def finetune(
             rate = learning_rate(schedule, iteration)
             try:
                 loss, right = train_step(net, optimizer, scaler, feed, schedule, rate, seed, processes)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if gpu_fault(error) != NO_MEMORY:
+                    raise
                 raise FinetuneError(
                     f"{device} has no memory for {schedule.micro_batch} samples at once: lower micro_batch; the "
                     f"effective batch stays {schedule.batch}"
@@ -234,7 +236,7 @@ def _is_time(schedule: SGDSchedule, iteration: int) -> bool:
 
 
 @contextmanager
-def _repeatable(device: torch.device) -> Iterator[None]:
+def repeatable(device: torch.device) -> Iterator[None]:
     """Take operations whose result is the same each time. On a CPU one that has no such form is refused; on a GPU,
     where torch could know of one that nobody here has met, it is told, and a run that takes days goes on."""
     before, filled = torch.get_deterministic_debug_mode(), torch.utils.deterministic.fill_uninitialized_memory

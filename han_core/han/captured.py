@@ -13,6 +13,7 @@ expects them, and the dropout, whose seed and count torch hands to the graph.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ class CudaGraphs:
     """Work on a GPU, captured and replayed."""
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)
+        self._stream = _stream(device)
 
     def prepare(self, work: Work) -> None:
         """Do the work as it is, on the stream that will capture it."""
@@ -46,10 +47,25 @@ class CudaGraphs:
         Raises:
             RuntimeError: a part of the work cannot be captured.
         """
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream):
-            work()
+        graph, device = torch.cuda.CUDAGraph(), self._stream.device
+        current = torch.cuda.current_stream(device)
+        try:
+            with torch.cuda.graph(graph, stream=self._stream):
+                work()
+        except RuntimeError:
+            # Torch (2.11) leaves the thread on the capturing stream, and dropout's generator believing that it is
+            # captured, which ends the next step. A copy of the generator's state has the same seed and count.
+            torch.cuda.set_stream(current)
+            generator = torch.cuda.default_generators[device.index]
+            generator.graphsafe_set_state(generator.clone_state())
+            raise
         return graph.replay
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all trainings on a GPU: cuBLAS keeps 32 MB for each stream that it has ever seen."""
+    return torch.cuda.Stream(device)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from han_core.cubes.features import PLAIN, Features, MemoryFeatures
 from han_core.cubes.moments import glimpse_statistics
 from han_core.cubes.prefetch import Prefetched
 from han_core.cubes.shift import shifted
+from han_core.cubes.sparse import SparseCubes
 from han_core.devices import arithmetic
 from han_core.errors import HanError
 from han_core.han.captured import CudaGraphs, StepsOnDevice
@@ -137,6 +138,7 @@ def train(
         if checkpoint and processes.main:
             checkpoint.save(model, optimizer, {"epochs": [asdict(epoch) for epoch in done]})
         on_epoch(done[-1], pace)
+    optimizer.zero_grad(set_to_none=True)  # a graph's own memory goes with them
 
 
 def _restored(
@@ -153,7 +155,10 @@ def _steps_on_device(steps: Steps, features: Features, processes: Processes) -> 
     device = processes.device
     if device.type != "cuda" or not isinstance(features, MemoryFeatures) or features.device.type != "cuda":
         return None
-    return StepsOnDevice(steps, features, CudaGraphs(device) if processes.size == 1 else None)
+    # Without Triton rows are expanded by operations whose sizes the host has to read, which no graph can hold.
+    reads = any(isinstance(a, SparseCubes) and not a.by_kernels for a in features.arrays.values())
+    graphs = CudaGraphs(device) if processes.size == 1 and not reads else None
+    return StepsOnDevice(steps, features, graphs)
 
 
 def _one_epoch(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from han_core.devices import Precision, stored_type
 from han_core.nets.preprocess import SIZE, Convention, normalize_flow, normalize_frames, resize
 
 Crops = Literal["whole", 1, 5, 10]
@@ -61,6 +62,7 @@ def apply_views(
     convention: Convention,
     device: torch.device | str = "cpu",
     size: int = SIZE,
+    precision: Precision = "float32",
 ) -> Tensor:
     """Cut, mirror and rescale images to one batch (n, channels, size, size) float32 in the net's scale.
 
@@ -71,11 +73,12 @@ def apply_views(
         images: each (channels, height, width) uint8, of any height and width: RGB, or flow levels with x and y
             interleaved.
         views: the rectangle of each image.
+        precision: of the net. Where it has 16 bits a GPU rescales with no more.
     """
     device = torch.device(device)
     pieces = [cut(image, view)[0] for image, view in zip(images, views, strict=True)]
     flips = [view.flip for view in views]
-    batch = rescale(pieces, flips, size, device)
+    batch = rescale(pieces, flips, size, device, precision)
     return _in_the_nets_scale(batch, views, kind, convention, size)
 
 
@@ -86,12 +89,14 @@ def views_of_whole_images(
     kind: Literal["frames", "flow"],
     convention: Convention,
     size: int = SIZE,
+    precision: Precision = "float32",
 ) -> Tensor:
     """As :func:`apply_views`, of images that are on a GPU already: (n, channels, height, width) uint8, one for each
     view. Nothing is cut on the host, and the host waits for nothing."""
     sides = [(view.height, view.width) for view in views]
     corners = [(view.top, view.left) for view in views]
-    batch = resample(images, sides, [view.flip for view in views], size, corners=corners)
+    flips = [view.flip for view in views]
+    batch = resample(images, sides, flips, size, corners=corners, products=_products(precision))
     return _in_the_nets_scale(batch, views, kind, convention, size)
 
 
@@ -104,9 +109,23 @@ def _in_the_nets_scale(
     return normalize_flow(batch, convention, zooms)
 
 
-def rescale(pieces: Sequence[np.ndarray], flips: Sequence[bool], size: int, device: torch.device) -> Tensor:
-    """Rescale, and mirror where asked for, to one batch on the device, in the way that is quickest there."""
-    return rescale_each(pieces, flips, size) if device.type == "cpu" else rescale_at_once(pieces, flips, size, device)
+def rescale(
+    pieces: Sequence[np.ndarray],
+    flips: Sequence[bool],
+    size: int,
+    device: torch.device,
+    precision: Precision = "float32",
+) -> Tensor:
+    """Rescale, and mirror where asked for, to one batch on the device, in the way that is quickest there for a net of
+    this precision."""
+    if device.type == "cpu":
+        return rescale_each(pieces, flips, size)
+    return rescale_at_once(pieces, flips, size, device, _products(precision))
+
+
+def _products(precision: Precision) -> torch.dtype:
+    """Float16 for bfloat16 as well: it has more bits, and pixels and weights are no larger than it can be."""
+    return torch.float32 if stored_type(precision) == torch.float32 else torch.float16
 
 
 def rescale_each(pieces: Sequence[np.ndarray], flips: Sequence[bool], size: int) -> Tensor:
@@ -132,10 +151,16 @@ def rescale_each(pieces: Sequence[np.ndarray], flips: Sequence[bool], size: int)
     return batch
 
 
-def rescale_at_once(pieces: Sequence[np.ndarray], flips: Sequence[bool], size: int, device: torch.device) -> Tensor:
+def rescale_at_once(
+    pieces: Sequence[np.ndarray],
+    flips: Sequence[bool],
+    size: int,
+    device: torch.device,
+    products: torch.dtype = torch.float32,
+) -> Tensor:
     """As :func:`rescale_each`, with one copy to the device and a few large operations there."""
     pixels, sides = pack(pieces, pinned=torch.cuda.is_available())
-    return resample(pixels.to(device, non_blocking=True), sides, flips, size)
+    return resample(pixels.to(device, non_blocking=True), sides, flips, size, products=products)
 
 
 def pack(pieces: Sequence[np.ndarray], *, pinned: bool) -> tuple[Tensor, list[tuple[int, int]]]:
@@ -148,10 +173,13 @@ def pack(pieces: Sequence[np.ndarray], *, pinned: bool) -> tuple[Tensor, list[tu
     """
     sides = [piece.shape[1:] for piece in pieces]
     height, width = (max(side) for side in zip(*sides, strict=True))
-    packed = torch.empty(len(pieces), len(pieces[0]), height, width, dtype=torch.uint8, pin_memory=pinned)
-    for row, piece, (rows, columns) in zip(packed, pieces, sides, strict=True):
-        row[:, :rows, :columns] = torch.from_numpy(piece)
-    return packed, sides
+    shape = len(pieces), len(pieces[0]), height, width
+    packed = torch.empty(shape, dtype=torch.uint8, pin_memory=True) if pinned else None
+    array = np.empty(shape, np.uint8) if packed is None else packed.numpy()
+    # NumPy's copies: torch would wake its threads for each, and wait for them where all cores decode.
+    for row, piece, (rows, columns) in zip(array, pieces, sides, strict=True):
+        row[:, :rows, :columns] = piece
+    return torch.from_numpy(array) if packed is None else packed, sides
 
 
 def resample(
@@ -161,6 +189,7 @@ def resample(
     size: int = SIZE,
     *,
     corners: Sequence[tuple[int, int]] | None = None,
+    products: torch.dtype = torch.float32,
 ) -> Tensor:
     """Rescale, and mirror where asked for, the packed images of a batch by two batched matrix products.
 
@@ -173,6 +202,8 @@ def resample(
         sides: (height, width) of each image, or of the rectangle of it that is wanted.
         flips: which are mirrored left to right.
         corners: (top, left) of each rectangle; None is (0, 0) for all.
+        products: type of what is multiplied; sums are float32. ``torch.float16`` is off by a quarter of a level of 255
+            at most, like rounding the result to bfloat16, and many times as fast on a GPU.
 
     Returns:
         (n, channels, size, size) float32.
@@ -184,14 +215,16 @@ def resample(
     rows = _weights(heights, pixels.shape[2], size, places[:, 0])
     columns = _weights(widths, pixels.shape[3], size, places[:, 1])
     columns = torch.where(mirrored[:, None, None], columns.flip(1), columns)
-    return rows[:, None] @ (pixels.float() @ columns.transpose(1, 2)[:, None])
+    rows, columns = rows.to(products), columns.to(products)
+    return (rows[:, None] @ (pixels.to(products) @ columns.transpose(1, 2)[:, None])).float()
 
 
 def _weights(lengths: Tensor, longest: int, size: int, starts: Tensor) -> Tensor:
     """Weights (n, size, longest) of ``longest`` input pixels in each of ``size`` output pixels, for inputs of which the
     ``lengths`` (n,) pixels from ``starts`` (n,) on count: a triangle around the output pixel's centre, as wide as the
     larger of the pixels."""
-    scale = (lengths / size)[:, None, None]
+    # By a tensor: by a number a GPU multiplies with its reciprocal, and a bit of 250 pixels is 4e-5 of a weight.
+    scale = (lengths / torch.full_like(lengths, size))[:, None, None]
     output = torch.arange(size, device=lengths.device)[:, None] + 0.5
     pixel = torch.arange(longest, device=lengths.device) + 0.5 - starts[:, None, None]
     weights = (1 - (pixel - output * scale).abs() / scale.clamp(min=1)).clamp(min=0)

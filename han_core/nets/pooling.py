@@ -4,11 +4,18 @@ On a GPU torch adds the gradients of pooling up in any order, because windows ma
 training differ in the last bits of everything. Here each pixel lies in one window at most, and nothing is added.
 """
 
+import logging
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from han_core.devices import gpu_fault
+
+log = logging.getLogger(__name__)
 
 
 class MaxPool2(nn.MaxPool2d):
@@ -57,11 +64,30 @@ def max_pool2_gradient(x: Tensor, gradient: Tensor) -> Tensor:
     Returns:
         (n, channels, height, width), laid out as ``x``.
     """
-    if x.is_cuda:
+    spread = _kernel() if x.is_cuda else None
+    return (spread or spread_plainly)(x, gradient)
+
+
+@cache
+def _kernel() -> Callable[[Tensor, Tensor], Tensor] | None:
+    """The kernel, or None, which is logged, where Triton cannot start one on this process's GPU."""
+    try:
         from han_core.nets.pooling_kernel import spread  # Triton takes seconds to import
 
-        return spread(x, gradient)
-    return spread_plainly(x, gradient)
+        one = torch.ones(1, 1, 2, 2, device="cuda")
+        if spread(one, one[..., :1, :1]).sum().item() == 1:
+            return spread
+        reason = "it gives wrong numbers"
+    except Exception as error:  # whatever it is: a library that is missing, a compiler that fails, a card too old
+        if gpu_fault(error):
+            raise
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+    log.warning(
+        "Triton cannot start a kernel here (%s), so the gradient of pooling is computed the slower way. Triton needs a "
+        "C compiler (gcc) and Python's headers (python3-dev).",
+        reason,
+    )
+    return None
 
 
 def spread_plainly(x: Tensor, gradient: Tensor) -> Tensor:

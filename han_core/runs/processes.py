@@ -126,10 +126,9 @@ def processes(device: torch.device) -> Iterator[Processes]:
         device = _own_gpu()
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield Processes(dist.get_rank(), dist.get_world_size(), device)
-    finally:
-        dist.destroy_process_group()
+    yield Processes(dist.get_rank(), dist.get_world_size(), device)
+    # Not after an error: NCCL would wait for the others, who wait for this process, in place of its end.
+    dist.destroy_process_group()
 
 
 def _own_gpu() -> torch.device:

@@ -90,11 +90,11 @@ def _write(
     if ready is not None:
         device = next(value.device for value in copies.values() if value.is_cuda)
         beside = torch.cuda.Stream(device)
-        with torch.cuda.stream(
-            beside
-        ):  # on the net's own stream these copies would wait for its steps, and they for them
+        # On the net's own stream these copies would wait for its steps, and they for them.
+        with torch.cuda.stream(beside):
             beside.wait_event(ready)
             for name, value in copies.items():
-                value.record_stream(beside)
-                copies[name] = value.cpu()
+                if value.is_cuda:
+                    value.record_stream(beside)
+                    copies[name] = value.cpu()
     checkpoint.write(copies, header)

@@ -78,8 +78,9 @@ def frame_losses(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         labels: (B,) int64.
         weights: (B, T), of :func:`frame_weights`.
     """
-    places = labels.view(1, -1, 1, 1).expand(*logits.shape[:3], 1)
-    losses = -torch.log_softmax(logits, dim=3).gather(3, places).squeeze(3)
+    # In place of gather, whose gradient is in the same order on every run of a GPU only if it sorts first.
+    its = torch.arange(logits.shape[3], device=labels.device) == labels.view(1, -1, 1, 1)
+    losses = -torch.where(its, torch.log_softmax(logits, dim=3), 0).sum(3)
     return (losses * weights).sum(2) / weights.sum(1)
 
 

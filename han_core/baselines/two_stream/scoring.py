@@ -71,12 +71,12 @@ class ScoringNet:
         views = views_for_testing(*pixels.shape[2:], self._crops)
         wanted = [(image, view) for image in range(len(pixels)) for view in views]
         images = self._copies.upload(pixels)
-        found = []
+        found, how = [], {"kind": self._kind, "convention": self._convention, "precision": self._precision}
         with arithmetic(self._precision):
             for start in range(0, len(wanted), self._batch):
                 numbers, part = zip(*wanted[start : start + self._batch], strict=True)
                 chosen = images[torch.tensor(numbers).to(self._device, non_blocking=True)]
-                batch = views_of_whole_images(chosen, part, kind=self._kind, convention=self._convention)
+                batch = views_of_whole_images(chosen, part, **how)
                 found.append(self._net(batch.to(self._dtype)).float().softmax(1))
             mean = torch.cat(found).unflatten(0, (len(pixels), -1)).mean(1)
         target = pinned.take("probabilities", tuple(mean.shape), torch.float32)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from han_core.finetune.augment import Augmentation
+from han_core.nets import crops
 from han_core.nets.crops import (
     View,
     apply_views,
@@ -173,6 +174,38 @@ def test_a_batch_at_once_equals_one_image_after_the_other(size):
     found = rescale_at_once(pieces, flips, size, torch.device("cpu"))
     assert found.shape == (8, 4, size, size)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
+@pytest.fixture
+def batch():
+    sides = [(200, 260), (256, 340), (240, 210), (300, 200), (224, 224), (60, 80)]
+    pieces = [noise(4, *side, seed=i) for i, side in enumerate(sides)]
+    return pieces, [False, True, True, False, True, False]
+
+
+def test_a_gpus_divisions_change_nothing(batch, monkeypatch):
+    """Divided by a number, what lies on a GPU is multiplied with its reciprocal in float32."""
+    expected = rescale_each(*batch, 224)
+    divide = torch.Tensor.__truediv__
+
+    def as_on_a_gpu(tensor: torch.Tensor, by: object) -> torch.Tensor:
+        return divide(tensor, by) if isinstance(by, torch.Tensor) else tensor * float(np.float32(1) / np.float32(by))
+
+    monkeypatch.setattr(torch.Tensor, "__truediv__", as_on_a_gpu)
+    found = rescale_at_once(*batch, 224, torch.device("cpu"))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(("precision", "most"), [("float32", 1e-3), ("bfloat16", 0.25), ("float16", 0.25)])
+def test_for_a_net_of_16_bits_a_gpu_rescales_with_as_many(batch, precision, most):
+    """Bfloat16 itself would be off by half a level in every pixel, and by two in some."""
+    products = crops._products(precision)
+    expected = rescale_each(*batch, 224)
+    found = rescale_at_once(*batch, 224, torch.device("cpu"), products)
+    assert found.dtype == torch.float32
+    difference = (found - expected).abs().max()
+    assert difference < most
+    assert (difference > 1e-3) == (precision != "float32")
 
 
 def test_what_lies_beyond_a_packed_image_does_not_matter():

@@ -28,13 +28,14 @@ def features():
     return MemoryFeatures(arrays, torch.arange(CLIPS) % 2, ("", "mirrored"))
 
 
-def trained(graphs, *, shift=True, epochs=3):
+def trained(graphs, *, shift=True, epochs=3, device=None):
     """The weights, and the sums, after three epochs of a batch of 4, a batch of 4 and a batch of 2."""
+    device = device or torch.device("cpu")
     torch.manual_seed(0)
-    model = HAN(HANConfig(STREAMS, 2, 4, REGIONS, lstm_size=5, skip=2, dropout=0.3, region_dropout=0.2))
+    model = HAN(HANConfig(STREAMS, 2, 4, REGIONS, lstm_size=5, skip=2, dropout=0.3, region_dropout=0.2)).to(device)
     schedule = TrainingSchedule(batch=4, clip_gradient=1.0)
-    steps = Steps(model, make_optimizer(model, schedule), schedule, Processes())
-    on_device = StepsOnDevice(steps, features(), graphs)
+    steps = Steps(model, make_optimizer(model, schedule), schedule, Processes(device=device))
+    on_device = StepsOnDevice(steps, features().to(device), graphs)
     draw = torch.Generator().manual_seed(3)
     for epoch in range(epochs):
         torch.manual_seed(epoch)
@@ -42,7 +43,7 @@ def trained(graphs, *, shift=True, epochs=3):
         offsets = torch.randint(-1, 2, (CLIPS, 2), generator=draw)
         steps.begin()
         for numbers, moves in zip(order.split(4), offsets.split(4), strict=True):
-            on_device.take(numbers, moves if shift else None, len(numbers))
+            on_device.take(numbers.to(device), moves.to(device) if shift else None, len(numbers))
     return {**model.state_dict(), "sums": steps.sums}
 
 
@@ -68,6 +69,41 @@ def test_a_step_that_cannot_be_captured_is_launched_and_said_so_once(caplog):
     (record,) = caplog.records
     assert "could not be captured" in record.getMessage()
     assert "not permitted when stream is capturing" in record.getMessage()
+
+
+def test_a_capture_that_fails_leaves_the_thread_and_the_dropout_as_they_were(monkeypatch):
+    """As torch 2.11 leaves them: on the capturing stream, with a generator that refuses to be used."""
+    seen = []
+
+    class Generator:
+        def clone_state(self):
+            return "a copy"
+
+        def graphsafe_set_state(self, state):
+            seen.append(state)
+
+    class Graph:
+        def __init__(self, graph, *, stream):
+            pass
+
+        def __enter__(self):
+            pass
+
+        def __exit__(self, *_):
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    class Stream:
+        device = torch.device("cuda", 1)
+
+    monkeypatch.setattr("han_core.han.captured._stream", lambda device: Stream())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", list)
+    monkeypatch.setattr(torch.cuda, "graph", Graph)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"of {device}")
+    monkeypatch.setattr(torch.cuda, "set_stream", seen.append)
+    monkeypatch.setattr(torch.cuda, "default_generators", (None, Generator()))
+    with pytest.raises(RuntimeError, match="during capture"):
+        CudaGraphs(torch.device("cuda")).captured(lambda: None)
+    assert seen == ["of cuda:1", "a copy"]
 
 
 class OneOfThree(Processes):
@@ -125,7 +161,32 @@ def on_gpu(gpu, choices, *, where="device", epochs=5, seed=0, **options):
     return {**model.state_dict(), "losses": torch.tensor(losses)}
 
 
+@pytest.fixture
+def repeatable():
+    """As stages train."""
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("warn")
+    yield
+    torch.set_deterministic_debug_mode(before)
+
+
 @pytest.mark.gpu
+def test_on_a_gpu_a_step_that_cannot_be_captured_is_launched_with_the_same_dropout(gpu, monkeypatch, caplog):
+    take = Steps.take
+
+    def waits(self, *given):
+        take(self, *given)
+        self.sums.sum().item()
+
+    monkeypatch.setattr(Steps, "take", waits)
+    found = trained(CudaGraphs(gpu), device=gpu)
+    assert [r for r in caplog.records if "could not be captured" in r.getMessage()]
+    assert torch.cuda.current_stream(gpu) == torch.cuda.default_stream(gpu)
+    assert same(found, trained(None, device=gpu))
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("repeatable")
 @pytest.mark.parametrize("choices", CHOICES, ids=str)
 def test_on_a_gpu_replayed_steps_are_those_that_are_launched_and_a_resumed_run_ends_alike(
     gpu, choices, tmp_path, monkeypatch, caplog

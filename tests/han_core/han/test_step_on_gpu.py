@@ -154,8 +154,21 @@ def test_a_batch_out_of_the_memory_of_the_host_is_not_taken_for_one_on_the_gpu()
 @pytest.mark.parametrize(("where", "processes", "captured"), [("cuda", 1, True), ("cuda", 2, False), ("cpu", 1, None)])
 def test_steps_are_captured_where_the_features_are_on_the_gpu_of_one_process(where, processes, captured, monkeypatch):
     monkeypatch.setattr(training, "CudaGraphs", lambda device: device)
-    with fake_cuda():
+    with stubbed(), fake_cuda():
         rows = SparseCubes.empty(CLIPS, 2, CHANNELS, REGIONS, 1000, device=torch.device(where))
         store = MemoryFeatures(dict.fromkeys(STREAMS, rows), torch.arange(CLIPS) % 5)
         found = training._steps_on_device(None, store, Processes(0, processes, GPU))
     assert (None if found is None else found._graphs is not None) is captured
+
+
+@pytest.mark.parametrize("cubes", ["sparse", "dense"])
+def test_where_triton_cannot_start_only_steps_of_dense_cubes_are_captured(cubes, monkeypatch):
+    """Those of sparse ones read on the host how much room they need."""
+    monkeypatch.setattr(training, "CudaGraphs", lambda device: device)
+    monkeypatch.setattr("han_core.cubes.gpu_kernels.triton_works", lambda: False)
+    with fake_cuda():
+        rows = SparseCubes.empty(CLIPS, 2, CHANNELS, REGIONS, 1000, device=GPU)
+        dense = torch.zeros(CLIPS, 2, CHANNELS, REGIONS, device=GPU)
+        store = MemoryFeatures(dict.fromkeys(STREAMS, rows if cubes == "sparse" else dense), torch.arange(CLIPS) % 5)
+        found = training._steps_on_device(None, store, Processes(device=GPU))
+    assert (found._graphs is None) is (cubes == "sparse")

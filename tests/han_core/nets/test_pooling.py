@@ -20,6 +20,7 @@ from han_core.nets.pooling import MaxPool2, max_pool2, spread_plainly
 from han_core.nets.slow_fusion.net import SlowFusion
 from han_core.nets.vgg16 import VGG16
 from tests.compiled import CAPABILITIES, compiling_for, needs_of, pointer
+from tests.fake_cuda import fake_cuda
 
 SHAPES = [(2, 3, 6, 8), (1, 5, 7, 9), (2, 4, 2, 3), (3, 1, 4, 4)]
 
@@ -111,6 +112,34 @@ def test_the_kernel_compiles_and_spills_nothing(capability):
     needs = needs_of(kernel)
     assert (needs.spilled, needs.shared) == (0, 0)
     assert needs.registers <= 64, "four blocks of 128 threads and more fit on a multiprocessor"
+
+
+@pytest.mark.parametrize("fault", ["no compiler", "wrong numbers", "no memory"])
+def test_where_the_kernel_cannot_be_started_torchs_operations_do_it(monkeypatch, caplog, fault):
+    """Fine-tuning needs no C compiler; a GPU that fails is another matter."""
+    kernels = pytest.importorskip("han_core.nets.pooling_kernel")
+
+    def spread(x, gradient):
+        if fault == "no compiler":
+            raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable.")
+        if fault == "no memory":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return x * 0
+
+    monkeypatch.setattr(kernels, "spread", spread)
+    pooling._kernel.cache_clear()
+    x, gradient = case((2, 3, 6, 8))
+    try:
+        with fake_cuda():
+            if fault == "no memory":
+                with pytest.raises(torch.OutOfMemoryError):
+                    pooling._kernel()
+                return
+            assert pooling._kernel() is None
+            assert pooling.max_pool2_gradient(x.to("cuda"), gradient.to("cuda")).shape == x.shape
+    finally:
+        pooling._kernel.cache_clear()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 REFUSED = (

@@ -90,10 +90,13 @@ def test_windows_are_scored_on_the_gpu():
     assert len(watch.waits) <= 1
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("kind", "channels"), [("frames", 3), ("flow", 4)])
-def test_training_batches_are_made_on_the_gpu_without_waiting_for_it(kind, channels):
+def test_training_batches_are_made_on_the_gpu_without_waiting_for_it(kind, channels, precision):
     with fake_cuda() as watch:
         sample = Sample(np.zeros((channels, 50, 60), np.uint8), View(0, 0, 50, 60, flip=True), 1)
-        images = StillImages(kind, "caffe")([sample.pixels] * 3, [sample.view] * 3, torch.device("cuda"))
+        made = StillImages(kind, "caffe", precision)
+        images = made([sample.pixels] * 3, [sample.view] * 3, torch.device("cuda"))
+        assert images.dtype == torch.float32
         assert (images.shape, images.device.type) == ((3, channels, 224, 224), "cuda")
     assert watch.waits == []

@@ -125,6 +125,8 @@ def test_a_stage_whose_own_process_loses_the_gpu_ends_plainly_and_goes_on_when_r
         (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), "the GPU failed (Triton Error"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`"), "the GPU has no memory"),
         (RuntimeError("Triton Error [CUDA]: out of memory"), "the GPU has no memory"),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), "the GPU has no memory"),
+        (RuntimeError("cuDNN Frontend error: [cudnn_frontend] Error: x"), "the GPU failed (cuDNN Frontend error:"),
         (RuntimeError("shapes differ"), ""),
         (ValueError("CUDA error: in a text"), ""),
     ],

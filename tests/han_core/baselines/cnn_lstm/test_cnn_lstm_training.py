@@ -10,7 +10,7 @@ from han_core.baselines.cnn_lstm.model import CNNLSTM, CNNLSTMConfig
 from han_core.cubes.features import MemoryFeatures
 from han_core.han.training import TrainingSchedule, classify, train
 from han_core.runs.checkpoint import Checkpoint
-from han_core.runs.processes import processes
+from han_core.runs.processes import Processes, processes
 
 BOTH = ("spatial", "temporal")
 FRAMES, CHANNELS = 6, 4
@@ -68,6 +68,25 @@ def equal(one, other):
 def test_the_same_seed_gives_the_same_weights():
     assert equal(trained()[0], trained()[0])
     assert not equal(trained()[0], trained(seed=1)[0])
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_steps_are_replayed_and_give_the_same_each_time(gpu, caplog):
+    def run():
+        torch.manual_seed(0)
+        model = small()
+        schedule = TrainingSchedule(epochs=4, batch=21, clip_gradient=0.05, seed=7)
+        train(model, order_problem(64, 1).to(gpu), schedule, processes=Processes(device=gpu))
+        return {name: value.cpu() for name, value in model.state_dict().items()}
+
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("warn")  # as stages train
+    try:
+        first, second = run(), run()
+    finally:
+        torch.set_deterministic_debug_mode(before)
+    assert not [r for r in caplog.records if "captured" in r.getMessage()]
+    assert equal(first, second)
 
 
 def test_what_is_reported_is_the_loss_of_both_streams():

@@ -285,6 +285,6 @@ def test_a_gpu_gives_what_the_cpu_gives_and_the_same_bytes_again(gpu, request, m
         net = SmallVGG16(seed=5, in_channels=3 if kind == "rgb" else 6)
         with PoolingNet(net, "caffe", layers=["conv4_3", "conv5_3"], device=device) as pooling:
             found.append(pooling.descriptors(images, some_tracks(), step=2))
-    close(found[1], found[0])
     for name, values in found[1].items():
+        np.testing.assert_allclose(values, found[0][name], rtol=1e-3, atol=1e-3)  # roots of sums of small values
         np.testing.assert_array_equal(found[2][name], values)
