@@ -47,13 +47,13 @@ if [ -n "$small" ]; then
         --length 12 --batch 2 --micro-batch 2 --iterations 1 --out "$folder/nets_gpu.json"
 else
     "$python" -c 'import torch; print("card:", torch.cuda.get_device_name(), "| torch", torch.__version__)' || exit 1
-    part flow 100 "$python" -m benchmarks.flow_gpu --check ${HAN_TEST_DATA:+--data "$HAN_TEST_DATA"} --out "$folder/flow_gpu.json"
-    part han 110 "$python" benchmarks/han.py --device cuda --peer --out "$folder/han_gpu.json"
-    part han-bfloat16 45 "$python" benchmarks/han.py --device cuda --precision bfloat16 --no-epoch \
+    part flow 95 "$python" -m benchmarks.flow_gpu --check ${HAN_TEST_DATA:+--data "$HAN_TEST_DATA"} --out "$folder/flow_gpu.json"
+    part han 105 "$python" benchmarks/han.py --device cuda --peer --out "$folder/han_gpu.json"
+    part han-bfloat16 40 "$python" benchmarks/han.py --device cuda --precision bfloat16 --no-epoch \
         --out "$folder/han_gpu_bfloat16.json"
-    part nets 100 "$python" benchmarks/nets_gpu.py --out "$folder/nets_gpu.json"
+    part nets 150 "$python" benchmarks/nets_gpu.py --out "$folder/nets_gpu.json"
     # Only files that have such tests: to import all others would take packages that are not needed here.
-    part tests 120 "$python" -m pytest -q -n 2 -m gpu $(grep -rl 'mark\.gpu' tests --include='test_*.py')
+    part tests 90 "$python" -m pytest -q -n 4 -m gpu $(grep -rl 'mark\.gpu' tests --include='test_*.py')
 fi
 [ -z "$failed" ] || say '== failed:%s\n' "$failed"
 [ -z "$failed" ]

@@ -1,4 +1,4 @@
-"""Measure the nets on a GPU: cubes against the bare net, fine-tuning against data in memory. About a minute each.
+"""Measure the nets on a GPU: cubes against the bare net, fine-tuning against data in memory. About two minutes.
 
 \b
     python benchmarks/nets_gpu.py                         both, on the GPU; the figures go into a JSON file beside it
@@ -12,13 +12,16 @@ many processes and threads as stage cubes has; and of reading alone.
 
 `finetune`: images a second of the step on batches that lie on the GPU, on samples that are read meanwhile, and of
 reading alone.
+
+`layouts`: milliseconds of the convolutions' forward and backward pass with channels last, as the nets have them, and
+with channels first.
 """
 
 import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,25 +34,28 @@ from machine import machine
 
 from han_core.clipfile.writer import ClipFileWriter
 from han_core.cubes.cubefile import write_cubes
-from han_core.devices import arithmetic, cores, gpu_fault, resolve_precision
+from han_core.devices import arithmetic, autocast, cores, gpu_fault, resolve_precision
 from han_core.finetune.augment import Augmentation
+from han_core.finetune.loop import repeatable
 from han_core.finetune.sgd import SGDSchedule
 from han_core.nets.clip_inputs import ClipFrames, FlowClips, FrameClips, read_clip_frames
 from han_core.nets.extract import CubeNet
+from han_core.nets.preprocess import SIZE
 from han_core.nets.vgg16 import VGG16
 from pipeline.execution.threaded import ThreadedProcesses
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 STREAMS = ("spatial", "temporal")
+SECTIONS = ("cubes", "finetune", "layouts")
 FRAMES = 25
 """T of a clip's cube."""
 
 
 @click.command(help=__doc__)
-@click.option("--section", "sections", multiple=True, type=click.Choice(["cubes", "finetune"]), help="Only this.")
+@click.option("--section", "sections", multiple=True, type=click.Choice(SECTIONS), help="Only this.")
 @click.option("--device", default="cuda", show_default=True)
 @click.option(
-    "--precision", "precisions", multiple=True, type=click.Choice(PRECISIONS), help="Repeat; float32, bfloat16."
+    "--precision", "precisions", multiple=True, type=click.Choice(PRECISIONS), help="Repeat; bfloat16, float32."
 )
 @click.option("--seconds", default=2.0, show_default=True, help="Of each measurement of cubes.")
 @click.option(
@@ -86,7 +92,7 @@ def main(
     out: Path,
 ) -> None:
     where = torch.device(device)
-    wanted = list(dict.fromkeys(resolve_precision(one, where) for one in precisions or ("float32", "bfloat16")))
+    wanted = list(dict.fromkeys(resolve_precision(one, where) for one in precisions or ("bfloat16", "float32")))
     results = json.loads(out.read_text()) if out.exists() else {}
     processes = processes or min(4, -(-hands // 4))
     results |= {"machine": machine(device), "clips_in_work": hands, "processes": processes}
@@ -105,29 +111,37 @@ def main(
 
     with tempfile.TemporaryDirectory() as folder:
         clips = {stream: made(stream, Path(folder), count, length) for stream in STREAMS}
-        for stream in STREAMS:
+        for stream in STREAMS if "cubes" in (sections or SECTIONS) else ():
+            job = CubesJob(stream, Path(folder), count, length, tuple(wanted), device)
+            threads = -(-hands // processes)
+            with ThreadedProcesses(processes, threads, initializer=start, initargs=(job,)) as pool:
+                at_work = AtWork(pool, processes * threads, seconds)
+                note("cubes", f"{stream}, reading", lambda work=at_work: {"clips_s": round(work.rate(reading), 2)})
+                for precision in wanted:
+                    note("cubes", f"{stream}, {precision}", partial(cubes, job, precision, at_work))
+        for precision in wanted if "layouts" in (sections or SECTIONS) else ():
+            note("layouts", precision, partial(layouts, precision, where, micro_batch))
+        for stream in STREAMS if "finetune" in (sections or SECTIONS) else ():
             for precision in wanted:
-                name = f"{stream}, {precision}"
-                if "cubes" in (sections or ("cubes",)):
-                    job = CubesJob(stream, Path(folder), count, length, precision, device)
-                    note("cubes", name, partial(cubes, job, seconds, processes, -(-hands // processes)))
-                if "finetune" in (sections or ("finetune",)):
-                    schedule = SGDSchedule(
-                        iterations=0,
-                        batch=batch,
-                        micro_batch=micro_batch,
-                        views=Augmentation(SCALES[stream]),
-                        precision=precision,
-                    )
-                    note("finetune", name, partial(finetune, stream, clips[stream], schedule, where, hands, iterations))
+                schedule = SGDSchedule(
+                    iterations=0,
+                    batch=batch,
+                    micro_batch=micro_batch,
+                    views=Augmentation(SCALES[stream]),
+                    precision=precision,
+                )
+                measure = partial(finetune, stream, clips[stream], schedule, where, hands, iterations)
+                note("finetune", f"{stream}, {precision}", measure)
 
 
 def made(stream: str, folder: Path, count: int, length: int) -> list[Path]:
-    """Clips whose images cost about what those of video cost: smooth noise, 20 to 30 KB a frame, 5 KB a field. Always
-    the same; files that are there are not made again."""
+    """Clips whose images cost about what those of video cost: smooth noise, 29 KB a frame, 5 KB a field. Always the
+    same; files that are there are not made again."""
     random = np.random.default_rng(0)
     paths = [folder / stream / f"class{number}" / f"clip{number}.h5" for number in range(count)]
     names, colours = (("frames",), 3) if stream == "spatial" else (("x", "y"), 1)
+    zoom, lowest, highest = (8, 0, 256) if stream == "spatial" else (16, 118, 138)
+    sides = 256 // zoom, -(-(340 + 4 * length) // zoom)
     for path in paths:
         if path.exists():
             continue
@@ -135,8 +149,8 @@ def made(stream: str, folder: Path, count: int, length: int) -> list[Path]:
         kind = "frames" if stream == "spatial" else "flow"
         with ClipFileWriter(path, kind=kind, clip=path.stem, fingerprint="0" * 64) as file:
             for name in names:
-                large = random.integers(0, 256, (64, 85 + length, colours), np.uint8)
-                large = cv2.resize(large, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+                large = random.integers(lowest, highest, (*sides, colours), np.uint8)
+                large = cv2.resize(large, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
                 row = file.images(name)
                 for at in range(0, 4 * length, 4):
                     seen = np.ascontiguousarray(large[:, at : at + 340])
@@ -157,31 +171,34 @@ class CubesJob:
     folder: Path
     count: int
     length: int
-    precision: str
+    precisions: tuple[str, ...]
     device: str
 
     def open(self) -> "Station":
         clips = made(self.stream, self.folder, self.count, self.length)
-        net = CubeNet(make_net(self.stream), "caffe", batch=FRAMES, precision=self.precision, device=self.device)
-        return Station(clips, STACK if self.stream == "temporal" else 0, net, Path(tempfile.mkdtemp()))
+        nets = {
+            precision: CubeNet(make_net(self.stream), "caffe", batch=FRAMES, precision=precision, device=self.device)
+            for precision in self.precisions
+        }
+        return Station(clips, STACK if self.stream == "temporal" else 0, nets, Path(tempfile.mkdtemp()))
 
 
 @dataclass
 class Station:
-    """A process's net and clips; what is done with the clip of a number."""
+    """A process's nets and clips; what is done with the clip of a number."""
 
     clips: list[Path]
     stack: int
-    net: CubeNet
+    nets: dict[str, CubeNet]
     folder: Path
 
-    def read(self, number: int) -> ClipFrames:
+    def read(self, number: int, net: CubeNet) -> ClipFrames:
         path = self.clips[number % len(self.clips)]
-        return read_clip_frames(path, FRAMES, stack=self.stack, memory=self.net.memory)
+        return read_clip_frames(path, FRAMES, stack=self.stack, memory=net.memory)
 
-    def pack(self, number: int, values: Mapping[str, np.ndarray]) -> None:
+    def pack(self, number: int, values: Mapping[str, np.ndarray], net: CubeNet) -> None:
         """A cube file, written and deleted."""
-        layer, fc = self.net.layers
+        layer, fc = net.layers
         path, frames = self.folder / f"{number}.h5", np.arange(len(values[fc]), dtype=np.int32)
         facts = {"clip": "c", "fingerprint": "0" * 64, "layer": layer, "fc": fc, "attributes": {}}
         write_cubes(path, frames=frames, values=values, **facts)
@@ -199,48 +216,75 @@ def start(job: CubesJob) -> None:
     _station = job.open()
 
 
-def whole(number: int) -> None:
-    _station.pack(number, _station.net.compute(_station.read(number)))
+def whole(precision: str, number: int) -> None:
+    net = _station.nets[precision]
+    _station.pack(number, net.compute(_station.read(number, net)), net)
 
 
 def reading(number: int) -> None:
-    _station.read(number)
+    _station.read(number, next(iter(_station.nets.values())))
 
 
-def cubes(job: CubesJob, seconds: float, processes: int, threads: int) -> dict:
+@dataclass(frozen=True)
+class AtWork:
+    """The processes that stage cubes would have, and for how many seconds each measurement is to take."""
+
+    pool: ThreadedProcesses
+    hands: int
+    seconds: float
+
+    def rate(self, work: Callable[[int], None]) -> float:
+        """Clips a second, by all of them."""
+
+        def do(count: int) -> None:
+            for future in [self.pool.submit(work, number) for number in range(count)]:
+                future.result()
+
+        return rate(do, self.seconds, self.hands)
+
+
+def cubes(job: CubesJob, precision: str, at_work: AtWork) -> dict:
     """The net alone in this process, then everything in worker processes, as stage cubes has them."""
     device = torch.device(job.device)
-    station = job.open()
-    with station.net as net:
-        ready = [net._input(station.read(number), slice(None)) for number in range(len(station.clips))]
-        zeros = float(np.mean(net.compute(station.read(0))[net.layers[0]] == 0))
+    station = replace(job, precisions=(precision,)).open()
+    with station.nets[precision] as net:
+        ready = [net._input(station.read(number, net), slice(None)) for number in range(len(station.clips))]
+        zeros = float(np.mean(net.compute(station.read(0, net))[net.layers[0]] == 0))
 
         def alone(count: int) -> None:
-            with torch.inference_mode(), arithmetic(job.precision):
+            with torch.inference_mode(), arithmetic(precision):
                 for number in range(count):
                     net._net.extract(ready[number % len(ready)], net.layers)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
 
-        found = {"bare_clips_s": rate(alone, seconds)}
-    with ThreadedProcesses(processes, threads, initializer=start, initargs=(job,)) as pool:
-
-        def everywhere(work: Callable[[int], None]) -> Callable[[int], None]:
-            def do(count: int) -> None:
-                for future in [pool.submit(work, number) for number in range(count)]:
-                    future.result()
-
-            return do
-
-        hands = processes * threads
-        found |= {
-            "stage_clips_s": rate(everywhere(whole), seconds, hands),
-            "reading_clips_s": rate(everywhere(reading), seconds, hands),
-        }
-    return {name: round(value, 2) for name, value in found.items()} | {
-        "stage_over_bare": round(found["stage_clips_s"] / found["bare_clips_s"], 3),
+        bare = rate(alone, at_work.seconds)
+    stage = at_work.rate(partial(whole, precision))
+    return {
+        "bare_clips_s": round(bare, 2),
+        "stage_clips_s": round(stage, 2),
+        "stage_over_bare": round(stage / bare, 3),
         "zeros_of_the_cube": round(zeros, 3),
     }
+
+
+def layouts(precision: str, device: torch.device, images: int) -> dict:
+    """Milliseconds of a pass of so many images, and of its gradients, through the convolutions alone."""
+    found = {}
+    for name, layout in (("channels_last", torch.channels_last), ("channels_first", torch.contiguous_format)):
+        net = torch.nn.Sequential(*make_net("spatial").features).to(device).to(memory_format=layout)
+        pixels = torch.randn(images, 3, SIZE, SIZE, device=device).contiguous(memory_format=layout)
+
+        def once(count: int, net: torch.nn.Module = net, pixels: torch.Tensor = pixels) -> None:
+            for _ in range(count):
+                with autocast(precision, device):
+                    net(pixels).float().sum().backward()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+
+        with repeatable(device), arithmetic(precision):
+            found[f"{name}_ms"] = round(1000 / rate(once, 0 if device.type == "cpu" else 1.0), 3)
+    return found
 
 
 def rate(work: Callable[[int], None], seconds: float, least: int = 1) -> float:
@@ -259,7 +303,7 @@ def finetune(
 ) -> dict:
     labels = [number % CLASSES for number in range(len(clips))]
     source = FrameClips(clips, labels) if stream == "spatial" else FlowClips(clips, labels, STACK)
-    with arithmetic(schedule.precision):
+    with repeatable(device), arithmetic(schedule.precision):
         found = turns(stream, source, schedule, device, 4096, readers, iterations, 3, net=make_net(stream))
         return found | {"reading_images_per_second": loader(source, schedule, device, readers, iterations)}
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
+from han_core.clipfile.reader import ClipFile
 from tests.small_net import SmallVGG16
 
 
@@ -54,5 +55,18 @@ def test_it_runs(nets_gpu, tmp_path):
     assert ran.exit_code == 0, (ran.output, ran.exception)
     found = json.loads(out.read_text())
     for section, key in {"cubes": "stage_over_bare", "finetune": "ratio"}.items():
-        assert found[section].keys() == {"spatial, float32", "temporal, float32"}
-        assert all(one.get(key, 0) > 0 for one in found[section].values()), found[section]
+        for stream in ("spatial", "temporal"):
+            assert found[section][f"{stream}, float32"].get(key, 0) > 0, found[section]
+    assert all(found["cubes"][f"{stream}, reading"]["clips_s"] > 0 for stream in ("spatial", "temporal"))
+    assert all(found["layouts"]["float32"][f"channels_{which}_ms"] > 0 for which in ("last", "first"))
+
+
+def test_images_cost_what_those_of_video_cost(nets_gpu, tmp_path):
+    sizes = {}
+    for stream, name in (("spatial", "frames"), ("temporal", "x")):
+        (path,) = nets_gpu.made(stream, tmp_path, 1, 30)
+        with ClipFile(path) as file:
+            assert file.image(name, 29).shape[:2] == (256, 340)
+            sizes[stream] = sum(len(file.image_bytes(name, n)) for n in range(30)) / 30
+    assert 20e3 < sizes["spatial"] < 35e3
+    assert 4e3 < sizes["temporal"] < 7e3
