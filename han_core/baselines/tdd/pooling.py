@@ -6,6 +6,7 @@ over channels: each place of each frame is divided by its maximum over the chann
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,12 +55,18 @@ class PooledMaps:
             which, step = self._tracks.crossing(frame)
             if not len(which):
                 continue
-            cells = torch.from_numpy(self._cells[which, step]).to(self._device)
-            tracks = torch.from_numpy(which).to(self._device)
+            cells, tracks = self._there(self._cells[which, step]), self._there(which)
             # A track has one point in a frame, so no sum is added to twice at once: the order is that of the frames.
             values = places[cells]
             self._raw.index_add_(0, tracks, values)
             self._by_channel.index_add_(0, tracks, values.div_(divisors[cells]))
+
+    def _there(self, numbers: np.ndarray) -> Tensor:
+        """On the device; a GPU fetches them by itself when it comes to them."""
+        tensor = torch.from_numpy(numbers)
+        if self._device.type == "cuda" and torch.cuda.is_available():
+            tensor = tensor.pin_memory()
+        return tensor.to(self._device, non_blocking=True)
 
     @torch.inference_mode()
     def descriptors(self) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from han_core.devices import Precision, arithmetic, stored_type
+from han_core.nets.beside import Copies, OwnMemory, PinnedMemory
 from han_core.nets.slow_fusion.inputs import ClipWindows
 from han_core.nets.slow_fusion.net import SlowFusion
 
@@ -39,22 +40,34 @@ class WindowScorer:
         self._precision, self._device, self._dtype = precision, torch.device(device), stored_type(precision)
         self._net = net.to(self._device, self._dtype).eval()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="net")
+        self._beside = self._device.type != "cpu"
+        self._own = OwnMemory()
+        self._copies = Copies(self._device)
 
     def probabilities(self, clip: ClipWindows) -> np.ndarray:
         """Class probabilities (windows, classes) float32, in the order of the windows that were asked for.
 
         May be called from any number of threads; clips are computed one after the other.
         """
-        return self._thread.submit(self._compute, clip).result()
+        if not self._beside:
+            return self._thread.submit(self._scored, clip).result().numpy()[clip.order]
+        pinned = self._own.pinned
+        frames = pinned.take("frames", tuple(clip.frames.shape), torch.float32)
+        np.copyto(frames.numpy(), clip.frames.numpy())  # in this thread: the net's only tells the GPU what to do
+        found, mark = self._thread.submit(self._launch, replace(clip, frames=frames), pinned).result()
+        self._copies.finish(mark)
+        return found.numpy()[clip.order]
 
-    def _compute(self, clip: ClipWindows) -> np.ndarray:
-        return self._scored(clip).cpu().numpy()[clip.order]
+    def _launch(self, clip: ClipWindows, pinned: PinnedMemory) -> "tuple[Tensor, torch.cuda.Event | None]":
+        """Ask the GPU for all of a clip, without waiting for any of it. A frame is in ten windows: it travels once."""
+        scored = self._scored(replace(clip, frames=self._copies.upload(clip.frames)))
+        target = pinned.take("probabilities", tuple(scored.shape), torch.float32)
+        self._copies.download(scored, target)
+        return target, self._copies.mark()
 
     @torch.inference_mode()
     def _scored(self, clip: ClipWindows) -> Tensor:
-        """Probabilities (n, classes) of the distinct windows, on the device."""
-        if self._device.type != "cpu":  # a frame is in ten windows: it travels once
-            clip = replace(clip, frames=clip.frames.to(self._device))
+        """Probabilities (n, classes) of the distinct windows, where the frames are."""
         found = []
         with arithmetic(self._precision):
             for start in range(0, len(clip.fields), self._batch):

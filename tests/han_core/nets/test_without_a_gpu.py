@@ -78,16 +78,17 @@ def test_scores_are_computed_on_the_gpu_and_nothing_waits_for_it(kind, channels)
     assert watch.waits == []
 
 
-def test_windows_are_scored_on_the_gpu():
-    """It waits for the frames, and for the result: once a clip."""
+def test_windows_are_scored_on_the_gpu_and_nothing_waits_for_it():
     made = SlowFusion(classes=3, fc_size=8)
     with fake_cuda() as watch:
         fields = (np.arange(3)[:, None] + np.arange(10)).clip(0, 11)
         windows = ClipWindows(np.arange(3, dtype=np.int32), np.arange(3), fields, torch.zeros(12, 3, 170, 170))
         with WindowScorer(made, flip=True, batch=2, device="cuda") as scorer:
             watch.waits.clear()
-            assert scorer._scored(windows).device.type == "cuda"
-    assert len(watch.waits) <= 1
+            found, _ = scorer._launch(windows, PinnedMemory())
+            assert (found.shape, found.device.type) == ((3, 3), "cpu")
+    assert watch.waits == []
+    assert watch.launches
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

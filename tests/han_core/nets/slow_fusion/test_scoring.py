@@ -45,12 +45,25 @@ def test_probabilities_are_means_over_the_window_and_its_mirror_image(flip, batc
     assert abs(other - found).max() > 1e-4  # the mirror image counts
 
 
-def test_any_number_of_threads_may_ask():
+@pytest.mark.parametrize("beside", [False, True], ids=["as on a CPU", "by way of pinned memory"])
+def test_any_number_of_threads_may_ask(beside):
     clips = [windows(seed=seed) for seed in range(4)]
     with WindowScorer(SmallSlowFusion(), flip=True) as scorer, ThreadPoolExecutor(4) as pool:
         alone = [scorer.probabilities(clip) for clip in clips]
-        together = list(pool.map(scorer.probabilities, clips))
-    assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
+        scorer._beside = beside
+        together = list(pool.map(scorer.probabilities, clips * 3))
+    assert all(np.array_equal(one, other) for one, other in zip(alone * 3, together, strict=True))
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_what_the_cpu_gives_and_the_same_bytes_again(gpu):
+    """Within 1e-4: the order of sums."""
+    found = []
+    for device in ("cpu", gpu, gpu):
+        with WindowScorer(SmallSlowFusion(), flip=True, batch=3, device=device) as scorer:
+            found.append(scorer.probabilities(windows()))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-3, atol=1e-4)
+    assert np.array_equal(found[1], found[2])
 
 
 def test_dropout_is_off_and_bfloat16_gives_nearly_the_same():
