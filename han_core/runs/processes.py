@@ -6,6 +6,7 @@ there is one process, and all of this does nothing.
 """
 
 import os
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from han_core.devices import DeviceError
 from han_core.errors import HanError
+from han_core.runs.parent import end_with_parent
 
 _LARGE = 1 << 20
 """Numbers of a gradient (4 MB in float32) above which a message of its own costs less than two copies of it."""
@@ -122,6 +124,9 @@ def processes(device: torch.device) -> Iterator[Processes]:
     if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
         yield Processes(device=device)
         return
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        # Torchrun ends its processes unless it is killed. They would train on, beside those that are started next.
+        end_with_parent(signal.SIGKILL)
     if device.type == "cuda":
         device = _own_gpu()
         torch.cuda.set_device(device)

@@ -54,7 +54,7 @@ def relaunched(run: Run, module: str, arguments: list[str]) -> bool:
     count = run.processes or max(1, found)
     if count == 1 and machines == "1":
         return False
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}"]
+    command = [sys.executable, "-m", "pipeline.execution.torchrun", f"--nproc-per-node={count}"]
     if machines == "1":
         command.append("--standalone")
     ended = subprocess.run([*command, "-m", module, *arguments], check=False)

@@ -7,6 +7,7 @@ import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 from safetensors.numpy import load, load_file
@@ -76,6 +77,25 @@ def test_kill_9_in_the_middle_changes_nothing(project, repository):
     assert f"of {EPOCHS} epochs from an earlier run" in output
     assert outputs(folder) == undisturbed
     assert list(checkpoints.iterdir()) == [], "a finished run keeps no checkpoint"
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="the system's own means are Linux's")
+def test_kill_9_leaves_none_of_several_processes_training(project, repository):
+    """They would go on beside those of the next run."""
+    folder, *_ = project
+    process = start(project, repository, processes=2)
+    deadline = time.monotonic() + 120
+    while not list((folder / ".han_cache/checkpoints").glob("*.safetensors")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.002)
+    others = psutil.Process(process.pid).children(recursive=True)
+    assert len(others) >= 3, "torchrun and two that train"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    _, alive = psutil.wait_procs(others, timeout=30)
+    assert alive == []
 
 
 @pytest.mark.long
