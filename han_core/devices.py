@@ -112,17 +112,35 @@ _COMPUTE_MODE = 20  # CU_DEVICE_ATTRIBUTE_COMPUTE_MODE
 _EXCLUSIVE = (1, 3)  # CU_COMPUTEMODE_EXCLUSIVE (of one thread, in old drivers), CU_COMPUTEMODE_EXCLUSIVE_PROCESS
 
 
-def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> "torch.device":
+def choose_device(wanted: "str | torch.device") -> "torch.device":
     """The device of this name; ``auto`` takes the GPU where there is one.
 
+    Args:
+        wanted: ``auto``, ``cpu``, ``cuda``, or one GPU by its number, from 0: ``cuda:1``.
+
     Raises:
-        DeviceError: a GPU is asked for and torch sees none.
+        DeviceError: there is no device of this name, or a GPU is asked for and torch sees none, or none of this number.
     """
     import torch
 
-    if wanted == "cuda" and not gpus():
-        raise DeviceError("device cuda is asked for, but torch sees no GPU; choose auto or cpu (params: run.device)")
-    return torch.device("cuda" if wanted != "cpu" and gpus() else "cpu")
+    name = str(wanted)
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, colon, number = name.partition(":")
+    numbered = bool(colon) and number.isascii() and number.isdigit() and len(number) < 5
+    if name not in ("auto", "cuda") and not (kind == "cuda" and numbered):
+        raise DeviceError(f"there is no device {name[:80]!r}; choose auto, cpu, cuda, or one GPU by its number, cuda:0")
+    found = gpus()
+    if name == "auto":
+        return torch.device("cuda" if found else "cpu")
+    if not found:
+        raise DeviceError(f"device {name} is asked for, but torch sees no GPU; choose auto or cpu (params: run.device)")
+    if not numbered:
+        return torch.device("cuda")
+    if int(number) >= found:
+        there = "cuda:0" if found == 1 else f"cuda:0 to cuda:{found - 1}"
+        raise DeviceError(f"device {name} is asked for, but torch sees {there} only")
+    return torch.device("cuda", int(number))
 
 
 def resolve_precision(

@@ -6,7 +6,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from han_core.api.arguments import on_gpu, whole_number
 from han_core.api.names import AnyPath, Device
+from han_core.errors import HanError
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from han_core.predict.models import Recogniser
@@ -36,6 +38,7 @@ class Model:
 
     def __init__(self, recogniser: "Recogniser") -> None:
         self._recogniser = recogniser
+        self._closed = False
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -53,23 +56,31 @@ class Model:
         """Label a video, exactly as the pipeline labels a clip; a long one is looked at in sliding windows.
 
         Args:
-            window: usual length of a clip in frames; None is that of the clips that the model learnt from.
+            window: usual length of a clip in frames, at least 2; None is that of the clips that the model learnt from.
             progress: called with the number of frames done, now and then.
 
         Raises:
             VideoError, ClipError: the video cannot be decoded, or has one frame where flow is needed.
+            ArgumentError: the window is no such number; it is a ValueError, too.
+            HanError: the model is closed.
         """
+        if self._closed:
+            raise HanError(f"{self.path}: the model is closed; load it again with load_model")
+        if window is not None:
+            window = whole_number("window", window, 2, "frames")
         from han_core.predict.windows import predict_video
 
         noted = {} if progress is None else {"on_frames": progress}
-        found = predict_video(Path(video), self._recogniser, window=window, **noted)
+        with on_gpu(self._recogniser.device):
+            found = predict_video(Path(video), self._recogniser, window=window, **noted)
         chances = found.probabilities
         order = (-chances).argsort(kind="stable")[:_TOP]
         top = tuple((self.classes[n], float(chances[n])) for n in order)
         return Label(*top[0], top, found)
 
     def close(self) -> None:
-        """Let go of the nets."""
+        """Let go of the nets; the model labels nothing more."""
+        self._closed = True
         self._recogniser.close()
 
     def __enter__(self) -> Self:
@@ -94,11 +105,12 @@ def load_model(
         path: the model's file; None is the one trained last in the workspace.
         nets: stream -> file of its net; those that are not named are looked for in the workspace.
         workspace: a project's folder.
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, or one of several GPUs, ``cuda:1``.
 
     Raises:
         PredictError: nothing is found, or a net is another than the one that the model learnt from.
         ModelFileError, WeightsError: a file is missing or damaged.
-        DeviceError: a GPU is asked for and torch sees none.
+        DeviceError: there is no device of this name, or a GPU is asked for and torch sees none.
 
     Example:
         >>> import han_core as han

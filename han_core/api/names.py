@@ -1,7 +1,7 @@
 """Types of the arguments that the functions of this room share."""
 
 from os import PathLike
-from typing import Literal
 
 AnyPath = str | PathLike[str]
-Device = Literal["auto", "cpu", "cuda"]
+Device = str
+"""``auto``, ``cpu``, ``cuda`` or ``cuda:1``: see :func:`han_core.devices.choose_device`."""

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from han_core.api.arguments import chosen_backend, on_gpu, whole_number
 from han_core.api.names import AnyPath, Device
 
 _QUALITY = 95
@@ -26,6 +27,7 @@ def frames(video: AnyPath, *, short_side: int | None = None) -> np.ndarray:
 
     Raises:
         VideoError: it cannot be decoded.
+        ArgumentError: ``short_side`` is no number of pixels; it is a ValueError, too.
 
     Example:
         >>> import han_core as han
@@ -34,6 +36,8 @@ def frames(video: AnyPath, *, short_side: int | None = None) -> np.ndarray:
     """
     from han_core.video.decode import read_video
 
+    if short_side is not None:
+        short_side = whole_number("short_side", short_side, 1, "pixels")
     return np.stack(list(read_video(Path(video), short_side=short_side)))
 
 
@@ -56,8 +60,8 @@ def flow(
 
     Raises:
         VideoError: the video cannot be decoded.
-        ClipError: it has one frame.
-        ValueError: the back end cannot run here.
+        ClipError: it has one frame, or its frames have fewer than 3 pixels per side.
+        ArgumentError: there is no such back end, or it cannot run here; it is a ValueError, too.
 
     Example:
         >>> import han_core as han
@@ -65,11 +69,14 @@ def flow(
         (13, 2, 48, 64)
     """
     from han_core.errors import ClipError
-    from han_core.flow.tvl1.solver import pairs_at_once, resolve_backend, tvl1_flow
+    from han_core.flow.tvl1.solver import SMALLEST_SIDE, pairs_at_once, tvl1_flow
 
-    chosen, pictures = resolve_backend(backend), frames(video, short_side=short_side)
+    chosen, pictures = chosen_backend(backend), frames(video, short_side=short_side)
     if len(pictures) < 2:
         raise ClipError(f"{video}: has one frame; flow needs two")
+    height, width = pictures.shape[1:3]
+    if min(height, width) < SMALLEST_SIDE:
+        raise ClipError(f"{video}: has frames of {width}x{height}; flow needs {SMALLEST_SIDE} pixels per side")
     grey = _grey(pictures)
     found = []
     at_once = pairs_at_once(chosen, *grey.shape[1:])
@@ -100,6 +107,7 @@ def extract(
         frames: T.
         layer: whose map is taken; None is conv5_3 of VGG-16.
         stack: L, flow fields in one input of a temporal net.
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, or one of several GPUs, ``cuda:1``.
 
     Returns:
         (T, D, K, K) float16.
@@ -107,6 +115,8 @@ def extract(
     Raises:
         WeightsError: the net's file is missing or damaged, or gives no such map.
         VideoError, ClipError: the video cannot be decoded, or has one frame where flow is needed.
+        DeviceError: there is no device of this name, or a GPU is asked for and torch sees none.
+        ArgumentError: ``frames`` or ``stack`` is less than 1; it is a ValueError, too.
 
     Example:
         >>> import han_core as han
@@ -123,6 +133,8 @@ def extract(
     from han_core.nets.stream_net import open_net
     from han_core.predict.streaming import FeatureMaker, FrameBuffer
 
+    frames, stack = whole_number("frames", frames, 1, "frames"), whole_number("stack", stack, 1, "flow fields")
+    chosen = choose_device(device)
     path, layer = Path(net), layer or _LAYER
     told = read_metadata(path) if path.exists() else {}
     stream, camera = told.get("stream", "spatial"), told.get("camera", "none")
@@ -142,9 +154,9 @@ def extract(
         clip_frames=frames,
         camera=camera,
     )
-    running = CubeNet(opened.net, opened.scale, layer=layer, fc=_FC, batch=frames, device=choose_device(device))
+    running = CubeNet(opened.net, opened.scale, layer=layer, fc=_FC, batch=frames, device=chosen)
     buffer = FrameBuffer(Path(video), settings)
-    with running:
+    with running, on_gpu(chosen):
         while buffer.read_to(buffer.read):  # to the end
             pass
         taken, order = np.unique(sample_frames(buffer.read, frames), return_inverse=True)

@@ -104,3 +104,29 @@ def test_errors_of_the_gpu_are_known_by_their_class():
     assert devices.gpu_fault(torch.OutOfMemoryError("x")).startswith("the GPU has no memory")
     if hasattr(torch, "AcceleratorError"):
         assert devices.gpu_fault(torch.AcceleratorError("something new")) == "the GPU failed (AcceleratorError)"
+
+
+@pytest.mark.parametrize(
+    "name", ["tpu", "gpu", "cuda:", "cuda:-1", "cuda:x", "cuda:99999", "cuda:²", "CPU", "mps", "", None, 0]
+)
+def test_a_device_that_is_unknown_is_refused_and_never_the_cpu(monkeypatch, name):
+    for found in (0, 1):
+        monkeypatch.setattr(devices, "gpus", lambda found=found: found)
+        with pytest.raises(devices.DeviceError, match="choose auto, cpu, cuda, or one GPU by its number, cuda:0"):
+            devices.choose_device(name)
+
+
+def test_devices_are_known_by_name_and_gpus_by_number_too(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(devices, "gpus", lambda: 2)
+    names = {"auto": "cuda", "cuda": "cuda", "cuda:0": "cuda:0", "cuda:1": "cuda:1", "cpu": "cpu"}
+    assert {name: str(devices.choose_device(name)) for name in names} == names
+    assert devices.choose_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
+    with pytest.raises(devices.DeviceError, match="cuda:2 is asked for, but torch sees cuda:0 to cuda:1 only"):
+        devices.choose_device("cuda:2")
+    monkeypatch.setattr(devices, "gpus", lambda: 0)
+    assert {str(devices.choose_device(name)) for name in ("auto", "cpu")} == {"cpu"}
+    for name in ("cuda", "cuda:0"):
+        with pytest.raises(devices.DeviceError, match=f"device {name} is asked for, but torch sees no GPU"):
+            devices.choose_device(name)

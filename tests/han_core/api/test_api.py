@@ -13,13 +13,14 @@ from torch.utils.data import DataLoader
 
 import han_core as han
 from han_core.clipfile.trailer import ClipFileError
+from han_core.devices import DeviceError
 from han_core.errors import HanError
 from han_core.flow.tvl1.solver import tvl1_flow
 from han_core.nets.net_file import write_net
 from han_core.nets.vgg16 import VGG16
 from han_core.video.decode import read_video
 from tests.clip_samples import cube, write_cubes_file
-from tests.make_videos import make_video
+from tests.make_videos import encode, make_video
 
 
 @pytest.fixture
@@ -116,3 +117,69 @@ def test_a_temporal_net_sees_stacks_of_flow(video, tmp_path):
     assert (found.shape, found.dtype) == ((2, 512, 7, 7), np.float16)
     with pytest.raises(HanError, match="takes 4 channels, but the temporal stream has 20"):
         han.extract(video, net, frames=2)
+
+
+@pytest.mark.parametrize("side", [0, -5, 2.5, True, "64"])
+def test_a_side_of_no_pixels_is_refused(video, side):
+    for function in (han.frames, han.flow):
+        with pytest.raises(HanError, match="short_side must be a whole number of pixels, at least 1") as caught:
+            function(video, short_side=side)
+        assert isinstance(caught.value, ValueError)
+    assert han.frames(video, short_side=np.int64(24)).shape == (6, 24, 32, 3)
+
+
+def test_flow_of_frames_without_room_for_differences_is_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    narrow = encode(tmp_path / "narrow.mkv", rng.integers(0, 256, (3, 40, 2, 3), np.uint8), codec="ffv1", pixels="bgr0")
+    assert han.frames(narrow).shape == (3, 40, 2, 3)
+    with pytest.raises(HanError, match=r"narrow\.mkv: has frames of 2x40; flow needs 3 pixels per side"):
+        han.flow(narrow)
+
+
+@pytest.mark.parametrize("error", [HanError, ValueError])
+def test_a_back_end_that_is_not_there_is_refused(video, error):
+    with pytest.raises(error, match="fast"):
+        han.flow(video, backend="fast")
+
+
+@pytest.mark.parametrize("given", [{"frames": 0}, {"frames": 2.0}, {"stack": 0}, {"stack": -1}])
+def test_numbers_of_frames_and_fields_are_refused_before_the_net_is_read(video, tmp_path, given):
+    (name,) = given
+    with pytest.raises(HanError, match=f"{name} must be a whole number of .*, at least 1, not") as caught:
+        han.extract(video, tmp_path / "no.safetensors", **given)
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("device", ["tpu", "gpu", "cuda:99"])
+def test_a_device_that_is_not_here_is_refused_before_anything_is_read(video, tmp_path, device):
+    with pytest.raises(DeviceError, match=device):
+        han.load_model(workspace=tmp_path, device=device)
+    with pytest.raises(DeviceError, match=device):
+        han.extract(video, tmp_path / "no.safetensors", device=device)
+
+
+class StandIn:
+    """A recogniser that labels nothing."""
+
+    path = Path("han.safetensors")
+    device = torch.device("cpu")
+    closed = 0
+
+    def close(self):
+        self.closed += 1
+
+
+@pytest.mark.parametrize("window", [0, -1, 1, 2.5, True])
+def test_windows_that_are_none_are_refused_as_on_the_command_line(video, window):
+    with pytest.raises(HanError, match="window must be a whole number of frames, at least 2, not") as caught:
+        han.Model(StandIn()).predict(video, window=window)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_a_closed_model_says_so(video):
+    recogniser = StandIn()
+    with han.Model(recogniser) as model:
+        pass
+    with pytest.raises(HanError, match=r"han\.safetensors: the model is closed; load it again with load_model"):
+        model.predict(video)
+    assert recogniser.closed == 1
