@@ -29,6 +29,9 @@ FORMATS = (
 )
 """Demuxers that may open a file: containers of one local file. Playlists (hls, dash, concat, sdp, ..) name others."""
 
+_UNKNOWN = 2**32 - 1
+"""Size in an AVI that was written to a pipe, or whose recorder was ended: nobody went back to fill it in."""
+
 OWN_OUTPUTS = (".predict.mp4", ".predict.webm", ".flow.avi", ".flow.mp4")
 """Endings of the files that the command ``han`` writes: never taken for videos of a dataset."""
 
@@ -100,8 +103,9 @@ def _check_file(path: Path) -> None:
         raise VideoError(f"the video file cannot be read ({error.strerror})") from None
     # An AVI that was cut off has lost its index, and FFmpeg plays what is left without a word; its first bytes say
     # how long it was. Other containers are compared with their index when they have been read.
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        missing = int.from_bytes(head[4:8], "little") + 8 - status.st_size
+    told = int.from_bytes(head[4:8], "little")
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI " and told != _UNKNOWN:
+        missing = told + 8 - status.st_size
         if missing > 1:  # one byte of padding may be left out
             raise VideoError(f"the video file is cut off: {missing} of {status.st_size + missing} bytes are missing")
 

@@ -17,7 +17,8 @@ class Damage:
     corrupt: int = 0
     """Frames that the decoder itself marked as corrupt (may count the pictures of ``reported`` again)."""
     missing: int = 0
-    """Pictures that the container's index promises and that are not in the file."""
+    """Pictures that are not in the file: that its index promises, or that its packets leave out
+    (:mod:`han_core.video.missing`)."""
 
     def __bool__(self) -> bool:
         return bool(self.damaged)

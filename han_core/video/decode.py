@@ -21,7 +21,9 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from han_core.video.container import opened
 from han_core.video.damage import Damage
 from han_core.video.errors import VideoError
+from han_core.video.missing import Traces
 from han_core.video.orientation import orientation, oriented
+from han_core.video.promised import promised
 from han_core.video.times import Rate, rate_of
 
 DAMAGED_SHARE = 0.05
@@ -167,13 +169,13 @@ class VideoFrames(Iterator[np.ndarray]):
         spent, began = 0.0, time.monotonic()
         with opened(path) as (container, stream), _errors() as reports:
             self._nominal = _nominal(stream)
-            packets = solid = lost = reported = corrupt = seen = first = held = 0
+            packets = solid = lost = reported = known = corrupt = seen = first = held = 0
             no_zeros = _codec(stream) in _NO_ZEROS
-            indexed = _indexed(container, stream)
+            needed, traces = promised(container, stream, path), Traces(container, path)
             size: tuple[int, int] | None = None
             steps = (False, False, False)
             convert = _Colours()
-            for packet in _packets(container, stream):
+            for packet in _packets(container, stream, traces):
                 packets += bool(packet.size)
                 solid += packet.size > _PLACEHOLDER and not packet.is_discard
                 frames = _decoded(packet)
@@ -185,7 +187,9 @@ class VideoFrames(Iterator[np.ndarray]):
                 elif len(reports) > seen or packet.is_corrupt or (no_zeros and _has_hole(packet)):
                     # What the container complains of on the way to this packet is among the reports.
                     reported += 1
-                seen = len(reports)
+                if frames is None or reported > known:
+                    traces.hurt()
+                seen, known = len(reports), reported
                 for frame in frames or ():
                     if size is None:
                         size, steps = (frame.width, frame.height), _orientation(frame)
@@ -208,7 +212,8 @@ class VideoFrames(Iterator[np.ndarray]):
                 # damage. The last call, without a packet, gives those that the decoder held back all the time.
                 leading = max(0, first - 1 - held)
                 lost += max(0, solid - lost - len(self._stamps) - leading)
-            self.damage = Damage(len(self._stamps), lost, reported, corrupt, max(0, indexed - packets))
+            missing = max(0, needed - packets) if needed else traces.missing()
+            self.damage = Damage(len(self._stamps), lost, reported, corrupt, missing)
         if not self._stamps:
             raise VideoError("no frame of the video can be decoded")
         if self.damage.share > damaged_share:
@@ -242,17 +247,30 @@ def shrink(frame: np.ndarray, short_side: int | None) -> np.ndarray:
     return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
 
 
-def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
-    """The packets of a track, and an empty one at the end; a container that ends in the middle ends them."""
-    packets = container.demux(stream)
+def _packets(
+    container: av.container.InputContainer, stream: av.VideoStream, traces: Traces | None = None
+) -> Iterator[av.Packet]:
+    """The packets of a track, and an empty one at the end; a container that ends in the middle ends them.
+
+    Args:
+        traces: is told of them, and of those of the other tracks.
+    """
+    packets = container.demux() if traces else container.demux(stream)
     while True:
         try:
-            yield next(packets)
+            packet = next(packets)
         except StopIteration:
             return
         except (av.FFmpegError, OSError):
+            if traces:
+                traces.stopped = True
             yield av.Packet()
             return
+        ours = packet.stream.index == stream.index
+        if traces:
+            traces.note(packet, ours=ours)
+        if ours:
+            yield packet
 
 
 def _decoded(packet: av.Packet) -> list[av.VideoFrame] | None:
@@ -263,17 +281,6 @@ def _decoded(packet: av.Packet) -> list[av.VideoFrame] | None:
         return packet.decode()
     except av.FFmpegError:
         return None
-
-
-def _indexed(container: av.container.InputContainer, stream: av.VideoStream) -> int:
-    """Pictures that the container's index promises, of an MP4 those that its edit list needs; 0 where it has none.
-
-    To be asked before packets are read, as reading adds to the index of some. What headers say is a guess: in an AVI by
-    its writer, and in a trimmed MP4 the pictures that are hidden count.
-    """
-    if not {"mov", "avi"} & set(container.format.name.split(",")):
-        return 0
-    return sum(1 for entry in stream.index_entries if entry.size > 0)  # empty: the frame before is shown on
 
 
 def _has_hole(packet: av.Packet) -> bool:
@@ -287,8 +294,11 @@ def _errors() -> av.logging.Capture:
 
 
 def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    matrix = next((bytes(side) for side in frame.side_data if side.type.name == "DISPLAYMATRIX"), None)
-    return orientation(matrix) or (False, False, False)
+    return orientation(_matrix(frame)) or (False, False, False)
+
+
+def _matrix(frame: av.VideoFrame) -> bytes | None:
+    return next((bytes(side) for side in frame.side_data if side.type.name == "DISPLAYMATRIX"), None)
 
 
 def _seconds(stamp: int | None, base: object) -> float:
@@ -308,6 +318,8 @@ def _notes(container: av.container.InputContainer, stream: av.VideoStream, frame
     notes = []
     if frame.interlaced_frame:
         notes.append("interlaced: moving edges look like combs")
+    if orientation(_matrix(frame)) is None:
+        notes.append("turned by an angle that is not a right one; frames come out as they are stored")
     ratio = stream.sample_aspect_ratio
     if ratio and ratio != 1:
         notes.append(

@@ -7,7 +7,7 @@ import numpy as np
 
 _UNEVEN = 0.75
 """Frames farther from their place in an even video than this share of a frame's duration make it uneven."""
-_ROUNDING = 0.0015
+ROUNDING = 0.0015
 """Seconds: time stamps in whole milliseconds (Matroska, WebM) are off by so much at most, and count as even."""
 
 
@@ -28,7 +28,7 @@ def rate_of(times: Sequence[float], nominal: float = 0.0) -> Rate:
         return Rate(nominal, True)
     step = float(stamps[-1] - stamps[0]) / (len(stamps) - 1)
     off = np.abs(stamps - stamps[0] - step * np.arange(len(stamps))).max()
-    even = bool(off <= max(_UNEVEN * step, _ROUNDING) and (np.diff(stamps) > 0).all())
+    even = bool(off <= max(_UNEVEN * step, ROUNDING) and (np.diff(stamps) > 0).all())
     # Mean and nominal rate differ by rounding of the stamps only where they mean the same.
-    agree = nominal > 0 and abs(nominal * step - 1) < max(0.002, 2 * _ROUNDING / (stamps[-1] - stamps[0]))
+    agree = nominal > 0 and abs(nominal * step - 1) < max(0.002, 2 * ROUNDING / (stamps[-1] - stamps[0]))
     return Rate(nominal if even and agree else 1 / step, even)
