@@ -19,8 +19,8 @@ _TELL_DURATION = {"matroska", "webm", "flv", "asf"}
 """Containers whose header has the duration; of others FFmpeg takes it from what is there."""
 _NO_MORE = {"dv", "gif", "mpeg", "mpegts", "ogg"}
 """Containers with nothing behind the last packet."""
-_UNREAD = 0.1
-"""Share of a file behind the last packet that is no index or padding."""
+_UNREAD, _PADDING = 0.1, 1 << 14
+"""Share of a file behind the last packet that is no index, and bytes that are no padding of a last block."""
 _BLANK = bytes(1 << 14)
 """More zeros than an ASF file pads a packet with; FFmpeg passes over them without a word."""
 _NEAR = 1.0
@@ -104,7 +104,7 @@ class Traces:
         end = self._end if self._gif_end is None else self._gif_end
         unread = self._size - end
         ended = self.stopped or self._cut_off or self._hurt or self._names & _NO_MORE
-        if not end or unread < _UNREAD * self._size or not ended:
+        if not end or unread < max(_UNREAD * self._size, _PADDING) or not ended:
             return 0
         return round(self._packets * unread / end)
 
