@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from han_core.tensorfile.file import TensorFileError, read_metadata
 from pipeline.execution.launch import too_many_processes
 from pipeline.params import Params, start_of
 
@@ -26,14 +27,31 @@ def data_that_are_not_there(params: Params) -> Iterable[str]:
 
 
 def files_that_are_not_there(params: Params) -> Iterable[str]:
-    """Weights and models that training is to start from."""
+    """Weights and models that training is to start from: they are there, and are safetensors files by their header."""
     for key, weights in _weights(params):
-        if weights not in ("random", "imagenet") and not Path(weights).is_file():
-            yield f"{key}: {weights} does not exist; name a safetensors file, or take imagenet or random"
+        if weights not in ("random", "imagenet") and (fault := _unusable(Path(weights), sealed=False)):
+            yield f"{key}: {fault}; name a safetensors file, or take imagenet or random"
     if params.train.start is not None:
         for path in dict.fromkeys(start_of(params.train, model) for model in params.models):
-            if not path.is_file():
-                yield f"train.start: {path} does not exist; name a trained HAN, or null"
+            if fault := _unusable(path, sealed=True):
+                yield f"train.start: {fault}; name a trained HAN, or null"
+
+
+def _unusable(path: Path, *, sealed: bool) -> str:
+    """Why a file cannot be what training starts from; "" if it can. Its tensors are not read: that takes long.
+
+    Args:
+        sealed: whether it must be one of ours.
+    """
+    if not path.exists():
+        return f"{path} does not exist"
+    if not path.is_file():
+        return f"{path} is not a file"
+    try:
+        read_metadata(path, sealed=sealed)
+    except TensorFileError as error:
+        return str(error)
+    return ""
 
 
 def downloads_that_fail(params: Params) -> Iterable[str]:

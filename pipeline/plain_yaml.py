@@ -1,6 +1,7 @@
 """YAML of a person, read so that no file can do harm: bounded in size, without tags that build objects.
 
-Numbers such as ``1e-6`` are read as numbers, as YAML 1.2 and DVC read them; lists come as tuples.
+Numbers such as ``1e-6`` are read as numbers, as YAML 1.2 and DVC read them. Those of which PyYAML, by YAML 1.1, makes
+another value than DVC are refused: DVC fills in commands and paths with what it reads itself. Lists come as tuples.
 """
 
 import re
@@ -15,6 +16,13 @@ MAX_VALUES = 20_000
 """Keys and values, those that an alias repeats counted each time: aliases of aliases grow exponentially."""
 _SHOWN = 500
 """Characters of the parser's own words that are passed on."""
+
+
+_LEADING_ZERO = re.compile(r"[-+]?0o?_*[0-9][0-9_]*")
+"""``010`` is 8 in YAML 1.1 and 10 in YAML 1.2, ``08`` text and 8, ``0o10`` text and 8."""
+_SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
+"""``1:30`` is 90 in YAML 1.1 and text in YAML 1.2."""
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class PlainYamlError(ValueError):
@@ -91,10 +99,22 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
 
 
 def _refuse_odd_scalars(node: yaml.Node, seen: set[int]) -> None:
-    """Halves of characters, which nothing can print or store; keys given twice, of which PyYAML would take the last
-    without a word."""
-    if isinstance(node, yaml.ScalarNode) and any("\ud800" <= character <= "\udfff" for character in node.value):
-        raise PlainYamlError(f"line {node.start_mark.line + 1}: an escape of \\ud800 to \\udfff is no character")
+    """Halves of characters, which nothing can print or store; numbers that DVC reads otherwise; keys given twice, of
+    which PyYAML would take the last without a word."""
+    if isinstance(node, yaml.ScalarNode):
+        where = f"line {node.start_mark.line + 1}"
+        if any("\ud800" <= character <= "\udfff" for character in node.value):
+            raise PlainYamlError(f"{where}: an escape of \\ud800 to \\udfff is no character")
+        if (node.tag in _NUMBERS or node.style is None) and _LEADING_ZERO.fullmatch(node.value):
+            raise PlainYamlError(
+                f"{where}: {_shorten(node.value, 80)} is one number to some readers of YAML and another to others; "
+                "write it without the zero in front, or, where it is a name, in quotes"
+            )
+        if node.tag in _NUMBERS and _SEXAGESIMAL.fullmatch(node.value):
+            raise PlainYamlError(
+                f"{where}: {_shorten(node.value, 80)} is a number of base 60 to some readers of YAML and text to "
+                "others; write the number out, or, where it is text, in quotes"
+            )
     if id(node) in seen:
         return
     seen.add(id(node))

@@ -12,7 +12,6 @@ from pipeline.settings.kinds import (
     Group,
     LocalPath,
     Name,
-    Pixels,
     Share,
     Text,
     UserPath,
@@ -125,9 +124,13 @@ class TVL1(Group):
     """Further iterations when the last warp on the finest level has met the stopping rule; OpenCV has none."""
 
 
+FlowPixels = Annotated[int, Field(ge=3, le=16_384)]
+"""TV-L1 needs three pixels per side (``SMALLEST_SIDE`` in ``han_core/flow/tvl1/solver.py``)."""
+
+
 class Flow(Group):
     backend: Literal["auto", "reference", "cpu", "cuda", "opencv"] = "auto"
-    size: tuple[Pixels, Pixels] | None = None
+    size: tuple[FlowPixels, FlowPixels] | None = None
     """Width and height at which flow is computed and stored, in pixels of that size; null is the frames' own."""
     bound: PositiveFloat = 20.0
     """Pixels mapped to the ends of the 0..255 scale; larger motion is clipped."""

@@ -3,9 +3,12 @@
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save_file
 
+from han_core.tensorfile.file import write_tensors
 from pipeline import environment
 from pipeline.check import CHECKS
 from pipeline.params import Params
@@ -110,6 +113,38 @@ def test_a_list_is_a_file_and_its_base_a_folder(values):
     Path("list.csv").touch()
     values["dataset"].update(root="list.csv", base="videos")
     assert problems(values) == []
+
+
+def test_a_file_that_is_no_safetensors_file_is_told_before_any_work(values):
+    Path("params.yaml").write_text("seed: 1\n" * 9)
+    Path("folder").mkdir()
+    for stream, weights in (("spatial", "params.yaml"), ("temporal", "folder")):
+        values["finetune"][stream] = {**values["finetune"][stream], "weights": weights}
+    values["slow_fusion"]["splits"] = values["splits"]
+    values["slow_fusion"]["train"] = {**values["slow_fusion"]["train"], "weights": "params.yaml"}
+    values["train"]["start"] = "params.yaml"
+    told = problems(values)
+    assert [problem.partition(":")[0] for problem in told] == [
+        "finetune.spatial.weights", "finetune.temporal.weights", "slow_fusion.train.weights", "train.start"
+    ]  # fmt: skip
+    assert "params.yaml: is not a safetensors file, or is damaged" in told[0]
+    assert (
+        told[1]
+        == "finetune.temporal.weights: folder is not a file; name a safetensors file, or take imagenet or random"
+    )
+    assert "params.yaml: is not a safetensors file, or is damaged" in told[3]
+    assert told[3].endswith("; name a trained HAN, or null")
+
+
+def test_weights_of_elsewhere_have_no_seal_and_a_trained_han_has(values):
+    save_file({"x": np.zeros(2, np.float32)}, "other.safetensors")
+    write_tensors("ours.safetensors", {"x": np.zeros(2, np.float32)}, {})
+    values["finetune"]["spatial"] = {**values["finetune"]["spatial"], "weights": "other.safetensors"}
+    values["train"]["start"] = "ours.safetensors"
+    assert problems(values) == []
+    values["train"]["start"] = "other.safetensors"
+    (told,) = problems(values)
+    assert told.startswith("train.start: other.safetensors: carries no checksum")
 
 
 @pytest.mark.parametrize(("processes", "device", "told"), [(3, "auto", True), (2, "auto", False), (3, "cpu", False)])

@@ -6,7 +6,9 @@ import tracemalloc
 import pytest
 import yaml
 
+from han_core.flow.tvl1.solver import SMALLEST_SIDE
 from pipeline.params import ParamsError, load_params
+from pipeline.plain_yaml import PlainYamlError, read_plain_yaml
 
 
 @pytest.fixture
@@ -374,6 +376,57 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path, default):
     assert "1e-6" in text
     path.write_text(text, encoding="utf-8")
     assert load_params(path).train.optimizer.eps == 1e-6
+
+
+@pytest.mark.parametrize("number", ["010", "08", "-010", "+07", "0o10", "00", "0_7", "!!int '010'", "[1, 010]"])
+def test_numbers_that_dvc_reads_otherwise_are_refused_with_their_line(tmp_path, number):
+    (tmp_path / "params.yaml").write_text(f"splits: [1]\ntrain:\n  seeds: {number}\n", encoding="utf-8")
+    with pytest.raises(ParamsError, match=r"params\.yaml: line 3: [-+0-9o_]+ is one number .*without the zero"):
+        load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("number", ["1:30", "190:20:30", "-1:30", "1:30.5"])
+def test_numbers_of_base_60_are_refused_with_their_line(tmp_path, number):
+    (tmp_path / "params.yaml").write_text(f"a: 1\nseed: {number}\n", encoding="utf-8")
+    with pytest.raises(ParamsError, match=rf"params\.yaml: line 2: {number} is a number of base 60 to some"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_every_number_is_what_dvc_reads_or_refused(tmp_path):
+    """DVC fills the commands of the stages in with what it reads itself."""
+    parse_yaml = pytest.importorskip("dvc.utils.serialize").parse_yaml
+    path, read = tmp_path / "a.yaml", []
+    signs, numbers = ("", "-", "+"), (
+        "0", "7", "10", "07", "010", "08", "0_8", "0o10", "0o8", "0O7", "0b11", "0x1F", "0x1f", "1_000", "1:30", "1:60",
+        "01:30", "0:30", "12:30:45", "1:30.5", "1.5", "01.5", "08.5", "5.", "1.e3", "1e5", "1e-6", "08e3", "1.5e3",
+        "1.5e+3", "0.5e-3", "2020-01-01", "10.0.0.1:80",
+    )  # fmt: skip
+    for text in (sign + number for sign in signs for number in numbers):
+        path.write_text(f"a: {text}", encoding="utf-8")
+        try:
+            found = read_plain_yaml(path)
+        except PlainYamlError:
+            continue
+        assert found == parse_yaml(f"a: {text}", "a.yaml"), text
+        assert type(found["a"]) is type(parse_yaml(f"a: {text}", "a.yaml")["a"]), text
+        read.append(text)
+    assert {"0", "7", "-10", "0b11", "0x1F", "1_000", "01.5", "1e-6", "10.0.0.1:80", "01:30"} <= set(read)
+
+
+def test_quotes_make_text_of_what_looks_like_a_number(tmp_path, default):
+    default["dataset"].update(name="010", root="data/010/raw")
+    default["cubes"]["nets"] = "010"
+    path = write(tmp_path, default)
+    assert "name: '010'" in path.read_text(encoding="utf-8")
+    assert load_params(path).dataset.name == "010"
+
+
+def test_flow_is_no_smaller_than_its_solver_takes(tmp_path, default):
+    for size in ([SMALLEST_SIDE - 1, 9], [9, SMALLEST_SIDE - 1], [1, 16_384]):
+        default["flow"]["size"] = size
+        assert f"input should be greater than or equal to {SMALLEST_SIDE}, not" in refusal(tmp_path, default)
+    default["flow"]["size"] = [SMALLEST_SIDE, SMALLEST_SIDE]
+    assert load_params(write(tmp_path, default)).flow.size == (SMALLEST_SIDE, SMALLEST_SIDE)
 
 
 @pytest.mark.parametrize(
