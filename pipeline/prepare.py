@@ -34,6 +34,7 @@ from pipeline.execution.told import told_plainly
 from pipeline.execution.workers import worker_count
 from pipeline.params import Params, Run, load_params, params_option
 from pipeline.paths import Paths
+from pipeline.settings.data import SMALLEST_SIDE
 from pipeline.shown_clips import choose_clips
 
 _SHOWN = 10
@@ -86,6 +87,8 @@ def prepare(params: Params) -> tuple[ClipTable | None, list[Problem]]:
             root=None if params.dataset.kind == "list" else params.dataset.root.absolute(),  # a list may name links
             damaged_share=params.decode.damaged_share,
             time_limit=params.decode.time_limit,
+            # Of the video itself: decode.short_side shrinks none to fewer. With flow.size frames come in that size.
+            smallest_side=SMALLEST_SIDE if params.flow.size is None else 1,
         )
         inspections = inspect_videos(params.dataset.videos, present, params.run, progress.advance, look)
     problems = check_listing(listing, params.splits)

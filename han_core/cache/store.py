@@ -75,8 +75,8 @@ class ClipCache:
 
     @classmethod
     def from_environment(cls, *, verify: Literal["size", "content"] = "size") -> Self:
-        """The cache at ``$HAN_CACHE``, by default ``.han_cache`` in the current folder."""
-        return cls(Path(os.environ.get("HAN_CACHE") or ".han_cache"), verify=verify)
+        """The cache at ``$HAN_CACHE``, by default ``.han_cache`` in the current folder; ``~`` is a home folder."""
+        return cls(os.path.expanduser(os.environ.get("HAN_CACHE") or ".han_cache"), verify=verify)
 
     def find(self, kind: str, fingerprint: str, suffix: str = ".h5") -> Path | None:
         """The finished file, or None if there is none or it is damaged (which is logged)."""

@@ -14,6 +14,10 @@ _LARGE, _USUAL = 360, 256
 """Pixels of the shorter side: above the first there is something to gain, the second is usual in the field."""
 
 
+_TAKEN = frozenset({"contents.csv", "failures.csv"})
+"""Files that stages write beside the folders of the classes."""
+
+
 def check_listing(listing: Listing, requested: Sequence[int]) -> list[Problem]:
     """What is wrong with names, lists and splits; the problems met while reading come first."""
     problems = list(listing.problems)
@@ -174,13 +178,20 @@ def _placed(video: Video) -> str:
 
 def _unfit(video: Video) -> str:
     for what, fault in (
-        ("the class name", unfit_name(video.class_name)),
+        ("the class name", unfit_name(video.class_name) or _taken(video.class_name)),
         ("the name", unfit_name(video.name)),
         ("the path", unfit_path(video.path)),
     ):
         if fault:
             return f"{what} {fault}"
     return ""
+
+
+def _taken(class_name: str) -> str:
+    """Why a folder of a class would be in the way in the folders that stages write; "" if it would not."""
+    if class_name.casefold() in _TAKEN:  # some file systems do not tell capital letters
+        return "is that of a file that stages write beside the folders of the classes"
+    return "begins with a dot, as hidden folders do" if class_name.startswith(".") else ""
 
 
 def _check_stems(listing: Listing) -> Iterable[Problem]:

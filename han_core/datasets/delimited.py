@@ -128,8 +128,16 @@ def listed_paths(text: str, name: str) -> list[str]:
     return found
 
 
-def expanded(path: str) -> str:
-    """A path as a list names it, with ``~`` for a home folder, and backslashes for slashes."""
+def expanded(path: str, folder: Path = Path()) -> str:
+    """A path as a list names it, with ``~`` for a home folder. Backslashes stand for slashes, but where there is a file
+    of the name with backslashes.
+
+    Args:
+        folder: that a relative path starts from.
+    """
+    written = os.path.expanduser(path)
+    if "\\" not in path or os.path.lexists(folder / written):
+        return written
     return os.path.expanduser(path.replace("\\", "/"))
 
 
@@ -138,7 +146,7 @@ def located(path: str, folder: Path) -> Path:
 
     Links are not followed, so ``a/../b`` is ``b``.
     """
-    return Path(os.path.normpath(folder.absolute() / expanded(path)))
+    return Path(os.path.normpath(folder.absolute() / expanded(path, folder)))
 
 
 def _trimmed(values: list[str]) -> list[str]:

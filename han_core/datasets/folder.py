@@ -13,11 +13,13 @@ from typing import Literal
 from han_core.datasets.grouping import deal_groups, draw_groups
 from han_core.datasets.listing import (
     JUNK,
+    LINKS,
     ClassFolders,
     Listing,
     Problem,
     Split,
     Video,
+    linked_inside,
     scan_class_folders,
     unicode_form,
 )
@@ -59,7 +61,7 @@ def list_folder(
     available: tuple[int, ...] | None = None
     if rules.split_by == "list":
         found, available, faults = _splits_by_list(rules.annotations, splits, folders)
-        problems += faults
+        problems += [*faults, *linked_inside(root, rules.annotations)]
         named = {path for split in found.values() for path in (*split.train, *split.test)}
         known = {video.path for video in videos}
         # A listed video that is not there still is a clip, so that the checks can say it is missing.
@@ -97,6 +99,8 @@ def split_folders(root: Path) -> dict[str, Path]:
 
 def _list_split_folders(root: Path, sides: dict[str, Path], rules: FolderRules, splits: Sequence[int]) -> Listing:
     """``root/<train, val or test>/<class>/<video>``: split 1 as the folders say."""
+    if links := tuple(folder.name for folder in sides.values() if folder.is_symlink()):
+        return Listing((), (), {}, (1,), frozenset(), problems=(Problem("error", LINKS, links),))
     videos: list[Video] = []
     problems: list[Problem] = []
     paths: dict[str, tuple[str, ...]] = {}

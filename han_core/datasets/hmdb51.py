@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from han_core.datasets.listing import Listing, Problem, Split, Video, scan_class_folders
+from han_core.datasets.listing import Listing, Problem, Split, Video, linked_inside, scan_class_folders
 from han_core.datasets.splitlists import is_component, read_lines
 
 _FILE_NAME = re.compile(r"(.+)_test_split([1-9]\d*)\.txt")
@@ -30,7 +30,7 @@ def list_hmdb51(root: Path, annotations: Path, splits: Sequence[int]) -> Listing
         splits: numbers of the requested splits.
     """
     on_disk = scan_class_folders(root)
-    problems = list(on_disk.problems)
+    problems = [*on_disk.problems, *linked_inside(root, annotations)]
     files: dict[int, dict[str, Path]] = {}
     for path in sorted(annotations.iterdir()):
         if match := _FILE_NAME.fullmatch(path.name):

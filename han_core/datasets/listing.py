@@ -4,6 +4,7 @@ Each reader (``ucf101.py``, ``hmdb51.py``, ``folder.py``, ``ut_interaction.py``,
 :class:`Listing`; ``checks.py`` finds what is wrong with one, ``assemble.py`` turns a sound one into a clips table.
 """
 
+import os
 import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -109,6 +110,13 @@ JUNK = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found"
 _JUNK_FILES = frozenset({"Thumbs.db", "desktop.ini"})
 
 
+LINKS = (
+    "folders that are links: DVC does not see what changes behind them; make dataset.root itself the link, or put the "
+    "folders there"
+)
+"""Title of the problem of folders between a root and its files that are links."""
+
+
 def unicode_form(text: str) -> str:
     """The form in which names are compared: composed (NFC)."""
     return unicodedata.normalize("NFC", text)
@@ -150,12 +158,7 @@ def scan_class_folders(root: Path, expected: Collection[str] = ()) -> ClassFolde
                 f"videos lie a folder too deep; {layout}: move them up, or set dataset.root one folder down",
                 deep,
             ),
-            (
-                "error",
-                "class folders that are links: DVC does not see what changes behind them; make dataset.root itself the "
-                "link, or put the folders there",
-                links,
-            ),
+            ("error", LINKS, links),
             ("warning", f"files beside the class folders of {root} are ignored", stray),
             ("warning", "folders inside class folders are ignored; move their videos up", sorted({*nested} - {*deep})),
             ("warning", f"files that are not videos are ignored (known: {' '.join(sorted(VIDEO_EXTENSIONS))})", other),
@@ -164,6 +167,16 @@ def scan_class_folders(root: Path, expected: Collection[str] = ()) -> ClassFolde
         if items
     ]
     return ClassFolders(videos, tuple(problems))
+
+
+def linked_inside(root: Path, folder: Path) -> list[Problem]:
+    """The problem of a folder that lies in a root and is a link, or is reached by one; none of a folder elsewhere."""
+    start, end = (Path(os.path.normpath(path.absolute())) for path in (root, folder))
+    if start == end or not end.is_relative_to(start):
+        return []
+    below = [path for path in reversed([end, *end.parents]) if path != start and path.is_relative_to(start)]
+    links = tuple(path.relative_to(start).as_posix() for path in below if path.is_symlink())
+    return [Problem("error", LINKS, links)] if links else []
 
 
 def _class_folder(folder: Path, other: list[str]) -> tuple[list[str], list[str]]:

@@ -28,15 +28,21 @@ class Inspection:
 
 
 def inspect_video(
-    path: Path, *, root: Path | None = None, damaged_share: float = DAMAGED_SHARE, time_limit: float | None = None
+    path: Path,
+    *,
+    root: Path | None = None,
+    damaged_share: float = DAMAGED_SHARE,
+    time_limit: float | None = None,
+    smallest_side: int = 1,
 ) -> Inspection:
     """Hash one file and decode all of it. Never raises for a bad file.
 
     Args:
-        root: a file whose links lead out of this folder is refused; None looks at no links.
+        root: a file whose links, or those of its folders, lead out of this folder is refused; None looks at no links.
         damaged_share, time_limit: see :func:`han_core.video.decode.read_video`.
+        smallest_side: pixels; a video whose frames have a shorter side is refused, as no flow can be computed of them.
     """
-    if root is not None and path.is_symlink() and is_link_out(path, root):
+    if root is not None and is_link_out(path, root):
         return Inspection("", "the file is a link out of the dataset's folder; put the video itself there")
     try:
         if not path.exists():
@@ -55,4 +61,7 @@ def inspect_video(
         return Inspection(digest, str(error))
     if count == 1:
         return Inspection(digest, "the video has one frame; flow needs two")
+    if min(info.width, info.height) < smallest_side:
+        size = f"{info.width}x{info.height} pixels"
+        return Inspection(digest, f"the frames are {size}; flow needs {smallest_side} per side, or set flow.size")
     return Inspection(digest, "", frames.damage or None, info, count)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from han_core.datasets.listing import Listing, Problem, Split, Video, scan_class_folders
+from han_core.datasets.listing import Listing, Problem, Split, Video, linked_inside, scan_class_folders
 from han_core.datasets.splitlists import Line, available_lists, read_lines, read_list, twice
 
 _GROUP = re.compile(r"_(g\d+)_c\d+$")
@@ -28,7 +28,7 @@ def list_ucf101(root: Path, annotations: Path, splits: Sequence[int]) -> Listing
         splits: numbers of the requested splits.
     """
     on_disk = scan_class_folders(root)
-    problems = list(on_disk.problems)
+    problems = [*on_disk.problems, *linked_inside(root, annotations)]
     numbers, faults = _read_class_index(annotations / "classInd.txt")
     problems += faults
     available = available_lists(annotations)

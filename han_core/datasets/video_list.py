@@ -58,6 +58,9 @@ def list_videos(
     numbers, problems = _columns(table, file.name)
     if any(problem.severity == "error" for problem in problems):
         return _nothing(problems)
+    if not table.rows and not table.faults:
+        problems.append(Problem("error", f"{file.name}: has no rows; write a line for each video below the first"))
+        return _nothing(problems)
     folder = Path(os.path.normpath((base or file.parent).absolute()))
     lines, faults = _lines(table, numbers, folder, file.name)
     problems += faults
@@ -81,7 +84,7 @@ def list_videos(
         classes=tuple(sorted({video.class_name for video in videos if video.path in used})),
         splits=found,
         available=available,
-        on_disk=frozenset(line.path for line in lines if os.path.exists(folder / line.path)),
+        on_disk=frozenset(line.path for line in lines if not _is_missing(folder / line.path)),
         problems=tuple(problems),
     )
 
@@ -182,6 +185,18 @@ def _split(lines: Sequence[_Line], number: int) -> Split:
         tuple(line.path for line in lines if line.roles.get(number) == role) for role in ("train", "validation", "test")
     )
     return Split(train, test, validation)
+
+
+def _is_missing(path: Path) -> bool:
+    """Whether there is no file of the name. One in a folder that must not be searched may be there: who looks at it
+    says what is in the way."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no file can have
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _as_written_on_disk(path: Path) -> Path:

@@ -124,8 +124,9 @@ class TVL1(Group):
     """Further iterations when the last warp on the finest level has met the stopping rule; OpenCV has none."""
 
 
-FlowPixels = Annotated[int, Field(ge=3, le=16_384)]
-"""TV-L1 needs three pixels per side (``SMALLEST_SIDE`` in ``han_core/flow/tvl1/solver.py``)."""
+SMALLEST_SIDE = 3
+"""Pixels per side that TV-L1 needs: that of ``han_core/flow/tvl1/solver.py``, which stages without flow do not load."""
+FlowPixels = Annotated[int, Field(ge=SMALLEST_SIDE, le=16_384)]
 
 
 class Flow(Group):

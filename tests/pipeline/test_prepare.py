@@ -1,5 +1,6 @@
 import hashlib
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -11,10 +12,15 @@ from click.testing import CliRunner
 
 from han_core.clips import read_clips
 from han_core.datasets.probing import Inspection
+from han_core.flow.tvl1 import solver
 from pipeline.decode import decode_work
+from pipeline.execution.contents import CONTENTS
+from pipeline.execution.ledger import LEDGER
 from pipeline.params import Run, load_params
 from pipeline.prepare import inspect_videos, main
+from pipeline.settings.data import SMALLEST_SIDE
 from tests.dvc_links import damaged, hold
+from tests.make_videos import encode, moving_frames
 from tests.only_han import only_han
 
 CLIPS = Path("data/mine/clips.csv")
@@ -340,3 +346,39 @@ def test_a_list_of_videos_wherever_they_lie(params, videos, monkeypatch, tmp_pat
     assert [task.arguments.video for task in tasks] == [tmp_path / video for video in videos]
     params["dataset"].update(root="lists", base="~")
     assert "dataset.root: lists is not a file" in run(params).output
+
+
+def test_frames_too_small_for_flow_are_told_unless_flow_has_a_size(params, videos):
+    assert SMALLEST_SIDE == solver.SMALLEST_SIDE
+    frames = moving_frames(3, width=2, seed=9)[..., ::-1]
+    encode(Path("videos/bow/narrow_p1.mkv"), frames, codec="ffv1", pixels="bgr0")
+    result = run(params)
+    assert result.exit_code == 1
+    assert "error: videos that cannot be used" in result.output
+    assert "bow/narrow_p1.mkv: the frames are 2x48 pixels; flow needs 3 per side, or set flow.size" in result.output
+    params["flow"]["size"] = [64, 48]
+    assert run(params).exit_code == 0
+
+
+def test_folders_of_a_split_behind_a_link_are_refused(params, videos, tmp_path):
+    params["dataset"]["folder"]["group_pattern"] = None
+    for side in ("train", "test"):
+        for number, name in enumerate(("bow", "sit")):
+            write_video(f"{side}/{name}/1.avi", 100 + 50 * number + 9 * (side == "test"))
+    for name in ("bow", "sit"):
+        shutil.rmtree(Path("videos", name))
+    assert run(params).exit_code == 0
+    Path("videos/train").rename(tmp_path / "outside")
+    Path("videos/train").symlink_to(tmp_path / "outside")
+    result = run(params)
+    assert result.exit_code == 1
+    assert "error: folders that are links: DVC does not see what changes behind them" in result.output
+    assert "    train\n" in result.output
+
+
+@pytest.mark.parametrize("name", [CONTENTS, LEDGER])
+def test_a_class_of_the_name_of_a_file_of_the_stages_is_refused(params, videos, name):
+    Path("videos/sit").rename(Path("videos", name))
+    result = run(params)
+    assert result.exit_code == 1
+    assert f"    {name}/sit_p0.avi: the class name is that of a file that stages write beside" in result.output

@@ -393,6 +393,9 @@ def test_default_place(monkeypatch, tmp_path):
     assert ClipCache.from_environment().root == Path(".han_cache")
     monkeypatch.setenv("HAN_CACHE", str(tmp_path))
     assert ClipCache.from_environment().root == tmp_path
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HAN_CACHE", "~/cache")
+    assert ClipCache.from_environment().root == tmp_path / "cache"
 
 
 def test_content_time_spreads():

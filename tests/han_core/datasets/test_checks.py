@@ -205,3 +205,20 @@ def test_one_class_alone_is_an_error(sound):
     (problem,) = [p for p in check_listing(one, (1,)) if "only one class" in p.title]
     assert problem.severity == "error"
     assert sound.videos[0].class_name in problem.title
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("contents.csv", "is that of a file that stages write"),
+        ("failures.csv", "is that of a file that stages write"),
+        ("Failures.CSV", "is that of a file that stages write"),
+        (".hidden", "begins with a dot"),
+    ],
+)
+def test_classes_that_would_be_in_the_way_of_what_stages_write(sound, titles, name, fault):
+    odd = Video(f"{name}/x.avi", name, "g9")
+    listing = replace(sound, videos=(*sound.videos, odd), on_disk=sound.on_disk | {odd.path})
+    ((severity, (item,)),) = titles(check_listing(listing, (1,)), "that no clip or class can have")
+    assert severity == "error"
+    assert item.startswith(f"{odd.path}: the class name {fault}")

@@ -68,3 +68,12 @@ def test_where_a_path_leads(monkeypatch):
 )
 def test_paths_of_a_list_are_its_lines_or_a_column(text, paths):
     assert listed_paths(text, "x") == paths
+
+
+def test_backslashes_are_slashes_unless_there_is_a_file_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / r"f\g.mp4").touch()
+    assert located(r"f\g.mp4", tmp_path) == located(r"~/f\g.mp4", Path("/lists")) == tmp_path / r"f\g.mp4"
+    assert located(r"f\h.mp4", tmp_path) == tmp_path / "f/h.mp4"
+    assert located(r"f\g.mp4", Path("/lists")) == Path("/lists/f/g.mp4")
+    assert located(r"~\f\h.mp4", Path("/lists")) == tmp_path / "f/h.mp4"

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from han_core.datasets.checks import check_listing
@@ -132,3 +134,25 @@ def test_a_list_in_another_unicode_form_names_the_same_files(files):
     assert set(listing.splits[1].train) == {f"{decomposed}/x.mp4", "tea/z.mp4"}
     assert listing.classes == (composed, "tea")
     assert check_listing(listing, (1,)) == []
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_folder_of_a_split_that_is_a_link_is_refused_as_a_linked_class_is(files, inside):
+    root = files("root", "test/a/1.mp4", "test/b/2.mp4")
+    target = files("root/.kept" if inside else "outside", "a/1.mp4", "b/1.mp4")
+    (root / "train").symlink_to(target)
+    (problem,) = check_listing(list_folder(root, FolderRules(), (1,), seed=1), (1,))
+    assert (problem.severity, problem.items) == ("error", ("train",))
+    assert (
+        "folders that are links: DVC does not see what changes behind them; make dataset.root itself" in problem.title
+    )
+
+
+def test_split_files_behind_a_link_inside_the_root_are_refused(root, files, titles):
+    lists = files("lists", "trainlist01.txt", text=f"{NAMES[0]}\n{NAMES[12]}\n")
+    files("lists", "testlist01.txt", text=f"{NAMES[2]}\n{NAMES[14]}\n")
+    (root / "bow/lists").symlink_to(lists)
+    rules = FolderRules(group_pattern=PEOPLE, split_by="list", annotations=root / "bow/lists")
+    problems = list_folder(root, rules, (1,), seed=1).problems
+    assert titles(problems, "that are links") == [("error", ("bow/lists",))]
+    assert titles(list_folder(root, replace(rules, annotations=lists), (1,), seed=1).problems, "that are links") == []

@@ -89,3 +89,10 @@ def test_faulty_files_are_reported(layout, files, titles):
     problems = check_listing(listing, (1, 2, 4))
     assert titles(problems, "both train and test")[0] == ("error", ("run/a.avi",))
     assert titles(problems, "not available; there are: 1, 2") == [("error", ("4",))]
+
+
+def test_split_files_behind_a_link_inside_the_root_are_refused(layout, titles):
+    root, lists = layout
+    (root / ".lists").symlink_to(lists)
+    assert titles(list_hmdb51(root, lists, (1,)).problems, "that are links") == []
+    assert titles(list_hmdb51(root, root / ".lists", (1,)).problems, "that are links") == [("error", (".lists",))]

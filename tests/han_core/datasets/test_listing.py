@@ -1,6 +1,6 @@
 import pytest
 
-from han_core.datasets.listing import scan_class_folders
+from han_core.datasets.listing import linked_inside, scan_class_folders
 
 
 def test_scan_finds_videos_of_any_ending_and_reports_the_rest(files, titles):
@@ -58,3 +58,18 @@ def test_videos_that_lie_too_deep_or_beside_the_classes_are_named_first(files, t
     assert [p.severity for p in found.problems[:2]] == ["error", "error"]
     assert titles(found.problems, "a folder too deep") == [("error", ("set1/walk/",))]
     assert titles(found.problems, "beside the class folders;") == [("error", ("loose.mp4",))]
+
+
+def test_a_folder_inside_the_root_that_is_reached_by_a_link_is_a_problem(files):
+    root, elsewhere = files("root", "lists/a.txt", "deep/er/a.txt"), files("elsewhere", "b/a.txt")
+    (root / "link").symlink_to(elsewhere)
+    (root / "deep/link").symlink_to(root / "lists")
+    assert linked_inside(root, root / "lists") == linked_inside(root, elsewhere) == linked_inside(root, root) == []
+    assert linked_inside(root, root / "link" / ".." / "lists") == []
+    for folder, items in (("link", ("link",)), ("link/b", ("link",)), ("deep/link", ("deep/link",))):
+        (problem,) = linked_inside(root, root / folder)
+        assert (problem.severity, problem.items) == ("error", items)
+        assert "DVC does not see what changes behind them; make dataset.root itself the link" in problem.title
+    whole = root.with_name("whole")
+    whole.symlink_to(root)
+    assert linked_inside(whole, whole / "lists") == [], "the root itself may be a link"

@@ -67,3 +67,19 @@ def test_odd_real_videos_are_readable(shared_data):
     for path in sorted((shared_data / "odd_videos").iterdir()):
         if path.suffix in (".avi", ".mp4"):
             assert inspect_video(path).problem == "", path.name
+
+
+def test_a_folder_that_leads_out_of_the_root_is_refused_too(tmp_path):
+    make_video(tmp_path / "outside/a.avi", 3)
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/train").symlink_to(tmp_path / "outside")
+    found = inspect_video(tmp_path / "root/train/a.avi", root=tmp_path / "root")
+    assert "link out of the dataset's folder" in found.problem
+
+
+def test_frames_too_small_for_flow_are_refused(tmp_path):
+    path = encode(tmp_path / "narrow.mkv", moving_frames(3, width=2)[..., ::-1], codec="ffv1", pixels="bgr0")
+    found = inspect_video(path, smallest_side=3)
+    assert found.problem == "the frames are 2x48 pixels; flow needs 3 per side, or set flow.size"
+    assert found.sha256
+    assert inspect_video(path, smallest_side=2).problem == inspect_video(path).problem == ""

@@ -107,3 +107,10 @@ def test_a_split_needs_both_lists(layout, titles):
     (lists / "trainlist02.txt").write_text("Archery/v_Archery_g08_c01.avi 3\n")
     problems = check_listing(list_ucf101(root, lists, (1, 2)), (1, 2))
     assert titles(problems, "not available; there are: 1") == [("error", ("2",))]
+
+
+def test_split_files_behind_a_link_inside_the_root_are_refused(layout, titles):
+    root, lists = layout
+    (root / ".lists").symlink_to(lists)
+    assert titles(list_ucf101(root, lists, (1,)).problems, "that are links") == []
+    assert titles(list_ucf101(root, root / ".lists", (1,)).problems, "that are links") == [("error", (".lists",))]

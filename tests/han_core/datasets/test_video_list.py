@@ -1,9 +1,11 @@
+import os
 import unicodedata
 
 import pytest
 
 from han_core.datasets.checks import check_listing
 from han_core.datasets.folder import FolderRules
+from han_core.datasets.probing import inspect_video
 from han_core.datasets.video_list import clip_names, list_videos
 
 NAMES = [f"{c}{n}.mp4" for c in "ab" for n in range(4)]
@@ -199,3 +201,34 @@ def test_names_are_unique_and_depend_on_those_they_share_a_stem_with_alone():
     assert names["q/a.mp4"].startswith("q-a-")
     more = clip_names(paths | {"p9/wave.mp4": "wave", "new.mp4": "wave"})
     assert {path: more[path] for path in paths} == names
+
+
+@pytest.mark.parametrize("text", ["path,class", "path,class\n\n,,\n", "path;class;split\n"])
+def test_a_list_of_a_first_line_alone_says_so(read, text):
+    (problem,) = read(text)[0]
+    assert (problem.severity, problem.title[:22]) == ("error", "list.csv: has no rows;")
+
+
+def test_a_video_that_must_not_be_looked_at_is_not_called_missing(read, titles, monkeypatch):
+    looked = os.stat
+
+    def refusing(path, *arguments, **more):
+        if str(path).endswith("a0.mp4"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return looked(path, *arguments, **more)
+
+    monkeypatch.setattr(os, "stat", refusing)
+    problems, listing = read(table("path,class", lambda name, n: f"{name},{name[0]}") + "\ngone.mp4,a\na0.mp4/x.mp4,a")
+    assert titles(problems, "that are missing") == [("error", ("line 10: gone.mp4", "line 11: a0.mp4/x.mp4"))]
+    assert listing.on_disk == set(NAMES)
+    assert inspect_video(read.folder / "a0.mp4").problem == "the video file cannot be read (Permission denied)"
+
+
+def test_a_name_with_a_backslash_is_told_for_what_it_is(read, files, titles):
+    files("videos", r"c\d.mp4", "e/f.mp4")
+    text = table("path,class", lambda name, n: f"{name},{name[0]}") + "\n" + "c\\d.mp4,a\ne\\f.mp4,b"
+    problems, listing = read(text)
+    assert titles(problems, "that are missing") == []
+    fault = r"line 10: c\d.mp4: the name is not the name of one file or folder"
+    assert titles(problems, "that no clip or class can have") == [("error", (fault,))]
+    assert listing.on_disk == {*NAMES, r"c\d.mp4", "e/f.mp4"}
