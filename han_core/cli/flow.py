@@ -1,5 +1,6 @@
 """``han flow``: look at the optical flow of a video."""
 
+import os
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -8,12 +9,13 @@ import click
 import cv2
 import numpy as np
 
+from han_core.cli.output import print_line
 from han_core.errors import HanError
 from han_core.figures.flow import flow_picture
 from han_core.flow.flo import write_flo
 from han_core.flow.tvl1.solver import BACKENDS, pairs_at_once, resolve_backend, tvl1_flow
 from han_core.video.decode import probe, read_video
-from han_core.video.encode import VideoWriter
+from han_core.video.encode import VideoWriter, fitting_name
 
 
 @click.command()
@@ -36,23 +38,23 @@ from han_core.video.encode import VideoWriter
 @click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="auto", show_default=True)
 def flow(video: Path, out: Path | None, frame: int, largest: float, short_side: int | None, backend: str) -> None:
     """Show the TV-L1 flow of VIDEO: hue is its direction, strength of colour its length."""
-    out = out or Path(video.stem + ".flow.mp4")
+    out = out or Path(fitting_name(video.stem, ".flow.mp4"))
     suffix = out.suffix.lower()
     if suffix not in (".mp4", ".png", ".jpg", ".flo"):
         raise click.BadParameter(f"{out} must end in .mp4, .png, .jpg or .flo", param_hint="--out")
-    if not out.parent.is_dir():
+    if not os.path.isdir(out.parent):
         raise click.BadParameter(f"the folder {out.parent} does not exist", param_hint="--out")
-    if out.exists() and out.samefile(video):
+    if os.path.exists(out) and out.samefile(video):
         raise click.BadParameter("is the video itself", param_hint="--out")
     try:
         backend = resolve_backend(backend)
         frames = read_video(video, short_side=short_side)
         if suffix == ".mp4":
             count = _write_video(_flows(frames, backend), out, largest, probe(video).fps)
-            click.echo(f"{out}: flow of {count} pairs of frames (back end {backend})")
+            print_line(f"{out}: flow of {count} pairs of frames (back end {backend})")
         else:
             _write_one(frames, out, frame, largest, backend)
-            click.echo(f"{out}: flow from frame {frame} to {frame + 1} (back end {backend})")
+            print_line(f"{out}: flow from frame {frame} to {frame + 1} (back end {backend})")
     except (HanError, ValueError) as error:
         raise click.ClickException(f"{video}: {error}") from None
 

@@ -1,54 +1,63 @@
 """``han predict``: what happens in a video, and where the model looked."""
 
-import json
+import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from han_core.cli.output import print_json
 from han_core.datasets.delimited import DelimitedError, decoded, expanded, listed_paths, read_text
 from han_core.errors import HanError
-from han_core.video.container import is_video_name
-from han_core.video.encode import EncodeError, encoder
+from han_core.video.encode import EncodeError, check_folder, encoder
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     from han_core.predict.models import Recogniser
+    from han_core.predict.sources import Source
     from han_core.predict.windows import Prediction
 
 _TOP = 5
 
 
+class _Named(click.Path):
+    """A path that is not empty: ``Path("")`` is the current folder, for which an unset variable must not be taken."""
+
+    def convert(self, value: str | os.PathLike, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if value == "":
+            self.fail("is empty; is a variable of the shell not set?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @click.command()
-@click.argument("videos", nargs=-1, metavar="VIDEO...", type=click.Path(path_type=Path))
+@click.argument("videos", nargs=-1, metavar="VIDEO...", type=_Named(readable=False, path_type=Path))
 @click.option(
     "--list",
     "list_file",
-    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    type=_Named(dir_okay=False, allow_dash=True, path_type=Path),
     help="Further videos: a file with one path a line, or a CSV with a column `path`, as of a dataset. Relative paths "
     "start from the folder of the list. - is standard input, whose paths start from here.",
 )
 @click.option(
     "--model",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=_Named(dir_okay=False, path_type=Path),
     help="A trained HAN (models/<dataset>/han/*.safetensors). Default: the last one trained in the workspace.",
 )
 @click.option(
     "--spatial-net",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=_Named(dir_okay=False, path_type=Path),
     help="The net whose features the model was trained on. Default: found in the workspace.",
 )
-@click.option("--temporal-net", type=click.Path(dir_okay=False, path_type=Path), help="The temporal net, likewise.")
+@click.option("--temporal-net", type=_Named(dir_okay=False, path_type=Path), help="The temporal net, likewise.")
 @click.option(
     "--workspace",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_Named(file_okay=False, path_type=Path),
     default=Path(),
     help="The project folder that models and nets are looked for in. Default: here.",
 )
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_Named(file_okay=False, readable=False, path_type=Path),
     default=Path("predictions"),
     show_default=True,
     help="Folder of the annotated videos, <name>.predict.mp4.",
@@ -75,8 +84,9 @@ def predict(
 ) -> None:
     """Label videos with a trained model.
 
-    VIDEO is a file, or a folder of which all videos are taken. One line of JSON a video goes to standard output; a
-    video that cannot be read gives a line with `error`, the others continue, and the exit code is 1.
+    VIDEO is a file, or a folder of which all videos are taken. One line of JSON a video goes to standard output. A
+    video, or a folder, that cannot be read gives a line with `error`; a video whose annotated copy cannot be written
+    gives its label, and `video_error` instead of `annotated`. The others continue, and the exit code is 1.
     """
     if list_file is not None:
         videos += _listed(list_file)
@@ -85,10 +95,12 @@ def predict(
     if annotated:
         try:
             encoder()
+            check_folder(out)
         except EncodeError as error:
             raise click.ClickException(f"{error}; or take --no-video") from None
     from han_core.devices import choose_device
     from han_core.predict.models import load_recogniser
+    from han_core.predict.sources import find_sources
 
     nets = {"spatial": spatial_net, "temporal": temporal_net}
     try:
@@ -101,53 +113,74 @@ def predict(
     except HanError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"model {recogniser.path} ({recogniser.trained.variant}), on {recogniser.device}", err=True)
-    failed = 0
+    unlabelled = without_copy = 0
     try:
-        targets = _targets(videos, out)
-        for video, target in targets:
-            found = _one(video, target if annotated else None, recogniser, window)
-            failed += "error" in found
-            click.echo(json.dumps(found, ensure_ascii=False))
+        sources = find_sources(videos, out)
+        for source in sources:
+            found = _one(source, annotated, recogniser, window)
+            unlabelled += "error" in found
+            without_copy += "video_error" in found
+            print_json(found)
     finally:
         recogniser.close()
+    failed = [f"{unlabelled} of {len(sources)} videos could not be labelled"] if unlabelled else []
+    if without_copy:
+        failed.append(f"{without_copy} of {len(sources)} annotated copies could not be written")
     if failed:
-        raise click.ClickException(f"{failed} of {len(targets)} videos could not be labelled")
+        raise click.ClickException("; ".join(failed))
 
 
 def _listed(file: Path) -> tuple[Path, ...]:
     """The videos of a list, with the folder that they start from."""
     try:
         if str(file) != "-":
-            return tuple(file.parent / expanded(path) for path in listed_paths(read_text(file), str(file)))
+            return tuple(_located(path, file.parent) for path in listed_paths(read_text(file), str(file)))
         name = "standard input"
-        return tuple(Path(expanded(path)) for path in listed_paths(decoded(sys.stdin.buffer.read(), name), name))
+        return tuple(_located(path, Path()) for path in listed_paths(decoded(sys.stdin.buffer.read(), name), name))
     except DelimitedError as error:
         raise click.ClickException(f"--list: {error}") from None
 
 
-def _one(video: Path, target: Path | None, recogniser: "Recogniser", window: int | None) -> dict:
+def _located(path: str, folder: Path) -> Path:
+    """The file that a list names. A backslash is a slash, unless there is a file whose name has one."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:  # lists are UTF-8, also where the locale is ASCII
+        path = os.fsdecode(path.encode())
+    as_written = folder / os.path.expanduser(path)
+    return as_written if os.path.lexists(as_written) else folder / expanded(path)
+
+
+def _one(source: "Source", annotated: bool, recogniser: "Recogniser", window: int | None) -> dict:
     """Label one video: the line that is printed for it."""
     from han_core.predict.annotate import annotate
     from han_core.predict.windows import predict_video
     from han_core.runs.progress import Progress
     from han_core.video.decode import probe
 
+    video, classes = source.path, recogniser.trained.classes
+    line: dict = {"video": str(video)}
     try:
-        if video.is_dir():
-            raise HanError("is a folder without a video" if not list(video.iterdir()) else "is a folder without videos")
+        if source.fault:
+            raise HanError(source.fault)
         info = probe(video)
-        total = info.packets * (2 if target else 1)
-        with Progress(video.name, total, unit="frame") as progress:
+        with Progress(video.name, info.packets * (2 if annotated else 1), unit="frame") as progress:
             prediction = predict_video(video, recogniser, window=window, on_frames=progress.advance)
-            if target:
-                annotate(video, prediction, recogniser.trained.classes, target, on_frames=progress.advance)
+            line |= describe(prediction, classes, info.fps, even=info.even)
+            if annotated:
+                try:
+                    annotate(video, prediction, classes, source.copy, on_frames=progress.advance)
+                    line["annotated"] = str(source.copy)
+                except HanError as error:  # what was computed is worth more than its picture
+                    line["video_error"] = str(error)
     except HanError as error:
         click.echo(f"{video}: {error}", err=True)
-        return {"video": str(video), "error": str(error)}
-    line = describe(prediction, recogniser.trained.classes, info.fps, even=info.even)
+        return line | {"error": str(error)}
     best = line["top"][0]
     click.echo(f"{video}: {best['label']} ({100 * best['probability']:.0f} %)", err=True)
-    return {"video": str(video), **line, **({"annotated": str(target)} if target else {})}
+    if "video_error" in line:
+        click.echo(f"{video}: has no annotated copy: {line['video_error']}", err=True)
+    return line
 
 
 def describe(prediction: "Prediction", classes: tuple[str, ...], fps: float, *, even: bool = True) -> dict:
@@ -189,30 +222,3 @@ def _seconds(prediction: "Prediction", start: int, end: int, fps: float) -> dict
         return {}
     last = times[end] if end < len(times) else times[-1] + 1 / fps
     return {"seconds": [round(times[start], 2), round(last, 2)]}
-
-
-def _videos_below(folder: Path, out: Path) -> list[Path]:
-    """Videos in a folder and its subfolders; nothing hidden, and nothing that this command has written."""
-    written = out.resolve()
-
-    def counts(path: Path) -> bool:
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        return is_video_name(path.name) and not hidden and written not in path.resolve().parents and path.is_file()
-
-    return sorted(path for path in folder.rglob("*") if counts(path))
-
-
-def _targets(arguments: Iterable[Path], out: Path) -> list[tuple[Path, Path]]:
-    """Every video with the file of its annotated copy; no two copies have one name."""
-    found: list[Path] = []
-    for path in arguments:
-        inside = _videos_below(path, out) if path.is_dir() else []
-        found += inside or [path]
-    pairs, taken = [], set()
-    for video in dict.fromkeys(found):
-        name, number = f"{video.stem}.predict.mp4", 2
-        while name in taken:
-            name, number = f"{video.stem}-{number}.predict.mp4", number + 1
-        taken.add(name)
-        pairs.append((video, out / name))
-    return pairs

@@ -15,6 +15,8 @@ _SHORT_SIDE = 240
 """Pixels: smaller frames are enlarged, or the text would not fit."""
 _BAR = 36
 """Height in pixels of the bar under the frame."""
+_LONGEST_SIDE = 16384
+"""Pixels: libx264 takes no more."""
 
 
 def annotate(
@@ -46,7 +48,7 @@ def annotate(
                 seen = int(np.searchsorted(window.frames, index, side="right")) - 1
                 chances = window.running[max(seen, 0)]
             label = int(chances.argmax())
-            picture = overlay(_enlarged(frame), window.maps[nearest].astype(np.float32))
+            picture = overlay(_sized(frame), window.maps[nearest].astype(np.float32))
             shown = _with_bar(picture, classes[label], float(chances[label]))
             if len(prediction.windows) > 1:
                 _draw_timeline(shown, timeline, prediction.count, index)
@@ -54,12 +56,15 @@ def annotate(
             on_frames(1)
 
 
-def _enlarged(frame: np.ndarray) -> np.ndarray:
-    """At least ``_SHORT_SIDE`` pixels per side."""
+def _sized(frame: np.ndarray) -> np.ndarray:
+    """At least ``_SHORT_SIDE`` pixels per side, as far as the longer one, and the bar below, leave room."""
     height, width = frame.shape[:2]
-    scale = max(1.0, _SHORT_SIDE / min(height, width))
-    size = (round(width * scale), round(height * scale))
-    return frame if size == (width, height) else cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR)
+    most = min(_LONGEST_SIDE / width, (_LONGEST_SIDE - _BAR) / height)
+    scale = min(max(1.0, _SHORT_SIDE / min(height, width)), most)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    if size == (width, height):
+        return frame
+    return cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR if scale > 1 else cv2.INTER_AREA)
 
 
 def _with_bar(picture: np.ndarray, label: str, chance: float) -> np.ndarray:
@@ -67,6 +72,8 @@ def _with_bar(picture: np.ndarray, label: str, chance: float) -> np.ndarray:
     width = picture.shape[1]
     bar = np.zeros((_BAR, width, 3), np.uint8)
     bar[: _BAR - 8, : round(chance * width)] = (24, 84, 160)
+    if width <= 8:  # a strip, which has no room for a letter
+        return np.concatenate([picture, bar], axis=0)
     # OpenCV's letters are ASCII; others would show as question marks anyway.
     text = f"{label.encode('ascii', 'replace').decode()}  {100 * chance:.0f} %"
     size = 0.55

@@ -3,6 +3,9 @@
 The same frames give the same bytes on every run of one machine: one encoder thread, no date in the file.
 """
 
+import errno
+import hashlib
+import os
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -22,6 +25,8 @@ ENCODERS = ("libx264", "libopenh264", "libvpx-vp9")
 in old versions of Safari it does not."""
 USUAL_FPS = 25.0
 """Frames per second where a video does not say."""
+LONGEST_NAME = 255
+"""Bytes of a file's name that usual file systems take."""
 _T = TypeVar("_T")
 _BITS_A_PIXEL = 0.25
 """Of libopenh264, which knows no constant quality."""
@@ -60,7 +65,7 @@ class VideoWriter:
         self.count = 0
         """Frames that were written."""
         self._path = path
-        self._part = path.with_name(f".{path.name}.part")
+        self._part = path.with_name(fitting_name(f".{path.name}", ".part"))
         self._rate = max(Fraction(fps or USUAL_FPS).limit_denominator(1001), Fraction(1, 1001))
         self._quality = quality
         self._encoder = encoder()
@@ -152,7 +157,8 @@ class VideoWriter:
         """Close what is open and remove what is unfinished; an error of that is not worth telling."""
         with suppress(av.FFmpegError, OSError):
             self._container.close()
-        self._part.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._part.unlink()
 
     def _do(self, step: Callable[[], _T]) -> _T:
         """Do a step, with FFmpeg's and the system's errors in our words."""
@@ -161,9 +167,56 @@ class VideoWriter:
                 return step()
         except (av.FFmpegError, OSError) as error:
             why = error.strerror or type(error).__name__
-            raise EncodeError(
-                f"{self._path}: cannot be written ({why}); is the folder writable, the disk full?"
-            ) from None
+            raise EncodeError(f"{self._path}: cannot be written ({why}); {self._hint(error.errno)}") from None
+
+    def _hint(self, number: int | None) -> str:
+        """What to look at after an error: FFmpeg's own numbers, and an invalid argument, are not the disk's."""
+        height, width = self._size
+        if width and (number not in errno.errorcode or number == errno.EINVAL):
+            return f"does the encoder {self._encoder} take frames of {width} x {height}?"
+        return "is the folder writable, the disk full?"
+
+
+def fitting_name(stem: str, ending: str) -> str:
+    """``stem + ending`` as a file's name; where it is longer than :data:`LONGEST_NAME`, a name that fits: the beginning
+    of the stem, a digest of the whole name and the ending. The same name is always shortened alike, another one
+    differently.
+    """
+    whole = os.fsencode(stem + ending)
+    if len(whole) <= LONGEST_NAME:
+        return stem + ending
+    digest = f"-{hashlib.sha256(whole).hexdigest()[:8]}"
+    raw = os.fsencode(stem)
+    room = LONGEST_NAME - len(os.fsencode(ending)) - len(digest)
+    for _ in range(3):  # bytes of 10xxxxxx continue a character of UTF-8, of at most four bytes
+        room -= raw[room] & 0xC0 == 0x80
+    return os.fsdecode(raw[:room]) + digest + ending
+
+
+def check_folder(folder: Path) -> None:
+    """Find out whether files can be written into a folder, or into what would be made for it; nothing is left behind.
+
+    Raises:
+        EncodeError: they cannot.
+    """
+    place = folder.absolute()
+    try:
+        while not _is_there(place):
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise EncodeError(
+            f"{folder}: no video can be written there ({error.strerror}); name a folder that is writable"
+        ) from None
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def encode_video(frames: Iterable[np.ndarray], fps: float, *, quality: int = 23) -> bytes:

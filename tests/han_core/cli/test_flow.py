@@ -1,5 +1,6 @@
 """``han flow`` on a small generated video."""
 
+import os
 import shutil
 from importlib import import_module
 from pathlib import Path
@@ -107,3 +108,20 @@ def test_the_video_itself_is_never_overwritten(video, run, tmp_path):
     video = Path(shutil.copy(video, tmp_path / "a.mp4"))
     assert "is the video itself" in run(video, "--out", video).output
     assert video.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", [b"n" * 251 + b".avi", b"bad\xff.avi"])
+def test_odd_names(video, run, tmp_path, name):
+    odd = Path(shutil.copy(video, tmp_path / os.fsdecode(name)))
+    result = run(odd)
+    assert result.exit_code == 0, (result.output, result.exception)
+    (written,) = set(tmp_path.iterdir()) - {odd}
+    assert written.name.endswith(".flow.mp4")
+    assert written.name[:3] == odd.name[:3]
+
+
+def test_an_output_whose_name_is_too_long_is_told(video, run):
+    for ending in (".mp4", ".png", ".flo"):
+        result = run(video, "--out", "n" * 300 + ending)
+        assert result.exit_code == 1, (result.output, result.exception)
+        assert "cannot be written" in result.output

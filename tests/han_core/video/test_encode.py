@@ -1,12 +1,15 @@
 """Videos that the library writes: what FFmpeg reads back from them, whatever a browser needs included."""
 
+import os
+from pathlib import Path
+
 import av
 import numpy as np
 import pytest
 
 from han_core.video import encode
 from han_core.video.decode import probe, read_video
-from han_core.video.encode import EncodeError, VideoWriter, encode_video
+from han_core.video.encode import EncodeError, VideoWriter, check_folder, encode_video, fitting_name
 from tests.make_videos import moving_frames
 
 
@@ -118,3 +121,44 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path):
     with pytest.raises(EncodeError, match=r"cannot be written \(Is a directory\)"):
         written(tmp_path / "a.mp4", frames_of(2))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "file"]
+
+
+@pytest.mark.parametrize("letter", ["n", "ä", "語", "😀"])
+def test_names_that_are_too_long_are_shortened_between_letters(letter):
+    assert fitting_name("short", ".flow.mp4") == "short.flow.mp4"
+    for shift in range(4):
+        stem = "x" * shift + letter * 300
+        name = fitting_name(stem, ".flow.mp4")
+        assert name == fitting_name(stem, ".flow.mp4")
+        assert name.endswith(".flow.mp4")
+        assert 252 <= len(name.encode()) <= 255
+        assert set(name.split("-")[0]) <= {"x", letter}
+        assert name != fitting_name(stem + letter, ".flow.mp4")
+    exact = "n" * 251
+    assert fitting_name(exact, ".mp4") == exact + ".mp4"
+    assert len(fitting_name(exact + "n", ".mp4")) == 255
+    assert os.fsencode(fitting_name(os.fsdecode(b"\xbf" * 300), ".mp4"))[:200] == b"\xbf" * 200
+
+
+def test_a_name_as_long_as_may_be_is_written(tmp_path):
+    path = written(tmp_path / ("n" * 251 + ".mp4"), frames_of(2))
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(EncodeError, match=r"cannot be written \(File name too long\)"):
+        written(tmp_path / ("n" * 252 + ".mp4"), frames_of(2))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_frames_that_the_encoder_refuses_are_not_blamed_on_the_disk(tmp_path):
+    with pytest.raises(EncodeError, match=r"does the encoder libx264 take frames of 16400 x 16\?"):
+        written(tmp_path / "a.mp4", np.zeros((1, 16, 16400, 3), np.uint8))
+    assert not list(tmp_path.iterdir())
+
+
+def test_whether_a_folder_takes_files(tmp_path):
+    check_folder(tmp_path / "new" / "folder")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    for place in (tmp_path / "file", tmp_path / "file" / "in" / "it", tmp_path / "link", Path("/proc/none")):
+        with pytest.raises(EncodeError, match=f"{place}: no video can be written there"):
+            check_folder(place)
