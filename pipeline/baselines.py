@@ -55,11 +55,11 @@ def _linear(
 ) -> "Iterator[tuple[str, list[Clip], np.ndarray]]":
     """Logistic regression on averaged cubes: each stream, and both."""
     from han_core.baselines.linear import clip_vectors, logistic_regression
-    from han_core.cubes.store import CubeStore
-    from pipeline.paths import Paths
+    from han_core.cubes.cubefile import CUBES
+    from pipeline.features import open_store
 
-    folders = {stream: Paths.of(params).cubes(stream, split) for stream in ("spatial", "temporal")}
-    stores = [CubeStore(folders, table.select(split, role), pooled=True) for role in ("train", "test")]
+    reading = {"streams": ("spatial", "temporal"), "array": CUBES, "pooled": True}
+    stores = [open_store(params, split, table.select(split, role), **reading) for role in ("train", "test")]
     train, test = (store.load() for store in stores)
     for name, streams in {
         f"{baseline}_spatial": ["spatial"],

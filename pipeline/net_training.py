@@ -45,11 +45,16 @@ class ClipFiles:
         return [clip.label for clip in self.clips]
 
     def identity(self) -> dict[str, str]:
-        """What a net that saw them depends on: name of each clip -> its label and its file's content."""
-        from han_core.clipfile.trailer import read_trailer
+        """What a net that saw them depends on: name of each clip -> its label and its file's content.
 
-        pairs = zip(self.clips, self.paths, strict=True)
-        return {clip.key: f"{clip.label} {read_trailer(path).content}" for clip, path in pairs}
+        Raises:
+            ClipFileError: a file is missing, damaged, or another clip's.
+        """
+        from pipeline.execution.contents import contents_of
+
+        pairs = list(zip(self.clips, self.paths, strict=True))
+        contents = contents_of({clip.key: path for clip, path in pairs})
+        return {clip.key: f"{clip.label} {contents[clip.key]}" for clip, _ in pairs}
 
 
 def clip_files(folder: Path, table: "ClipTable", split: int, role: str) -> ClipFiles:

@@ -35,9 +35,9 @@ def contents(files: Mapping[str, Path]) -> dict[str, str]:
     Raises:
         ClipFileError: a file is missing or damaged.
     """
-    from han_core.clipfile.trailer import read_trailer
+    from pipeline.execution.contents import contents_of
 
-    return {key: read_trailer(path).content for key, path in files.items()}
+    return contents_of(files)
 
 
 def draw_samples(files: Mapping[str, Path], channels: Sequence[str], count: int, seed: int) -> dict[str, np.ndarray]:

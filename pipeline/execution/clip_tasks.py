@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from han_core.devices import gpus
 from pipeline.execution.accesses import each
+from pipeline.execution.contents import check_listed, read_contents
 from pipeline.execution.costs import counted
 from pipeline.execution.jobs import ClipTask
 from pipeline.execution.ledger import read_failures
@@ -48,7 +49,10 @@ def clip_tasks(
 
     Returns:
         The tasks; {clip's key: reason} of the clips that lack a file because they failed before; and of those one of
-        whose files is missing or damaged all the same.
+        whose files is missing, damaged or another clip's all the same.
+
+    Raises:
+        ClipFileError: the list of a folder is damaged.
     """
     from han_core.clipfile.trailer import ClipFileError, read_trailer
     from han_core.cubes.folder import CubeFolder, StoredClip
@@ -59,14 +63,18 @@ def clip_tasks(
     faults: dict[str, str] = {}
 
     cubes = {folder: CubeFolder(folder) for folder, kind in sources if kind == "cubes"}
+    listed = {folder: read_contents(folder) for folder, _ in sources}
 
     def place_of(clip: "Clip", folder: Path) -> tuple[Path | StoredClip, str]:
         """Where the clip's file is, and the identity of its content."""
         if folder in cubes:
             stored = cubes[folder].find(clip.class_name, clip.name)
+            check_listed(stored.path, clip.key, stored.trailer.content, listed[folder])
             return stored.absolute(), stored.trailer.content
         path = clip_file(folder, clip.class_name, clip.name)
-        return path.absolute(), read_trailer(path).content
+        content = read_trailer(path).content
+        check_listed(path, clip.key, content, listed[folder])
+        return path.absolute(), content
 
     def found_of(clip: "Clip") -> list[tuple[Path | StoredClip | None, str]]:
         """Of each source, as far as the clip's file is sound."""
