@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
@@ -12,9 +13,31 @@ from han_core.cache.store import ClipCache
 from han_core.cache.verify import claimed_checksum, problems, sha256_of, verify_clip_file
 from han_core.cache.workspace import Workspace, md5_of
 from han_core.clipfile.trailer import ClipFileError
+from han_core.errors import HanError
 from han_core.tensorfile.file import TensorFileError, read_tensors
 
 log = logging.getLogger(__name__)
+
+KINDS = (
+    "frames",
+    "flow",
+    "cubes",
+    "shard",
+    "scores",
+    "trajectories",
+    "fisher",
+    "tdd_samples",
+    "codebooks",
+    "nets",
+    "inner-scores",
+)
+"""Of the files that the project caches. A cache that has none of a kind has no folder of it either."""
+
+_NAME = re.compile(r"[0-9a-f]{64}(?:-\w+)?\..+")
+
+
+class UnknownKind(HanError, ValueError):
+    """No file can be of a kind that was asked for; the message says which kinds there are."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +70,19 @@ class Prunable:
 
 
 def entries(cache: ClipCache, kinds: Iterable[str] = ()) -> Iterator[Entry]:
-    """All finished files, or those of some kinds, in a fixed order."""
+    """All finished files, or those of some kinds, in a fixed order. What is not named as the cache names files is left
+    out: it is nothing of the cache's.
+
+    Raises:
+        UnknownKind: the cache has none of a kind, and could have none.
+    """
     wanted = set(kinds)
-    for folder in sorted(cache.root.glob("*/[0-9a-f][0-9a-f]")):
+    folders = sorted(cache.root.glob("*/[0-9a-f][0-9a-f]"))
+    _check_kinds(wanted, {folder.parent.name for folder in folders})
+    for folder in folders:
         if wanted and folder.parent.name not in wanted:
             continue
-        for path in sorted(folder.iterdir()):
+        for path in _finished_in(folder):
             try:
                 status = path.stat()
             except FileNotFoundError:  # pruned by someone else meanwhile
@@ -60,6 +90,27 @@ def entries(cache: ClipCache, kinds: Iterable[str] = ()) -> Iterator[Entry]:
             kind, name = folder.parent.name, path.name.split(".")[0]
             age = time.time() - status.st_ctime
             yield Entry(kind, name, path, status.st_size, status.st_nlink, age)
+
+
+def is_cache(root: Path) -> bool:
+    """Whether a folder is a cache, or empty and may become one."""
+    own = any((root / name).is_dir() for name in ("tmp", "checkpoints"))
+    return own or not any(root.iterdir()) or any(entries(ClipCache(root)))
+
+
+def _check_kinds(wanted: Iterable[str], there: Iterable[str]) -> None:
+    known = dict.fromkeys((*KINDS, *sorted(there)))
+    if unknown := sorted(set(wanted) - known.keys()):
+        raise UnknownKind(f"{', '.join(unknown)}: no kind of file that a cache has; there are {', '.join(known)}")
+
+
+def _finished_in(folder: Path) -> list[Path]:
+    """The files of one of a kind's folders, ``<kind>/<aa>``, sorted."""
+    try:
+        paths = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):  # gone meanwhile, or a file that is called so
+        return []
+    return [path for path in paths if path.name.startswith(folder.name) and _NAME.fullmatch(path.name)]
 
 
 def verify_entries(
@@ -73,6 +124,9 @@ def verify_entries(
 
     Returns:
         The bad entries, each with what is wrong.
+
+    Raises:
+        UnknownKind: the cache has none of a kind, and could have none.
     """
     found = list(entries(cache, kinds))
     bad = []

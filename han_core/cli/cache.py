@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from han_core.cache import housekeeping
+from han_core.cache.folders import advice
 from han_core.cache.housekeeping import Damaged, Entry
 from han_core.cache.store import ClipCache
 from han_core.cache.workspace import Stage, Workspace
@@ -42,9 +43,9 @@ def cache() -> None:
 @_json
 @_root
 def list_entries(kinds: tuple[str, ...], files: bool, as_json: bool, root: Path | None) -> None:
-    """Number and size of the files of each kind (frames, flow, cubes, nets), or of the KINDS given."""
+    """Number and size of the files of each kind (frames, flow, cubes, nets and so on), or of the KINDS given."""
     store = _open(root)
-    entries = list(housekeeping.entries(store, kinds))
+    entries = _entries(store, kinds)
     by_kind: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         by_kind[entry.kind].append(entry)
@@ -104,7 +105,7 @@ def verify(
     pulled = any((path / ".dvc").is_dir() for path in workspaces)  # by DVC: there are files, and no cache of ours
     store = ClipCache.from_environment() if root is None and pulled else _open(root)
     projects = [Workspace(path) for path in workspaces]
-    entries = list(housekeeping.entries(store, kinds))
+    entries = _entries(store, kinds)
     with click.progressbar(length=len(entries), label="verify", file=sys.stderr) as bar:
         bad = housekeeping.verify_entries(store, kinds, workers=workers or cores(), advance=lambda: bar.update(1))
     damaged = [Damaged(entry.path, problem) for entry, problem in bad]
@@ -226,7 +227,29 @@ def _open(root: Path | None) -> ClipCache:
     store = ClipCache(root) if root is not None else ClipCache.from_environment()
     if not store.root.is_dir():
         raise click.ClickException(f"there is no cache at {store.root}; set HAN_CACHE, or name it with --root")
+    try:
+        known = housekeeping.is_cache(store.root)
+    except OSError as error:
+        raise click.ClickException(_unreadable(store, error)) from None
+    if not known:
+        raise click.ClickException(
+            f"{store.root} is not a cache: it holds other things; set HAN_CACHE, or name the cache with --root"
+        )
     return store
+
+
+def _entries(store: ClipCache, kinds: Sequence[str]) -> list[Entry]:
+    """Of some kinds, or all; where kinds were mistyped, a plain message."""
+    try:
+        return list(housekeeping.entries(store, kinds))
+    except housekeeping.UnknownKind as error:
+        raise click.BadParameter(str(error), param_hint="KINDS") from None
+    except OSError as error:
+        raise click.ClickException(_unreadable(store, error)) from None
+
+
+def _unreadable(store: ClipCache, error: OSError) -> str:
+    return f"{error.filename or store.root}: cannot be read ({error.strerror}): {advice(error)}"
 
 
 def _as_json(entry: Entry) -> dict:

@@ -92,11 +92,17 @@ def made_elsewhere(
     from dvc.output import loadd_from
 
     lock = Path(repo.root_dir, "dvc.lock")
-    entries = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"] if lock.exists() else {}
-    known = {str(lock.parent / out["path"]): out for entry in entries.values() for out in entry.get("outs", [])}
+    entries = _stages_of(lock)
+    known = {str(lock.parent / out["path"]): out for entry in entries.values() for out in entry.get("outs") or ()}
     found = [path for path in absent if path in known]
     some = next(iter(everything))  # an output belongs to a stage, whichever
     return loadd_from(some, [dict(known[path]) for path in found]), [path for path in absent if path not in known]
+
+
+def _stages_of(lock: Path) -> dict:
+    """What ``dvc.lock`` knows of stages. There may be no such file, or, where none has finished, no stages in it."""
+    found = yaml.safe_load(lock.read_text(encoding="utf-8")) if lock.exists() else None
+    return (found.get("stages") if isinstance(found, dict) else None) or {}
 
 
 def pull(repo: "Repo", outs: "Iterable[Output]", remote: str | None) -> None:

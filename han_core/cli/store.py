@@ -1,29 +1,32 @@
 """``han store``: what is in stores of feature cubes, whether they are sound, and their numbers for other tools.
 
 A store is a folder of cube files, ``<folder>/<class>/<clip>.h5``, as the cubes stage writes it, or of shards of them
-(``cubes.shard``). Other folders of clip files can be looked into as well.
+(``cubes.shard``). Other folders of clip files can be looked into and verified as well.
 """
 
 import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-import h5py
 import numpy as np
 
 from han_core.cache.verify import problems, verify_clip_file
+from han_core.cli.dense_export import check_destination, write_dense
+from han_core.cli.which_store import is_in_shards_place, is_store, kind_of, require_store
 from han_core.clipfile.arrays import read_parts
 from han_core.clipfile.reader import ClipFile
 from han_core.clipfile.trailer import TRAILER_BYTES, ClipFileError, read_trailer
 from han_core.cubes.cubefile import CUBES, cube_shape, read_cube
-from han_core.cubes.folder import SHARDS, CubeFolder, StoredClip, clips_of_shard, shard_files
+from han_core.cubes.folder import CubeFolder, StoredClip, clips_of_shard, shard_files
 from han_core.cubes.statistics import StoreStatistics, store_statistics
 from han_core.devices import cores
+from han_core.errors import HanError
 
 _FACTS = ("stream", "layer", "fc", "net", "input", "precision", "stack", "crops", "backend", "codec", "bound")
 """Attributes of a clip file that say how it was made."""
@@ -113,18 +116,22 @@ def _print_stat(report: dict[str, Any]) -> None:
 @_json
 @click.pass_context
 def verify(ctx: click.Context, folder: Path, workers: int | None, as_json: bool) -> None:
-    """Recompute every checksum; names each clip with a flipped bit and ends with status 1 if there is one."""
+    """Recompute every checksum; names each clip with a flipped bit and ends with status 1 if there is one.
+
+    A folder of frames, flow or other clip files is verified as such; a file of another kind than most is bad.
+    """
+    _plain(lambda: require_store(folder))
     shards = shard_files(folder)
     files = [*shards, *sorted(folder.glob("*/*.h5"))]
-    _need(files, folder)
-    with _bar(problems(files, _check, workers=workers or cores()), "verify", len(files)) as bar:
+    kind = kind_of(files)
+    with _bar(problems(files, partial(_check, folder, kind), workers=workers or cores()), "verify", len(files)) as bar:
         bad = [problem for problem in bar if problem]
     if as_json:
         click.echo(json.dumps({"store": str(folder), "checked": len(files), "bad": bad}, indent=1))
     else:
         for problem in bad:
             click.echo(problem)
-        what = "shards" if shards else "clips"
+        what = "shards" if shards else "clips" if kind == "cubes" else f"{kind} files"
         click.echo(f"{len(files)} {what} checked, {len(bad)} bad, in {folder}")
     if bad:
         ctx.exit(1)
@@ -137,16 +144,19 @@ def verify(ctx: click.Context, folder: Path, workers: int | None, as_json: bool)
 @click.option("--array", default=CUBES, show_default=True, help="What is exported: cubes, or a layer such as fc7.")
 @_json
 def export(folder: Path, destination: Path, form: str, array: str, as_json: bool) -> None:
-    """Write dense arrays to DESTINATION/<class>/<clip>.npy (or .h5, plain HDF5): cubes (T, 512, 14, 14) float16."""
+    """Write dense arrays to DESTINATION/<class>/<clip>.npy (or .h5, plain HDF5): cubes (T, 512, 14, 14) float16.
+
+    DESTINATION must be apart from all clip files. Files of an earlier export are replaced.
+    """
     clips = _plain(lambda: list(_clips(folder)))
-    write, suffix = (_write_npy, ".npy") if form == "npy" else (_write_hdf5, ".h5")
+    _plain(lambda: check_destination(folder, clips, destination))
+    suffix = ".npy" if form == "npy" else ".h5"
     total = 0
     with _bar(clips, "export") as bar:
         for clip in bar:
             values = _plain(lambda clip=clip: _dense(clip, array))
             target = destination / clip.class_name / f"{clip.name}{suffix}"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write(target, array, values)
+            _plain(lambda target=target, values=values: write_dense(target, array, values))
             total += values.nbytes
     if as_json:
         report = {"store": str(folder), "destination": str(destination), "clips": len(clips), "bytes": total}
@@ -157,30 +167,21 @@ def export(folder: Path, destination: Path, form: str, array: str, as_json: bool
 
 def _stores(folder: Path) -> list[Path]:
     """The folder itself if it is a store, or those of a project below it."""
-    if _is_store(folder):
+    if is_store(folder):
         return [folder]
-    return [path for path in sorted(folder.glob("data/*/cubes/*")) if _is_store(path)]
-
-
-def _is_store(folder: Path) -> bool:
-    return any(folder.glob("*/*.h5")) or bool(shard_files(folder))
+    return [path for path in sorted(folder.glob("data/*/cubes/*")) if is_store(path)]
 
 
 def _clips(folder: Path) -> Iterator[StoredClip]:
     """All clips of a store, sorted.
 
     Raises:
+        NotAStore: the folder is none.
         ClipFileError: a file is damaged.
     """
+    require_store(folder)
     found = CubeFolder(folder)
-    names = found.names()
-    _need(names, folder)
-    return (found.find(*name) for name in names)
-
-
-def _need(found: Sequence, folder: Path) -> None:
-    if not found:
-        raise click.ClickException(f"{folder}: holds no <class>/<clip>.h5 files; is it a folder of clip files?")
+    return (found.find(*name) for name in found.names())
 
 
 def _statistics(folder: Path) -> StoreStatistics:
@@ -209,15 +210,20 @@ def _facts_of(clip: StoredClip) -> tuple[dict[str, str], dict[str, str]]:
     return _plain(read)
 
 
-def _check(path: Path) -> None:
+def _check(folder: Path, kind: str, path: Path) -> None:
+    """Verify a file of a store whose files are of some kind."""
     verify_clip_file(path)
-    if path.parent.name != SHARDS:
-        cube_shape(path, read_trailer(path))
+    if is_in_shards_place(path, folder):
+        for clip in clips_of_shard(path):
+            with clip.file() as own:
+                verify_clip_file(own)
+            cube_shape(path, clip.trailer)
         return
-    for clip in clips_of_shard(path):
-        with clip.file() as own:
-            verify_clip_file(own)
-        cube_shape(path, clip.trailer)
+    trailer = read_trailer(path)
+    if kind == "cubes":
+        cube_shape(path, trailer)
+    elif trailer.kind != kind:
+        raise ClipFileError(f"{path}: clip {trailer.clip} is a file of kind {trailer.kind} among those of kind {kind}")
 
 
 def _dense(clip: StoredClip, array: str) -> np.ndarray:
@@ -225,20 +231,11 @@ def _dense(clip: StoredClip, array: str) -> np.ndarray:
     return read_cube(path, trailer) if array == CUBES else read_parts(path, trailer, (array,))[0]
 
 
-def _write_npy(path: Path, array: str, values: np.ndarray) -> None:
-    np.save(path, values)
-
-
-def _write_hdf5(path: Path, array: str, values: np.ndarray) -> None:
-    with h5py.File(path, "w", locking=False) as file:
-        file.create_dataset(array, data=values, track_times=False)
-
-
 def _plain(read: Callable[[], Any]) -> Any:
-    """What ``read`` returns; a damaged file is a plain message."""
+    """What ``read`` returns; what goes wrong is a plain message."""
     try:
         return read()
-    except (ClipFileError, OSError) as error:
+    except (HanError, OSError) as error:
         raise click.ClickException(str(error)) from None
 
 

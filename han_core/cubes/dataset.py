@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from han_core.clipfile.trailer import ClipFileError
-from han_core.cubes.cubefile import read_cube
+from han_core.cubes.cubefile import CUBES, read_cube
 from han_core.cubes.folder import CubeFolder
 
 
@@ -22,7 +22,7 @@ class CubeDataset(Dataset):
         folder: that stage ``cubes`` writes (:mod:`han_core.cubes.folder`).
 
     Raises:
-        ClipFileError: there is no cube file, or a shard is damaged.
+        ClipFileError: there is no cube file (the first file tells), or a shard is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,9 +30,21 @@ class CubeDataset(Dataset):
         self._names = self._folder.names()
         if not self._names:
             raise ClipFileError(f"{folder}: holds no cube files (<class>/<clip>.h5); run stage cubes, or dvc pull it")
+        self._check_first()
         self.classes = tuple(sorted({class_name for class_name, _ in self._names}))
         self.clips = tuple(f"{class_name}/{clip}" for class_name, clip in self._names)
         self._labels = {name: number for number, name in enumerate(self.classes)}
+
+    def _check_first(self) -> None:
+        try:
+            trailer = self._folder.find(*self._names[0]).trailer
+        except ClipFileError:  # damaged, which is told when it is read: who does not use it need not care
+            return
+        if CUBES not in trailer.arrays:
+            raise ClipFileError(
+                f"{self._folder.folder}: holds files of kind {trailer.kind}, not cubes; name the folder of one "
+                "stream's cubes, such as data/<dataset>/cubes/spatial-1"
+            )
 
     def __len__(self) -> int:
         return len(self._names)

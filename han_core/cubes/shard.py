@@ -98,7 +98,7 @@ def read_shard(path: Path) -> Shard:
     """
     whole = read_trailer(path)
     if whole.kind != KIND:
-        raise ClipFileError(f"{path}: is a file of kind {whole.kind}, not a {KIND}. {REMAKE}")
+        raise ClipFileError(f"{path}: is a file of kind {whole.kind}, not a {KIND}. Is its folder in a store of cubes?")
     (raw,) = read_parts(path, whole, ("index",))
     files = whole.arrays.get("files")
     try:

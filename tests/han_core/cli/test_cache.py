@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,14 @@ def han(*arguments: str, code: int = 0, typed: str | None = None) -> str:
     return result.stdout
 
 
+def han_says(*arguments: str, code: int = 0) -> str:
+    """Errors included."""
+    result = CliRunner().invoke(main, ["cache", *arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result.output
+
+
 def damage(path: Path) -> None:
     path.chmod(0o644)
     with path.open("r+b") as file:
@@ -78,6 +87,65 @@ class TestLs:
         result = CliRunner().invoke(main, ["cache", "ls"])
         assert result.exit_code == 1
         assert "there is no cache at .han_cache" in result.output
+
+    def test_a_folder_of_other_things_is_no_cache(self, tmp_path, monkeypatch):
+        """Some are laid out alike: in git's and in DVC's, prune would find nothing but files that nobody refers to."""
+        monkeypatch.chdir(tmp_path)
+        for path in ("etc/conf/ab", "git/objects/ab/c1d2", "dvc/md5/ab/c1d2", "han/frames/ab/about.txt"):
+            Path(path).parent.mkdir(parents=True)
+            Path(path).write_text("something else")
+            root = path.partition("/")[0]
+            for command in (["ls"], ["verify"], ["prune", "--older-than", "0", "--yes"]):
+                result = CliRunner().invoke(main, ["cache", *command, "--root", root])
+                assert isinstance(result.exception, SystemExit), result.exception
+                assert f"{root} is not a cache: it holds other things" in result.output
+            assert Path(path).exists()
+
+    def test_files_where_folders_are_expected_are_not_the_caches(self, cache):
+        Path(".han_cache/frames/ff").touch()
+        Path(".han_cache/frames/0a/0a.txt").touch()
+        assert "4 files" in han("ls")
+        assert "4 files checked, 0 bad" in han("verify")
+
+    def test_an_empty_folder_may_become_a_cache(self, tmp_path):
+        assert "0 files" in han("ls", "--root", str(tmp_path))
+
+    def test_a_cache_that_cannot_be_read_is_a_plain_error(self, cache, monkeypatch):
+        def refused(*_):
+            raise PermissionError(13, "Permission denied", ".han_cache/flow/0c")
+
+        monkeypatch.setattr(housekeeping, "_finished_in", refused)
+        assert ".han_cache/flow/0c: cannot be read (Permission denied): ask its owner" in han_says("ls", code=1)
+
+
+class TestKinds:
+    @pytest.mark.parametrize("command", ["ls", "verify"])
+    def test_a_mistyped_one_is_an_error_that_lists_those_there_are(self, cache, command):
+        said = han_says(command, "frames", "nosuchkind", code=2)
+        assert "nosuchkind: no kind of file that a cache has; there are frames, flow, cubes, shard, scores," in said
+        assert "files checked" not in said
+
+    def test_one_of_which_the_cache_has_none_is_none(self, cache):
+        assert "0 files" in han("ls", "fisher")
+        assert "0 files checked, 0 bad" in han("verify", "inner-scores")
+
+    def test_one_that_only_the_cache_knows_is_a_kind(self, cache):
+        with cache.create("ours", "0e" * 32, ".json") as path:
+            path.write_text("{}")
+        assert "1 files checked, 0 bad" in han("verify", "ours")
+        assert "inner-scores, ours" in han_says("ls", "theirs", code=2)
+
+    def test_all_that_the_project_makes_are_known(self, repository):
+        """By how the code that makes them names them."""
+        names = r"^_?KIND\b.*? = \"([\w-]+)\"|\.create\(\"([\w-]+)\"|^ +kind=\"(\w+)\",$"
+        writers = r"ClipFileWriter\([^)]*kind=\"([\w-]+)\"|\"kind\": \"(\w+)\", \"clip\""
+        files = [path for room in ("han_core", "pipeline") for path in sorted((repository / room).rglob("*.py"))]
+        found = set()
+        for path in files:
+            text = re.sub(r"^ *(>>>|\.\.\.).*", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            for groups in re.findall(f"{names}|{writers}", text, flags=re.MULTILINE):
+                found |= {name for name in groups if name}
+        assert found == set(housekeeping.KINDS)
 
 
 class TestVerify:

@@ -16,6 +16,7 @@ from han_core.cubes.dataset import CubeDataset
 from han_core.cubes.folder import CubeFolder, files_of
 from han_core.cubes.shard import write_shard
 from han_core.cubes.store import CubeStore, CubeStoreError
+from tests.clip_samples import write_frames_file
 
 CLIPS = [
     Clip(f"clip{n}", f"{n}.avi", f"class{n % 2}", n % 2, "g", {1: "train"}) for n in (4, 2, 0, 1, 3)
@@ -113,6 +114,22 @@ def test_a_dataset_of_shards(both):
     for number in range(len(CLIPS)):
         assert torch.equal(shards[number][0], files[number][0])
         assert shards[number][1] == files[number][1]
+
+
+def test_files_of_another_kind_are_no_dataset(both):
+    path = both[0].parent / "frames/class0/clip0.h5"
+    path.parent.mkdir(parents=True)
+    write_frames_file(path)
+    with pytest.raises(ClipFileError, match=r"frames: holds files of kind frames, not cubes; name the folder of one"):
+        CubeDataset(path.parents[1])
+
+
+def test_a_damaged_first_file_is_told_when_it_is_read(both):
+    (both[0] / "class0/clip0.h5").write_bytes(b"nothing of a cube")
+    dataset = CubeDataset(both[0])
+    assert dataset[1][1] == 0
+    with pytest.raises(ClipFileError, match=r"clip0\.h5: is not a finished clip file"):
+        dataset[0]
 
 
 def test_a_clip_as_a_file_of_its_own_in_another_process(both):

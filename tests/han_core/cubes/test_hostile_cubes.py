@@ -230,8 +230,9 @@ def uses(folder: Path) -> Iterator[tuple[str, Callable[[], bool]]]:
         return np.allclose(found[0, ..., 0], cube().astype("f4").mean((2, 3)), atol=1e-5)
 
     def exported() -> bool:
-        command("export", folder, folder / "out")
-        return np.array_equal(np.load(folder / "out/wave/clip1.npy"), cube())
+        dense = folder.with_name(f"{folder.name}, dense")
+        command("export", folder, dense)
+        return np.array_equal(np.load(dense / "wave/clip1.npy"), cube())
 
     yield "stream", partial(features, load=False)
     yield "memory", partial(features, load=True)
