@@ -16,12 +16,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from han_core.baselines.fisher.one_thread import inner, one_thread, times
 from han_core.baselines.fisher.row_store import RowStore
 
 _CLASS_STEP, _PROJECTION_STEP = 3.0, 0.3
 """Lengths of the first steps: of a class vector, and of W in parts of its own length. Scores have to differ by 1, and
 psi is shorter than phi, whose length is 1."""
-_PAD = 256  # rows of a block: what is filled up adds nothing, and BLAS sums it alike with any number of threads
+_PAD = 256  # rows of a block: what is filled up adds nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,7 @@ def fit_max_margin(
     """Learn a projection from ``start``, with all class vectors 0 at first.
 
     Beside what the gradients make of it, the step size falls to 0 linearly. Memory: ``start`` three times and a batch,
-    in float32. The same bytes with any number of BLAS's threads where D is a multiple of 256.
+    in float32. The same bytes by however many cores.
 
     Args:
         rows: vectors. numbers: (n,) of those to learn from.
@@ -84,13 +85,15 @@ def fit_max_margin(
         for first in range(0, len(order), batch):
             chosen = order[first : first + batch]
             found = rows.rows(numbers[chosen])
-            reduced = found @ projection.T
+            reduced = inner(found, projection)
             hinges, good = _hinges(reduced, vectors, labels[chosen])
             loss, right = loss + float(hinges.sum(dtype=np.float64)), right + good
             pull = (hinges > 0).astype(np.float32)
             pull[np.arange(len(chosen)), labels[chosen]] = -pull.sum(1)
             pull /= len(chosen)
-            of_projection, of_vectors = (pull @ vectors).T @ found, pull.T @ reduced
+            with one_thread():
+                of_reduced, of_vectors = pull @ vectors, pull.T @ reduced
+            of_projection = times(of_reduced.T, found)
             vector_steps.take(vectors, of_vectors, class_penalty, left / steps)
             projection_steps.take(projection, of_projection, projection_penalty, left / steps)
             left -= 1
@@ -104,7 +107,7 @@ def evaluate(model: MaxMargin, rows: RowStore, numbers: np.ndarray, labels: np.n
     loss = right = 0.0
     for first, block in zip(range(0, len(numbers), _PAD), rows.blocks(numbers, _PAD), strict=True):
         own = labels[first : first + _PAD]
-        hinges, good = _hinges((block @ model.projection.T)[: len(own)], model.classes, own)
+        hinges, good = _hinges(inner(block, model.projection)[: len(own)], model.classes, own)
         loss, right = loss + float(hinges.sum(dtype=np.float64)), right + good
     return Fit(loss / len(numbers), right / len(numbers))
 
@@ -127,7 +130,8 @@ class _Steps:
 
 def _hinges(reduced: np.ndarray, vectors: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, int]:
     """(n, classes) max(0, ..) of each other class, and how many scores are largest for the own class."""
-    scores = reduced @ vectors.T
+    with one_thread():
+        scores = reduced @ vectors.T
     each = np.arange(len(labels))
     hinges = np.maximum(1 + scores - scores[each, labels][:, None], 0)
     hinges[each, labels] = 0

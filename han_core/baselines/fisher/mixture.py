@@ -13,6 +13,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from han_core.baselines.fisher.one_thread import in_order, one_thread
+
 BLOCK = 1024
 """Points that are weighed at a time: with 256 Gaussians their weights (1 MiB) stay in a core's own cache. Larger blocks
 are no faster (measured to 8192)."""
@@ -26,7 +28,7 @@ VARIANCE_FLOOR = 1e-4
 TOLERANCE = 1e-4
 """Nats a point: the fit ends with the first iteration that gains less."""
 
-_PAD = 256  # the last block is filled up with nothing to a multiple: BLAS sums it alike with any number of threads
+_PAD = 256  # points of a block are filled up with nothing to a multiple
 _EMPTY = 1e-2  # points: a Gaussian that has fewer stays where it is
 _START_POINTS = 100  # a Gaussian, among which the first centres are drawn
 _START_ROUNDS = 10  # of k-means
@@ -46,7 +48,8 @@ class Mixture:
     @cached_property
     def centre(self) -> np.ndarray:
         """(d,) float32: the mixture's mean, about which :meth:`moments` are taken, for precision."""
-        return (self.weights.astype(np.float64) @ self.means).astype(np.float32)
+        with one_thread():
+            return (self.weights.astype(np.float64) @ self.means).astype(np.float32)
 
     @cached_property
     def terms(self) -> np.ndarray:
@@ -56,11 +59,12 @@ class Mixture:
         constant = np.log(weights) - 0.5 * (np.log(2 * math.pi * variances) + means**2 / variances).sum(1)
         return np.concatenate([-0.5 / variances.T, (means / variances).T, constant[None]]).astype(np.float32)
 
-    def moments(self, points: np.ndarray) -> tuple[np.ndarray, float]:
+    def moments(self, points: np.ndarray, *, by_all_cores: bool = False) -> tuple[np.ndarray, float]:
         """What points add up to, each shared out among the Gaussians by its posterior probabilities q.
 
         Args:
             points: (n, d) float32.
+            by_all_cores: of this process, or by the one that asks; the same bytes either way.
 
         Returns:
             (K, 2d + 1) float64: sums over the points of q y^2, q y and q, where y are the points less ``centre``; and
@@ -72,11 +76,16 @@ class Mixture:
         self._check(points)
         gaussians, d = self.means.shape
         total, likelihood = np.zeros((gaussians, 2 * d + 1)), 0.0
-        scratch = self._scratch(min(BLOCK, len(points)))
-        for start in range(0, len(points), BLOCK):
-            y, q, found = self._weigh(points[start : start + BLOCK], *scratch)
-            total += q.T @ y
-            likelihood += found
+
+        def of_block(start: int) -> tuple[np.ndarray, float]:
+            y, q, found = self._weigh(points[start : start + BLOCK], *self._scratch(min(BLOCK, len(points))))
+            return q.T @ y, found
+
+        blocks = range(0, len(points), BLOCK)
+        with one_thread():
+            for products, found in in_order(of_block, blocks) if by_all_cores else map(of_block, blocks):
+                total += products
+                likelihood += found
         return total, likelihood
 
     def grouped_moments(self, points: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
@@ -94,12 +103,13 @@ class Mixture:
         self._check(points)
         total = np.zeros((count, len(self.weights), 2 * points.shape[1] + 1))
         scratch = self._scratch(_PAD)
-        for start in range(0, len(points), _PAD):
-            y, q, _ = self._weigh(points[start : start + _PAD], *scratch)
-            own = groups[start : start + _PAD]
-            edges = [0, *(np.flatnonzero(np.diff(own)) + 1), len(own)]
-            for first, last in pairwise(edges):
-                total[own[first]] += q[first:last].T @ y[first:last]
+        with one_thread():
+            for start in range(0, len(points), _PAD):
+                y, q, _ = self._weigh(points[start : start + _PAD], *scratch)
+                own = groups[start : start + _PAD]
+                edges = [0, *(np.flatnonzero(np.diff(own)) + 1), len(own)]
+                for first, last in pairwise(edges):
+                    total[own[first]] += q[first:last].T @ y[first:last]
         return total
 
     def _check(self, points: np.ndarray) -> None:
@@ -150,7 +160,7 @@ def fit_mixture(
     Gaussian that no point is near keeps its place. Each step is the best one within these bounds, so but for float32's
     rounding the likelihood never falls. There may be fewer points than Gaussians.
 
-    The same sample and seed give the same bytes; with OpenBLAS also for any number of its threads.
+    The same sample and seed give the same bytes, by however many cores.
 
     Args:
         sample: (n, d) float32, n >= 1.
@@ -173,7 +183,7 @@ def fit_mixture(
     found = _start(sample, gaussians, floor, np.random.default_rng(seed))
     before = -math.inf
     for iteration in range(1, iterations + 1):
-        moments, likelihood = found.moments(sample)
+        moments, likelihood = found.moments(sample, by_all_cores=True)
         likelihood /= len(sample)
         if on_iteration is not None:
             on_iteration(iteration, likelihood)
@@ -236,8 +246,10 @@ def _drawn_centres(points: np.ndarray, count: int, random: np.random.Generator) 
 def _nearest(sample: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """(n,) the centre nearest to each point."""
     half = 0.5 * np.square(centres).sum(1)
-    blocks = range(0, len(sample), BLOCK)
-    return np.concatenate([(sample[start : start + BLOCK] @ centres.T - half).argmax(1) for start in blocks])
+    found = in_order(
+        lambda start: (sample[start : start + BLOCK] @ centres.T - half).argmax(1), range(0, len(sample), BLOCK)
+    )
+    return np.concatenate(list(found))
 
 
 def _sums(values: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:

@@ -7,7 +7,7 @@ sample's covariance, block by block.
 
 import numpy as np
 
-from han_core.baselines.fisher.one_thread import eigenvectors, one_thread
+from han_core.baselines.fisher.one_thread import eigenvectors, in_order, inner, one_thread, times
 from han_core.baselines.fisher.row_store import RowStore
 
 _BLOCK = 256  # rows
@@ -22,7 +22,7 @@ def principal_directions(rows: RowStore, numbers: np.ndarray, count: int, *, see
 
     Memory: four arrays of (count + 10, length) float32 and a block of 256 rows. Five passes over the rows.
 
-    The same bytes with any number of BLAS's threads where the length is a multiple of 256.
+    The same bytes by however many cores.
 
     Args:
         numbers: of the rows.
@@ -44,7 +44,7 @@ def principal_directions(rows: RowStore, numbers: np.ndarray, count: int, *, see
         return found
     _, products = _times_covariance(rows, numbers, mean, directions)
     values, rotation = (part[:count] for part in eigenvectors(products))
-    turned = rotation.astype(np.float32) @ directions
+    turned = times(rotation.astype(np.float32), directions)
     turned[values <= _NOTHING * values[0]] = 0
     largest = np.abs(turned).argmax(1)
     found[: len(turned)] = turned * np.sign(turned[np.arange(len(turned)), largest])[:, None]
@@ -62,9 +62,10 @@ def _times_covariance(
         block -= mean
         block[left:] = 0
         left -= len(block)
-        projected = block @ directions.T
-        moved += projected.T @ block
-        scatter += (projected.T @ projected).astype(np.float64)
+        projected = inner(block, directions)
+        moved += times(projected.T, block)
+        with one_thread():
+            scatter += (projected.T @ projected).astype(np.float64)
     return moved, scatter
 
 
@@ -73,15 +74,18 @@ def _orthonormal(directions: np.ndarray) -> np.ndarray:
     for _ in range(2):
         values, vectors = eigenvectors(_inner_products(directions))
         kept = values > _NOTHING**2 * values.max(initial=0)
-        directions = (vectors[kept] / np.sqrt(values[kept, None])).astype(np.float32) @ directions
+        directions = times((vectors[kept] / np.sqrt(values[kept, None])).astype(np.float32), directions)
     return directions
 
 
 def _inner_products(directions: np.ndarray) -> np.ndarray:
     """In float64, whose precision the squares of lengths need; a part of the columns at a time."""
+
+    def part(start: int) -> np.ndarray:
+        columns = directions[:, start : start + _COLUMNS].astype(np.float64)
+        return columns @ columns.T
+
     products = np.zeros((len(directions),) * 2)
-    with one_thread():
-        for start in range(0, directions.shape[1], _COLUMNS):
-            part = directions[:, start : start + _COLUMNS].astype(np.float64)
-            products += part @ part.T
+    for found in in_order(part, range(0, directions.shape[1], _COLUMNS)):
+        products += found
     return products

@@ -27,7 +27,8 @@ class Projection:
         """
         if points.ndim != 2 or points.shape[1] != len(self.mean):
             raise ValueError(f"points of shape {points.shape} where (n, {len(self.mean)}) are projected")
-        return (points.astype(np.float32, copy=False) - self.mean) @ self.components.T
+        with one_thread():
+            return (points.astype(np.float32, copy=False) - self.mean) @ self.components.T
 
 
 def fit_pca(sample: np.ndarray, dimensions: int, *, whiten: bool = False, floor: float = 0.0) -> Projection:
