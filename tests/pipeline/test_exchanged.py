@@ -1,6 +1,8 @@
 """Files that were exchanged after they were made: each is sound by itself, and its label is the folder it lies in."""
 
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -19,21 +21,31 @@ from tests.pipeline.toy_store import CLASSES, FRAMES, write_store
 A, B = f"{CLASSES[0]}/clip00", f"{CLASSES[1]}/clip01"
 
 
-@pytest.fixture
-def params(repository, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def sound(repository, tmp_path_factory):
     """A store whose folders have their lists."""
-    monkeypatch.chdir(tmp_path)
+    folder = tmp_path_factory.mktemp("sound")
     settings = yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))
     settings["synthetic"] = None
     settings["dataset"].update(name="toy", kind="folder", root="videos", generate=[])
     settings["cubes"].update(nets="toy", frames=FRAMES)
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    write_store(tmp_path)
-    params = load_params(tmp_path / "params.yaml")
-    for folder in folders(params):
-        made = {clip.key: (clip, read_trailer(folder / f"{clip.key}.h5").content) for clip in clips(params)}
-        write_contents(folder, made, [])
-    return params
+    (folder / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    write_store(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        params = load_params(Path("params.yaml"))
+        for one in folders(params):
+            made = {clip.key: (clip, read_trailer(one / f"{clip.key}.h5").content) for clip in clips(params)}
+            write_contents(one, made, [])
+    return folder
+
+
+@pytest.fixture
+def params(sound, tmp_path, monkeypatch):
+    """Of a copy of it."""
+    shutil.copytree(sound, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    return load_params(Path("params.yaml"))
 
 
 def folders(params):
