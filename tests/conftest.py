@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
     asked = config.getoption("-m")
     items[:] = [item for item in items if (mark := _duration(item)) is None or mark in asked]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """``$HAN_NO_TEST_AFTER``: seconds since 1970 after which no further test begins; the rest is skipped."""
+    last = os.environ.get("HAN_NO_TEST_AFTER")
+    if last and time.time() > float(last):
+        pytest.skip("began too late: the time for tests is over (HAN_NO_TEST_AFTER)")
 
 
 def _duration(item: pytest.Item) -> str | None:
