@@ -5,6 +5,7 @@ stamps that jump beside a packet that is damaged, a duration in the header that 
 that nothing was read from. A transport or program stream, DV or Ogg that ends too early leaves none.
 """
 
+import mmap
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -41,7 +42,7 @@ class Traces:
         if "asf" in self._names:
             told = _told_size(path)
             self._cut_off, self._size = told > self._size, max(told, self._size)
-            self._blank = _BLANK in path.read_bytes()
+            self._blank = _has_blank(path)
         self._gif_end = _gif_end(path) if "gif" in self._names else None
         self._stamps: list[float] = []
         self._hurt: list[float] = []
@@ -87,7 +88,6 @@ class Traces:
         """Pictures between the last packet of all tracks and the end that the header tells."""
         if not self._duration or not step:
             return 0
-        # Some headers count from the first time stamp and some from 0.
         left = self._duration - max(stamps[-1] + step, self._others)
         return round(left / step) if left > max(1.5 * step, 0.02 * self._duration) else 0
 
@@ -109,6 +109,11 @@ class Traces:
         return round(self._packets * unread / end)
 
 
+def _has_blank(path: Path) -> bool:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return data.find(_BLANK) >= 0
+
+
 def _told_size(path: Path) -> int:
     """Bytes that an ASF file (WMV) says it has; 0 if it does not."""
     with path.open("rb") as file:
@@ -121,24 +126,24 @@ def _told_size(path: Path) -> int:
 
 def _gif_end(path: Path) -> int:
     """Where a GIF's last whole block ends, or the file where the trailer is there: what follows it is no GIF."""
-    data = path.read_bytes()
-    at = 13 + _colours(data[10:11])
-    while at < len(data):
-        kind = data[at : at + 1]
-        if kind == b";":
-            return len(data)
-        if kind == b"!":
-            body = at + 2
-        elif kind == b",":
-            body = at + 11 + _colours(data[at + 9 : at + 10])
-        else:
-            return at
-        while data[body : body + 1] not in (b"", b"\0"):
-            body += 1 + data[body]
-        if body >= len(data):
-            return at
-        at = body + 1
-    return len(data)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = 13 + _colours(data[10:11])
+        while at < len(data):
+            kind = data[at : at + 1]
+            if kind == b";":
+                return len(data)
+            if kind == b"!":
+                body = at + 2
+            elif kind == b",":
+                body = at + 11 + _colours(data[at + 9 : at + 10])
+            else:
+                return at
+            while data[body : body + 1] not in (b"", b"\0"):
+                body += 1 + data[body]
+            if body >= len(data):
+                return at
+            at = body + 1
+        return len(data)
 
 
 def _colours(flags: bytes) -> int:
