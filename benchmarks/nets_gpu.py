@@ -1,4 +1,4 @@
-"""Measure the nets on a GPU: cubes against the bare net, fine-tuning against data in memory. It should take two minutes.
+"""Measure the nets on a GPU: cubes against the bare net, fine-tuning against memory. It should take two minutes.
 
 \b
     python benchmarks/nets_gpu.py                         both, on the GPU; the figures go into a JSON file beside it

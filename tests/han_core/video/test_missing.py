@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from han_core.video.decode import VideoError, probe, read_video
-from tests.make_videos import copied, encode, make_video
+from tests.make_videos import copied, encode, make_video, zeroed
 
 COUNT = 100
 KINDS = {
@@ -91,6 +91,16 @@ def test_pauses_and_uneven_frames_are_no_damage(whole, tmp_path, kind):
     count, damage = damage_of(target)
     assert 20 <= count <= 25
     assert not damage
+
+
+def test_a_pause_is_no_damage_where_a_picture_far_from_it_is_damaged(tmp_path):
+    frames = np.random.default_rng(1).integers(0, 256, (130, 48, 64, 3), np.uint8)
+    source = encode(tmp_path / "even.mkv", frames, g="1", bf="0")
+    target = copied(source, tmp_path / "paused.mkv", lambda n: n < 30 or n > 60)
+    zeroed(target, 90)
+    _, damage = damage_of(target)
+    assert damage.damaged == 1
+    assert damage.missing == 0
 
 
 @pytest.mark.parametrize("told", [0, 2**32 - 1])
